@@ -1,0 +1,135 @@
+"""Phantom: labelled synthetic CT of the trunk, with exactly known motion, for demonstrations, tests and pre-training.
+
+A patient's image is a function of position (phantom_anatomy), evaluated at each voxel; no image is ever interpolated.
+A breathing pair is one patient at x and at x + u(x), with u given by formulas (phantom_motion). So
+
+    fixed(x) = anatomy(x + u(x)),  moving(x) = anatomy(x),  hence  moving(x + u(x)) = fixed(x)
+
+holds exactly before noise is added, and needs no inverse. Fixed is breathed out, moving is breathed in.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corereg.data.phantom_anatomy import LABELS, draw_subject
+from corereg.data.phantom_motion import draw_breathing
+from corereg.data.phantom_shapes import Array, Coords
+from corereg.errors import InputError
+from corereg.geometry.grid import Grid
+
+__all__ = ["KINDS", "LABELS", "BreathingPair", "make_breathing_pair", "make_subject"]
+
+KINDS = tuple(LABELS)
+
+FIELD_OF_VIEW_MM = {"abdomen": (336.0, 264.0, 288.0), "chest": (336.0, 264.0, 312.0)}
+CENTRE_MM = {"abdomen": (0.0, 4.0, -19.0), "chest": (0.0, -6.0, 151.0)}
+"""World position (RAS+) of the middle of the field of view; z = 0 lies at the first lumbar vertebra."""
+
+SPACING_LIMITS_MM = (1.0, 8.0)
+"""Finer needs gigabytes, coarser loses the small organs."""
+
+NOISE_HU = 12.0
+"""Deviation of the noise of a standard-dose abdominal CT, smoothed to a few millimetres."""
+GRAIN_VOXELS, GRAIN_SHARE = 1.0, 0.7
+"""Width of the correlated part of the noise (a reconstruction kernel's), and its share of the amplitude."""
+
+HU_LIMITS = (-1024.0, 3071.0)
+"""The 12 bits of a CT scanner."""
+
+ANATOMY, MOTION, NOISE = 0, 1, 2
+"""Independent streams of chance of one seed: a subject alone and the same subject's breathing pair share ANATOMY."""
+
+
+@dataclass(frozen=True)
+class BreathingPair:
+    """One patient breathed out (fixed) and in (moving), and the exact motion between: moving(x + u(x)) = fixed(x)."""
+
+    fixed: Array
+    """(I, J, K) float32, whole HU."""
+    fixed_labels: NDArray[np.uint8]
+    moving: Array
+    moving_labels: NDArray[np.uint8]
+    disp_vox: Array
+    """(3, I, J, K) float32: u, in voxels."""
+    grid: Grid
+
+
+def make_subject(
+    seed: int, kind: str = "abdomen", spacing_mm: float = 3.0, *, noise_hu: float = NOISE_HU
+) -> tuple[Array, NDArray[np.uint8], Grid]:
+    """One patient: image (I, J, K) float32 of whole HU, labels (I, J, K) as numbered in LABELS[kind], and their grid.
+
+    Raises:
+        InputError: an unknown kind, a spacing outside 1 to 8 mm, a negative seed or noise.
+    """
+    grid = _grid(seed, kind, spacing_mm, noise_hu)
+    subject = draw_subject(np.random.default_rng([seed, ANATOMY]))
+    image, labels = subject.render(_positions(grid), spacing_mm, kind)
+    return _with_noise(image, np.random.default_rng([seed, NOISE]), noise_hu), labels, grid
+
+
+def make_breathing_pair(
+    seed: int, kind: str = "abdomen", spacing_mm: float = 3.0, *, noise_hu: float = NOISE_HU
+) -> BreathingPair:
+    """The patient of the same seed, breathed out and in, each with noise of its own.
+
+    Raises:
+        InputError: as `make_subject`.
+    """
+    grid = _grid(seed, kind, spacing_mm, noise_hu)
+    subject = draw_subject(np.random.default_rng([seed, ANATOMY]))
+    breathing = draw_breathing(np.random.default_rng([seed, MOTION]), subject.shape)
+    positions = _positions(grid)
+    disp_mm = breathing.displacement(positions)
+    x, y, z = (p + u for p, u in zip(positions, disp_mm, strict=True))
+    fixed, fixed_labels = subject.render((x, y, z), spacing_mm, kind)
+    moving, moving_labels = subject.render(positions, spacing_mm, kind)
+    rng = np.random.default_rng([seed, NOISE])
+    moving = _with_noise(moving, rng, noise_hu)
+    return BreathingPair(
+        fixed=_with_noise(fixed, rng, noise_hu),
+        fixed_labels=fixed_labels,
+        moving=moving,
+        moving_labels=moving_labels,
+        disp_vox=np.stack(disp_mm) / np.float32(spacing_mm),
+        grid=grid,
+    )
+
+
+def _grid(seed: int, kind: str, spacing_mm: float, noise_hu: float) -> Grid:
+    """An axis-aligned RAS grid of cubic voxels over the field of view; checks the arguments on the way."""
+    if kind not in KINDS:
+        raise InputError(f"got the phantom kind {kind!r}, expected one of {', '.join(KINDS)}; choose one of them")
+    low, high = SPACING_LIMITS_MM
+    if not low <= spacing_mm <= high:
+        raise InputError(f"got a phantom spacing of {spacing_mm} mm, expected {low:g} to {high:g} mm; 3 mm is usual")
+    if seed < 0:
+        raise InputError(f"got the seed {seed}, expected 0 or more; drop the sign")
+    if not 0 <= noise_hu < np.inf:
+        raise InputError(f"got a noise of {noise_hu} HU, expected 0 or more; {NOISE_HU:g} HU is usual")
+    i, j, k = (round(extent / spacing_mm) for extent in FIELD_OF_VIEW_MM[kind])
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = np.asarray(CENTRE_MM[kind]) - spacing_mm * (np.array([i, j, k]) - 1) / 2
+    return Grid((i, j, k), affine)
+
+
+def _positions(grid: Grid) -> Coords:
+    """World positions of the voxel centres, three arrays (I, J, K)."""
+    axes = [
+        (grid.affine[a, 3] + grid.affine[a, a] * np.arange(n)).astype(np.float32) for a, n in enumerate(grid.shape)
+    ]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    return x, y, z
+
+
+def _with_noise(image: Array, rng: np.random.Generator, noise_hu: float) -> Array:
+    """White and correlated noise of `noise_hu` together, then whole HU within the scanner's range."""
+    from scipy.ndimage import gaussian_filter
+
+    white, grain = (rng.standard_normal(image.shape, np.float32) for _ in range(2))
+    grain = gaussian_filter(grain, GRAIN_VOXELS, mode="wrap", truncate=3.0)
+    grain *= GRAIN_SHARE / grain.std()
+    noise = np.float32(np.sqrt(1 - GRAIN_SHARE**2)) * white + grain
+    return np.asarray(np.clip(np.round(image + np.float32(noise_hu) * noise), *HU_LIMITS), np.float32)

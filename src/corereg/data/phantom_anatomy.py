@@ -1,0 +1,107 @@
+"""Phantom, stage 3 of 4: one patient's anatomy, and its picture at any positions.
+
+Upstream: phantom_motion, phantom_wall, phantom_chest, phantom_abdomen. Downstream: phantom.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corereg.data.phantom_abdomen import Organs, build_organs, draw_poses, paint_organs
+from corereg.data.phantom_bowel import Bowel, draw_bowel, paint_bowel
+from corereg.data.phantom_chest import HILA, Tree, grow_tree, paint_chest, paint_great_vessels
+from corereg.data.phantom_motion import SubjectMap, Waves, draw_subject_map, draw_texture
+from corereg.data.phantom_shapes import Array, Canvas, Coords
+from corereg.data.phantom_torso import Frame, Habitus, draw_habitus
+from corereg.data.phantom_wall import paint_skeleton, paint_wall
+
+__all__ = ["LABELS", "Subject", "draw_subject"]
+
+LABELS: dict[str, dict[str, int]] = {
+    "abdomen": {
+        "spleen": 1,
+        "right kidney": 2,
+        "left kidney": 3,
+        "gall bladder": 4,
+        "oesophagus": 5,
+        "liver": 6,
+        "stomach": 7,
+        "aorta": 8,
+        "inferior vena cava": 9,
+        "portal and splenic vein": 10,
+        "pancreas": 11,
+        "left adrenal gland": 12,
+        "right adrenal gland": 13,
+    },
+    "chest": {
+        "right lung": 1,
+        "left lung": 2,
+        "heart": 3,
+        "aorta": 4,
+        "trachea": 5,
+        "oesophagus": 6,
+        "liver": 7,
+        "spine": 8,
+        "sternum": 9,
+        "ribs": 10,
+    },
+}
+"""Number of each labelled structure. "abdomen" has the organs and the numbers of Learn2Reg's AbdomenCTCT."""
+
+COARSE_MM, FINE_MM = (28.0, 70.0), (9.0, 22.0)
+"""Wavelengths of the two textures."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One patient: everything that `render` needs, and nothing of the grid."""
+
+    shape: SubjectMap
+    habitus: Habitus
+    organs: Organs
+    textures: tuple[Waves, Waves]
+    pulmonary: dict[int, list[Tree]]
+    hepatic: list[Tree]
+    bowel: Bowel
+
+    def render(self, coords: Coords, spacing_mm: float, kind: str) -> tuple[Array, NDArray[np.uint8]]:
+        """Noise-free HU and labels at world positions (three arrays (I, J, K), millimetres, RAS+).
+
+        Both are functions of the position alone, so that an image at moved positions is the moved image, exactly.
+        """
+        atlas = self.shape(coords)
+        coarse, fine = (waves.at(atlas)[0] for waves in self.textures)
+        canvas = Canvas(np.stack(atlas), spacing_mm, LABELS[kind], (coarse, fine))
+        frame = Frame(canvas.coords, self.habitus)
+        paint_wall(canvas, frame)
+        paint_bowel(canvas, self.bowel)
+        paint_chest(canvas, frame, self.pulmonary)
+        paint_skeleton(canvas, frame)
+        paint_organs(canvas, self.organs, self.hepatic)
+        paint_great_vessels(canvas)
+        return canvas.image, canvas.labels
+
+    def inside(self, coords: Coords) -> NDArray[np.bool_]:
+        """Whether world positions lie inside the body."""
+        return np.asarray(Frame(self.shape(coords), self.habitus).skin < 0)
+
+
+def draw_subject(rng: np.random.Generator) -> Subject:
+    """A patient drawn at random."""
+    shape, habitus = draw_subject_map(rng), draw_habitus(rng)
+    organs = build_organs(draw_poses(rng), habitus)
+    textures = (draw_texture(rng, COARSE_MM), draw_texture(rng, FINE_MM))
+    pulmonary = {side: _lung_trees(rng, side) for side in (1, -1)}
+    hepatic = [
+        grow_tree(rng, (34, 24, 30), (1.0, -0.2, 0.1), 5.5, generations=5, step_mm=30),
+        grow_tree(rng, (20, 36, 44), (-0.8, 0.5, 0.3), 4.5, generations=4, step_mm=26),
+        grow_tree(rng, (30, 4, 80), (1.0, 0.0, -0.7), 5.5, generations=5, step_mm=30),
+        grow_tree(rng, (26, 12, 80), (0.3, 0.9, -0.6), 5.0, generations=4, step_mm=28),
+    ]
+    return Subject(shape, habitus, organs, textures, pulmonary, hepatic, draw_bowel(rng))
+
+
+def _lung_trees(rng: np.random.Generator, side: int) -> list[Tree]:
+    directions = ((0.5, 0.2, 1.0), (0.9, 0.6, -0.1), (0.7, -0.6, 0.0), (0.5, -0.5, -1.0), (0.5, 0.3, -0.9))
+    return [grow_tree(rng, HILA[side], (side * x, y, z), 5.5) for x, y, z in directions]

@@ -1,0 +1,157 @@
+"""Slices as pictures: grey values and colours to PNG, small, exact and the same bytes every time.
+
+Upstream: `planes`. Downstream: `report`. Every picture is one byte per pixel with a palette, which holds a ramp of
+colours and, at its end, a few marks (outlines, folds) that no value can reach.
+"""
+
+import base64
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, UInt8
+from scipy import ndimage
+
+__all__ = [
+    "DIVERGING",
+    "FOLD",
+    "GREY",
+    "OUTLINE",
+    "SEQUENTIAL",
+    "STRUCTURE_COLOURS",
+    "UNDEFINED",
+    "WHITE",
+    "Picture",
+    "Ramp",
+    "checkerboard",
+    "draw",
+    "edges",
+]
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_BITS, PNG_PALETTE = 8, 3
+PNG_FILTER_NONE, PNG_FILTER_UP = 0, 2
+ZLIB_LEVEL = 6
+RAMP_COLOURS = 236
+GRADIENT_STOPS = 17
+DIMMED = 0.3
+"""Brightness of what is dimmed."""
+
+STRUCTURE_COLOURS = (
+    "#ff6b6b", "#4dd599", "#5aa9ff", "#ffd166", "#c792ea", "#ff9f5a", "#5ce1e6", "#f78fb3",
+    "#a3d65c", "#9aa7ff", "#e0b487", "#7fe0c3", "#ff85e1", "#d0d36b", "#84c5f4", "#f2b5b5",
+)  # fmt: skip
+"""Outlines of structures, told apart on grey; repeated when there are more."""
+WHITE = len(STRUCTURE_COLOURS)
+OUTLINE, FOLD, UNDEFINED = WHITE + 1, WHITE + 2, WHITE + 3
+MARKS = (*STRUCTURE_COLOURS, "#ffffff", "#8d97a3", "#ff3df0", "#000000")
+"""Colours that are no value: structures by number, then white, the body's outline, folds, undefined."""
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Colours between anchors, from the lowest value to the highest."""
+
+    anchors: tuple[str, ...]
+
+    def colours(self, count: int) -> UInt8[np.ndarray, "colours 3"]:
+        """Evenly spaced colours, linear between the anchors."""
+        anchors = np.array([_rgb(anchor) for anchor in self.anchors], np.float64)
+        steps = np.linspace(0, len(anchors) - 1, count)
+        channels = [np.interp(steps, np.arange(len(anchors)), channel) for channel in anchors.T]
+        return np.asarray(np.rint(np.stack(channels, 1)), np.uint8)
+
+    @property
+    def css(self) -> str:
+        """The same colours as a CSS gradient, for the colour bar."""
+        stops = ", ".join("#" + bytes(colour).hex() for colour in self.colours(GRADIENT_STOPS))
+        return f"linear-gradient(to right, {stops})"
+
+
+GREY = Ramp(("#000000", "#ffffff"))
+SEQUENTIAL = Ramp(("#000004", "#210c4a", "#57106e", "#8a226a", "#bc3754", "#e45a31", "#f98e09", "#f9cb35", "#fcffa4"))
+"""Dark to light at an even pace (after matplotlib's inferno)."""
+DIVERGING = Ramp(("#9bd3ff", "#2f8fe6", "#154a80", "#000000", "#8a4a0c", "#f08a24", "#ffd9a0"))
+"""Blue below, black at zero, orange above: agreement is dark, and both kinds of colour blindness can tell."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its size in pixels."""
+
+    png: bytes
+    width: int
+    height: int
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def draw(
+    values: Float64[np.ndarray, "H W"],
+    ramp: Ramp,
+    marks: Sequence[tuple[int, Bool[np.ndarray, "H W"]]] = (),
+    *,
+    dimmed: Bool[np.ndarray, "H W"] | None = None,
+) -> Picture:
+    """Paint values of 0..1 with a ramp, and marks over it, later ones on top.
+
+    Args:
+        values: (H, W), clipped to 0..1.
+        marks: number of the mark (a structure's, `WHITE`, `OUTLINE`, `FOLD`, `UNDEFINED`) and where it goes.
+        dimmed: where the colours are darker; half of the palette goes there.
+    """
+    levels = RAMP_COLOURS if dimmed is None else RAMP_COLOURS // 2
+    pixels = np.rint(values.clip(0, 1) * (levels - 1)).astype(np.uint8)
+    ramps = [ramp.colours(levels)]
+    if dimmed is not None:
+        pixels[dimmed] += np.uint8(levels)
+        ramps.append(np.asarray(np.rint(ramps[0] * DIMMED), np.uint8))
+    for mark, where in marks:
+        pixels[where] = RAMP_COLOURS + mark
+    palette = np.concatenate([*ramps, np.array([_rgb(mark) for mark in MARKS], np.uint8)])
+    height, width = pixels.shape
+    return Picture(_encode_png(pixels, palette), width, height)
+
+
+def edges(mask: Bool[np.ndarray, "H W"], thickness: int = 1) -> Bool[np.ndarray, "H W"]:
+    """The outermost pixels of a mask in a slice; the frame of the slice is no edge."""
+    inside = np.pad(mask, thickness, mode="edge")
+    core = ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
+    frame = slice(thickness, -thickness)
+    return np.asarray((inside & ~core)[frame, frame])
+
+
+def checkerboard(
+    first: Float64[np.ndarray, "H W"], second: Float64[np.ndarray, "H W"], square_px: int
+) -> Float64[np.ndarray, "H W"]:
+    """Two slices in alternating squares, the first one in the corner."""
+    rows, columns = np.indices(first.shape) // max(1, square_px)
+    return np.where((rows + columns) % 2 == 0, first, second)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
+
+
+def _encode_png(pixels: UInt8[np.ndarray, "H W"], palette: UInt8[np.ndarray, "colours 3"]) -> bytes:
+    """PNG of palette colours (W3C Portable Network Graphics, colour type 3), the smaller of two row filters."""
+    height, width = pixels.shape
+    above = np.concatenate([np.zeros((1, width), np.uint8), pixels[:-1]])
+    filtered = {PNG_FILTER_NONE: pixels, PNG_FILTER_UP: pixels - above}
+    streams = [
+        zlib.compress(np.insert(rows, 0, row_filter, axis=1).tobytes(), ZLIB_LEVEL)
+        for row_filter, rows in filtered.items()
+    ]
+    header = struct.pack(">IIBBBBB", width, height, PNG_BITS, PNG_PALETTE, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", min(streams, key=len)), (b"IEND", b"")]
+    return PNG_SIGNATURE + b"".join(_png_chunk(kind, content) for kind, content in chunks)
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,0 +1,194 @@
+"""Upright slices of a volume: three orthogonal planes as a radiologist expects to see them.
+
+Upstream: volumes on any grid. Downstream: `pictures`. Everything here happens in the canonical (closest to RAS+)
+order of the array axes; rows and columns of a slice run towards the patient's left, back and feet, so that the
+patient's right is on the left, the front on the left or on top, and the head on top. Pixels are square in
+millimetres and equally large in all planes of a view.
+
+I J K voxel axes in array order, R A S canonical axes, H W rows and columns of a slice.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Bool, Float64, Shaped
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from corereg.geometry.grid import Grid
+
+__all__ = ["PLANES", "Plane", "View", "Window", "body_mask", "display_window", "largest_parts", "make_view", "reorient"]
+
+TOWARDS_POSITIVE = "RAS"
+TOWARDS_NEGATIVE = "LPI"
+ROW_WIDTH_PX = 1200
+"""Pixels of the three planes side by side: as many as a page shows."""
+ROW_PIXELS = 600_000
+"""At most, of the three planes together: keeps the page of a long scan below 3 MB."""
+CT_MINIMUM_HU = -300.0
+"""An image with values below this is taken for CT: no other modality has them."""
+CT_WINDOW_HU = (-160.0, 240.0)
+"""The usual soft-tissue window: centre 40, width 400."""
+CT_BODY_HU = -500.0
+"""Half way between air and water."""
+WINDOW_SAMPLE = 2_000_000
+"""Evenly spaced voxels, about, that decide the window of a larger volume."""
+OTHER_WINDOW_PERCENT = (1.0, 99.0)
+OTHER_BODY_FRACTION = 0.1
+"""Of the display window: above the noise of the background, below tissue."""
+PART_FRACTION = 0.02
+"""Of a slice: smaller pieces of a mask are no body (noise, tubes, the table)."""
+LINEAR: Final = 1
+NEAREST: Final = 0
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One of the three orthogonal planes, by the canonical axes that it is cut across and shown along."""
+
+    name: str
+    normal: int
+    columns: int
+    rows: int
+
+    @property
+    def edges(self) -> dict[str, str]:
+        """Anatomical letters at the picture's edges."""
+        return {
+            "left": TOWARDS_POSITIVE[self.columns],
+            "right": TOWARDS_NEGATIVE[self.columns],
+            "top": TOWARDS_POSITIVE[self.rows],
+            "bottom": TOWARDS_NEGATIVE[self.rows],
+        }
+
+
+PLANES = (Plane("Axial", 2, 0, 1), Plane("Coronal", 1, 0, 2), Plane("Sagittal", 0, 1, 2))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Intensities shown as black and as white."""
+
+    low: float
+    high: float
+    is_ct: bool
+
+    def apply(self, values: NDArray[Any]) -> Float64[np.ndarray, "..."]:
+        """Values to 0..1; what is not a number becomes black."""
+        scaled = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return np.asarray(np.nan_to_num(scaled.clip(0, 1), nan=0.0))
+
+
+@dataclass(frozen=True)
+class View:
+    """Three planes through one point of a volume in canonical order.
+
+    Args:
+        shape, spacing_mm: of the canonical volume.
+        centre_vox: canonical voxel that all planes pass through.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    centre_vox: tuple[int, int, int]
+
+    @property
+    def extent_mm(self) -> tuple[float, float, float]:
+        """Size of the volume along R, A, S."""
+        right, front, head = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
+        return right, front, head
+
+    @property
+    def pixel_mm(self) -> float:
+        """Side of a pixel, the same in all planes: three of them fill a row, unless that made too many pixels."""
+        width_mm = sum(self.extent_mm[plane.columns] for plane in PLANES)
+        area_mm2 = sum(self.extent_mm[plane.columns] * self.extent_mm[plane.rows] for plane in PLANES)
+        return max(width_mm / ROW_WIDTH_PX, math.sqrt(area_mm2 / ROW_PIXELS))
+
+    def size_px(self, plane: Plane) -> tuple[int, int]:
+        """Rows and columns of a plane's picture."""
+        rows, columns = (max(1, round(self.extent_mm[a] / self.pixel_mm)) for a in (plane.rows, plane.columns))
+        return rows, columns
+
+    def cut(self, volume: Shaped[np.ndarray, "R A S"], plane: Plane) -> Shaped[np.ndarray, "rows columns"]:
+        """The slice of a canonical volume in a plane, upright, in voxels."""
+        # What is left after the cut are axes in the order columns, rows, which run towards R, A and S.
+        return np.asarray(np.moveaxis(volume, plane.normal, 0)[self.centre_vox[plane.normal]].T[::-1, ::-1])
+
+    def magnify(
+        self, values: Shaped[np.ndarray, "rows columns"], plane: Plane, *, nearest: bool = False
+    ) -> Float64[np.ndarray, "H W"]:
+        """A slice at the view's pixels: linear between voxels, or the nearest voxel's value."""
+        positions = [
+            (np.arange(pixels) + 0.5) * voxels / pixels - 0.5
+            for pixels, voxels in zip(self.size_px(plane), values.shape, strict=True)
+        ]
+        coords = np.stack(np.meshgrid(*positions, indexing="ij"))
+        values = np.asarray(values, np.float64)
+        if nearest:
+            return ndimage.map_coordinates(values, coords, order=NEAREST, mode="nearest")
+        return ndimage.map_coordinates(values, coords, order=LINEAR, mode="nearest")
+
+    def magnify_mask(self, mask: Bool[np.ndarray, "rows columns"], plane: Plane) -> Bool[np.ndarray, "H W"]:
+        """A mask at the view's pixels, its edge half way between voxels inside and outside."""
+        return np.asarray(self.magnify(mask, plane) >= 0.5)
+
+
+def reorient(volume: Shaped[np.ndarray, "I J K"], grid: Grid) -> Shaped[np.ndarray, "R A S"]:
+    """A volume with its array axes reordered and flipped to those of `grid.canonical()`; a view, not a copy."""
+    to_stored = np.rint(grid.canonical().to_voxels_of(grid)[:3, :3])
+    stored_axes = np.abs(to_stored).argmax(0).tolist()
+    signs = [to_stored[stored, canonical] for canonical, stored in enumerate(stored_axes)]
+    return np.flip(volume.transpose(stored_axes), [axis for axis, sign in enumerate(signs) if sign < 0])
+
+
+def display_window(volume: Shaped[np.ndarray, "_ _ _"]) -> Window:
+    """The soft-tissue window for what looks like CT, else the 1st to 99th percentile."""
+    step = max(1, round((volume.size / WINDOW_SAMPLE) ** (1 / 3)))
+    sample = volume[::step, ::step, ::step]
+    finite = sample[np.isfinite(sample)]
+    if finite.size and float(finite.min()) < CT_MINIMUM_HU:
+        return Window(*CT_WINDOW_HU, is_ct=True)
+    low, high = (float(v) for v in np.percentile(finite, OTHER_WINDOW_PERCENT)) if finite.size else (0.0, 0.0)
+    return Window(low, high if high > low else low + 1.0, is_ct=False)
+
+
+def body_mask(volume: Shaped[np.ndarray, "R A S"], window: Window) -> Bool[np.ndarray, "R A S"]:
+    """Roughly where the patient is: above air in CT, above the background elsewhere, with lungs and bowel filled."""
+    threshold = CT_BODY_HU if window.is_ct else window.low + OTHER_BODY_FRACTION * (window.high - window.low)
+    mask = np.asarray(volume > threshold)
+    # Air that an axial slice encloses is inside the patient. In 3D it is connected with the outside.
+    in_axial_slices = ndimage.generate_binary_structure(3, 1)
+    in_axial_slices[:, :, [0, 2]] = False
+    air, count = ndimage.label(~mask, in_axial_slices)
+    outside = np.zeros(count + 1, bool)
+    for side in (air[0], air[-1], air[:, 0], air[:, -1]):
+        outside[side] = True
+    return np.asarray(mask | ~outside[air])
+
+
+def largest_parts(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """The large connected parts of a mask in a slice, their holes filled."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.reshape(-1))
+    large = sizes >= PART_FRACTION * mask.size
+    large[0] = False
+    return np.asarray(ndimage.binary_fill_holes(large[parts]))
+
+
+def make_view(body: Bool[np.ndarray, "R A S"], grid: Grid) -> View:
+    """The planes through the centre of the body's mass, or through the middle of the volume if there is none.
+
+    Args:
+        body: in canonical order.
+        grid: of the volume as stored.
+    """
+    canonical = grid.canonical()
+    centre = []
+    for axis, size in enumerate(body.shape):
+        profile = np.count_nonzero(body, axis=tuple(other for other in range(3) if other != axis))
+        centre.append(round(np.average(np.arange(size), weights=profile) if profile.any() else (size - 1) / 2))
+    right, front, head = centre
+    return View(canonical.shape, canonical.spacing, (right, front, head))

@@ -1,0 +1,171 @@
+"""Grids: where the voxels of an array lie in the patient.
+
+World coordinates are RAS+ millimetres everywhere in the package. Voxel coordinates are voxel centres 0..N-1 in array
+axis order (i, j, k). Points take a matrix with its offset, vectors only its linear part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from corereg.errors import InputError
+
+__all__ = ["Grid", "transform_points"]
+
+Matrix = NDArray[np.float64]
+
+SINGULAR_VOLUME = 1e-9
+"""mm^3: a voxel smaller than this means a singular affine."""
+
+
+def transform_points(matrix: Matrix, points: ArrayLike) -> Matrix:
+    """Map points (..., 3) by a 4x4 matrix, in float64."""
+    points = np.asarray(points, dtype=np.float64)
+    return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Shape and voxel-to-RAS affine of a volume.
+
+    Args:
+        shape: number of voxels along the array axes i, j, k.
+        affine: (4, 4), maps a voxel index (i, j, k, 1) to RAS+ millimetres.
+
+    Raises:
+        InputError: shape is not three positive integers, or the affine is not finite, not 4x4 or singular.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Matrix
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        affine = np.array(self.affine, dtype=np.float64)
+        if len(shape) != 3 or min(shape) < 1:
+            raise InputError(f"got a grid of shape {shape}, expected three sizes of at least 1")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise InputError(f"got the affine {affine.tolist()}, expected a finite 4x4 matrix")
+        if abs(np.linalg.det(affine[:3, :3])) < SINGULAR_VOLUME:
+            raise InputError(
+                f"got a singular voxel-to-world affine {affine[:3, :3].round(6).tolist()}, expected three independent "
+                "axes of non-zero spacing; repair the header"
+            )
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.affine.tobytes()))
+
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        spacing = " x ".join(f"{s:.3g}" for s in self.spacing)
+        return f"{size} voxels of {spacing} mm ({self.orientation})"
+
+    @cached_property
+    def inverse_affine(self) -> Matrix:
+        """(4, 4), RAS+ millimetres to voxel indices."""
+        return np.linalg.inv(self.affine)
+
+    @property
+    def linear(self) -> Matrix:
+        """(3, 3), voxel offsets to RAS+ millimetre offsets."""
+        return self.affine[:3, :3]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres between voxel centres along i, j, k."""
+        i, j, k = np.sqrt((self.linear**2).sum(0))
+        return float(i), float(j), float(k)
+
+    @property
+    def extent_mm(self) -> tuple[float, float, float]:
+        """Millimetres from the outer face of the first voxel to that of the last, along i, j, k."""
+        i, j, k = (n * s for n, s in zip(self.shape, self.spacing, strict=True))
+        return i, j, k
+
+    @property
+    def orientation(self) -> str:
+        """Closest anatomical direction of i, j, k as they increase, e.g. "RAS" or "LPS"."""
+        axes, signs = self._closest_axes()
+        return "".join("LR"[s > 0] if a == 0 else "PA"[s > 0] if a == 1 else "IS"[s > 0] for a, s in zip(axes, signs))
+
+    def _closest_axes(self) -> tuple[list[int], list[int]]:
+        """For each array axis the world axis it follows best (each once) and its sign."""
+        cosines = self.linear / np.linalg.norm(self.linear, axis=0)
+        axes, signs = [-1, -1, -1], [1, 1, 1]
+        remaining = np.abs(cosines)
+        for _ in range(3):
+            world, voxel = np.unravel_index(int(np.argmax(remaining)), (3, 3))
+            axes[voxel], signs[voxel] = int(world), 1 if cosines[world, voxel] >= 0 else -1
+            remaining[world, :] = remaining[:, voxel] = -1
+        return axes, signs
+
+    def to_world(self, coords_vox: ArrayLike) -> Matrix:
+        """Voxel coordinates (..., 3) to RAS+ millimetres."""
+        return transform_points(self.affine, coords_vox)
+
+    def to_voxel(self, coords_mm: ArrayLike) -> Matrix:
+        """RAS+ millimetres (..., 3) to voxel coordinates."""
+        return transform_points(self.inverse_affine, coords_mm)
+
+    def to_voxels_of(self, other: "Grid") -> Matrix:
+        """(4, 4) matrix from this grid's voxel coordinates to those of another grid."""
+        return np.asarray(other.inverse_affine @ self.affine)
+
+    def canonical(self) -> "Grid":
+        """The same voxels with array axes reordered and flipped to lie closest to R, A, S."""
+        axes, signs = self._closest_axes()
+        order = [axes.index(world) for world in range(3)]
+        matrix = np.zeros((4, 4))
+        matrix[3, 3] = 1
+        for new, old in enumerate(order):
+            matrix[old, new] = signs[old]
+            matrix[old, 3] = 0 if signs[old] > 0 else self.shape[old] - 1
+        return Grid((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), self.affine @ matrix)
+
+    def strided(self, stride: int) -> "Grid":
+        """Every `stride`-th voxel, offset 0: point i of the result lies on voxel `stride * i` of this grid.
+
+        That is where a 3x3x3 convolution with stride 2 and padding 1 puts its features.
+        """
+        affine = self.affine.copy()
+        affine[:3, :3] *= stride
+        i, j, k = (-(-n // stride) for n in self.shape)
+        return Grid((i, j, k), affine)
+
+    def corners_mm(self) -> Matrix:
+        """(8, 3) world positions of the outer corners of the volume, voxel faces included."""
+        signs = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
+        return self.to_world(signs * np.array(self.shape) - 0.5)
+
+    def overlaps(self, other: "Grid", affine: Matrix | None = None) -> bool:
+        """Whether some voxel centre of this grid, moved by `affine` (world, 4x4), falls inside the other grid."""
+        matrix = self.to_voxels_of(other) if affine is None else other.inverse_affine @ affine @ self.affine
+        steps = [np.unique(np.linspace(0, n - 1, min(n, 48))) for n in self.shape]
+        coords = transform_points(matrix, np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3))
+        return bool(((coords >= -0.5) & (coords <= np.array(other.shape) - 0.5)).all(1).any())
+
+    def close_to(self, other: "Grid", tolerance_mm: float = 1e-3) -> bool:
+        """Same shape, and corners within `tolerance_mm` of each other."""
+        return self.shape == other.shape and bool(
+            np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        return {"shape": list(self.shape), "affine": self.affine.tolist(), "orientation": self.orientation}
+
+    @staticmethod
+    def from_spacing(shape: Sequence[int], spacing_mm: Sequence[float]) -> "Grid":
+        """An axis-aligned RAS grid with its first voxel at the world's origin."""
+        i, j, k = shape
+        return Grid((i, j, k), np.diag([*spacing_mm, 1.0]))

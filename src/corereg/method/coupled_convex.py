@@ -1,0 +1,113 @@
+"""Stage 3 of 4: cost volume -> coarse displacement, differentiable. Upstream: cost_volume. Downstream: refine.
+
+Legend: B batch, L candidates, I J K axes of the feature grid; displacements in voxels of that grid.
+Source: coupled convex optimisation, Heinrich, Papiez, Schnabel and Handels 2014; soft-argmin form as in CoRe.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.displacement import Disp, compose
+from corereg.geometry.resample import box_mean
+from corereg.method.cost_volume import candidates_vox, cost_volume
+
+__all__ = ["CoupledConvexConfig", "coupled_convex", "inverse_consistent", "match"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoupledConvexConfig:
+    """The discrete optimiser; the defaults are the paper's."""
+
+    radius: int = 2
+    """Half-width of the search window in voxels of the pass's grid."""
+    feature_scale: float = 5.0
+    """Factor on both images' features before they are compared."""
+    sharpness: float = 20.0
+    """Weight of a cost in the soft-argmin."""
+    couplings: tuple[float, ...] = (0.003, 0.03, 0.3)
+    """Weight of |d - u|^2, one round of coupling each."""
+    inverse_consistency_steps: int = 15
+    """Fixed-point steps that make both directions inverse to each other; 0 registers one direction only."""
+
+    def __post_init__(self) -> None:
+        if self.radius < 1:
+            raise ValueError(f"radius must be >= 1, got {self.radius}")
+
+
+def coupled_convex(
+    cost: Float[Tensor, "B L I J K"], candidates: Float[Tensor, "L 3"], *, sharpness: float, couplings: tuple[float, ...]
+) -> Disp:
+    """Regularise a cost volume into a smooth displacement by alternating soft-argmin and smoothing.
+
+    First u(x) = sum_d d softmax_d(-s c(x, d)); then, for each coupling a, the same with c + a |d - u(x)|^2, smoothed by
+    a 3x3x3 mean.
+
+    Args:
+        cost: lower is better.
+        candidates: displacements in voxels of the feature grid, (i, j, k) order.
+
+    Returns: (B, 3, I, J, K), voxels of the feature grid.
+    """
+    disp_vox = _soft_argmin(-sharpness * cost, candidates)
+    squared = (candidates**2).sum(1).view(1, -1, 1, 1, 1)
+    for coupling in couplings:
+        # |u|^2 is the same for all candidates of a voxel, so the softmax does not see it.
+        distance = squared - 2 * torch.einsum("lc,bcijk->blijk", candidates, disp_vox)
+        disp_vox = box_mean(_soft_argmin(-sharpness * (cost + coupling * distance), candidates))
+    return disp_vox
+
+
+def _soft_argmin(logits: Tensor, candidates: Tensor) -> Tensor:
+    return torch.einsum("lc,blijk->bcijk", candidates, logits.softmax(1))
+
+
+def inverse_consistent(forward: Disp, backward: Disp, *, steps: int) -> tuple[Disp, Disp]:
+    """Move two displacements of opposite directions towards being each other's inverse.
+
+    u_fm <- (u_fm - u_mf o (id + u_fm)) / 2 and the other way round, both from the values of the step before.
+    """
+    if use_kernels(forward, backward):
+        from corereg.geometry.kernels_sample import HALF_DIFFERENCE, pull_displacement
+
+        for _ in range(steps):
+            ahead = pull_displacement(backward, forward, HALF_DIFFERENCE)[0]
+            backward = pull_displacement(forward, backward, HALF_DIFFERENCE)[0]
+            forward = ahead
+        return forward, backward
+    for _ in range(steps):
+        # compose(a, b) = b + a o (id + b), so b - a o (id + b) = 2 b - compose(a, b).
+        forward, backward = forward - compose(backward, forward) / 2, backward - compose(forward, backward) / 2
+    return forward, backward
+
+
+def match(
+    fixed_features: Float[Tensor, "B C I J K"], moving_features: Float[Tensor, "B C I J K"], config: CoupledConvexConfig
+) -> Disp:
+    """Displacement from fixed to moving on the features' grid, in its voxels: stages 2 and 3 in both directions."""
+    forward = _one_way(fixed_features, moving_features, config)
+    if config.inverse_consistency_steps == 0:
+        return forward
+    backward = _one_way(moving_features, fixed_features, config)
+    return inverse_consistent(forward, backward, steps=config.inverse_consistency_steps)[0]
+
+
+def _one_way(fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig) -> Disp:
+    if use_kernels(fixed_features, moving_features):
+        from corereg.method.kernels_match import coupled_convex_of_features
+
+        return coupled_convex_of_features(
+            fixed_features,
+            moving_features,
+            radius=config.radius,
+            scale=config.feature_scale,
+            sharpness=config.sharpness,
+            couplings=config.couplings,
+        )
+    scaled = config.feature_scale * fixed_features, config.feature_scale * moving_features
+    candidates = candidates_vox(config.radius, like=fixed_features)
+    cost = cost_volume(*scaled, radius=config.radius)
+    return coupled_convex(cost, candidates, sharpness=config.sharpness, couplings=config.couplings)

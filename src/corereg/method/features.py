@@ -1,0 +1,237 @@
+"""Stage 1 of 4: image -> features. The trained network of CoRe. Downstream: cost_volume, refine.
+
+Legend: B batch, C channels, I J K voxel axes; a grid "1/s" holds every s-th voxel, offset 0.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from corereg.errors import InputError
+
+__all__ = [
+    "ConvNetModel",
+    "Encoded",
+    "FeatureExtractor",
+    "FeatureModel",
+    "NetworkConfig",
+    "ProjectionHead",
+    "fill_statistics",
+    "load_model",
+    "random_model",
+    "save_model",
+]
+
+Image5D = Float[Tensor, "B 1 I J K"]
+
+METADATA_KEY = "corereg"
+"""Entry of a safetensors header that holds the network's configuration as JSON."""
+
+
+class Encoded(NamedTuple):
+    """What the later stages need of one image."""
+
+    shallow: Float[Tensor, "B C I J K"]
+    """1/2 grid, matched by the instance optimisation."""
+    cost: Mapping[int, Float[Tensor, "B C X Y Z"]]
+    """For each stride of a pass, what its cost volume compares."""
+
+
+class FeatureModel(Protocol):
+    """Anything that describes an image well enough to be registered by."""
+
+    name: str
+
+    def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
+        """Features of an image whose sizes are multiples of 16, for passes on grids of these strides."""
+        ...
+
+    def prepare(self, images: Iterable[Image5D]) -> None:
+        """Adapt to the images at hand before they are encoded; most models have nothing to do."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Sizes of the network, stored with its weights."""
+
+    shallow_channels: tuple[int, int] = (32, 64)
+    """Channels of blocks 1 and 2, on the 1/2 grid."""
+    deep_channels: int = 128
+    """Channels of blocks 3 and 4, on the 1/4 grid."""
+    head_channels: int = 16
+    """Channels that a cost volume compares."""
+    strides: tuple[int, ...] = (8,)
+    """Grids for which there is a head: 8 (the paper), 4 (1x1x1 on block 4)."""
+
+    def __post_init__(self) -> None:
+        if not self.strides or not set(self.strides) <= {4, 8}:
+            raise ValueError(f"strides must be among 4 and 8, got {self.strides}")
+
+
+class Stages(NamedTuple):
+    """Outputs of the extractor by name."""
+
+    shallow: Tensor
+    """Block 2, 1/2 grid."""
+    deep_conv: Tensor
+    """Block 4's convolution before its normalisation, 1/4 grid: what the contrastive loss looks at."""
+    deep: Tensor
+    """Block 4, 1/4 grid."""
+
+
+def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv3d(channels_in, channels_out, 3, stride=stride, padding=1)
+    return nn.Sequential(conv, nn.BatchNorm3d(channels_out), nn.ReLU())
+
+
+class FeatureExtractor(nn.Module):
+    """g of the paper: four convolution blocks, (B, 1, I, J, K) -> Stages. Source: method section of CoRe."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        first, second = config.shallow_channels
+        self.block1 = _block(1, first, 2)
+        self.block2 = _block(first, second, 1)
+        self.block3 = _block(second, config.deep_channels, 2)
+        self.block4 = _block(config.deep_channels, config.deep_channels, 1)
+
+    def forward(self, image: Tensor) -> Stages:
+        shallow = self.block2(self.block1(image))
+        deep_conv = self.block4[0](self.block3(shallow))
+        return Stages(shallow, deep_conv, self.block4[2](self.block4[1](deep_conv)))
+
+
+class ProjectionHead(nn.Module):
+    """p of the paper: block 4's features on the 1/4 grid -> head features by stride of the pass."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        deep, head = config.deep_channels, config.head_channels
+        self.strides = config.strides
+        if 8 in config.strides:
+            self.block = _block(deep, deep, 2)
+            self.out = nn.Conv3d(deep, head, 1)
+        if 4 in config.strides:
+            self.out4 = nn.Conv3d(deep, head, 1)
+
+    def forward(self, deep: Tensor, stride: int) -> Tensor:
+        return self.out(self.block(deep)) if stride == 8 else self.out4(deep)  # type: ignore[no-any-return]
+
+
+class ConvNetModel(nn.Module):
+    """FeatureExtractor and ProjectionHead together: the model that training makes and files hold."""
+
+    def __init__(self, config: NetworkConfig, name: str) -> None:
+        super().__init__()
+        self.config, self.name = config, name
+        self.extractor = FeatureExtractor(config)
+        self.head = ProjectionHead(config)
+        self.statistics_filled = True
+
+    def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
+        wanted = sorted(set(strides))
+        missing = set(wanted) - set(self.config.strides)
+        if missing:
+            raise InputError(
+                f"got passes with stride {sorted(missing)}, but model {self.name} has heads for {self.config.strides} "
+                "only; choose passes among these"
+            )
+        stages = self.extractor(image)
+        return Encoded(stages.shallow, {s: self.head(stages.deep, s) for s in wanted})
+
+    def prepare(self, images: Iterable[Image5D]) -> None:
+        """Fill empty normalisation statistics (a model that was never trained) from the images at hand."""
+        if not self.statistics_filled:
+            fill_statistics(self, images)
+
+
+def fill_statistics(model: ConvNetModel, images: Iterable[Image5D]) -> None:
+    """One pass over the images that sets every BatchNorm's mean and variance to their average over the images.
+
+    A fresh network has the statistics of no data, and its features are too weak to register by.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    with torch.no_grad():
+        for image in images:
+            model.encode(image, model.config.strides)
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def random_model(seed: int = 0, config: NetworkConfig | None = None) -> ConvNetModel:
+    """Seeded random weights, what stage 0 of training starts from. Call `prepare` before `encode`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ConvNetModel(config or NetworkConfig(strides=(8, 4)), "random").eval()
+    model.statistics_filled = False
+    return model
+
+
+def save_model(path: Path, model: ConvNetModel, card: Mapping[str, object] | None = None) -> None:
+    """Weights and configuration as one safetensors file. `card` is what to know about the training, JSON-able."""
+    from safetensors.torch import save_file
+
+    header = {"network": asdict(model.config), "card": dict(card or {})}
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(tensors, str(path), metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
+
+
+def load_model(path: Path) -> ConvNetModel:
+    """A model from a safetensors file. Files that can run code (pickles) are refused, never opened as such.
+
+    Raises:
+        InputError: no such file, not a safetensors file, not one of ours, or weights that do not fit its configuration.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get(METADATA_KEY)
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise InputError(f"got no model file at {path}, expected a .safetensors file; check the path") from None
+    except (SafetensorError, OSError):
+        raise InputError(_not_safetensors(path)) from None
+    if header is None:
+        raise InputError(f"got {path} without corereg's configuration in its header, expected a file of `corereg train`")
+    try:
+        network = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header)["network"].items()}
+        model = ConvNetModel(NetworkConfig(**network), path.stem)
+        counters = {k: v.long() for k, v in state.items() if k.endswith("num_batches_tracked")}
+        model.load_state_dict(state | counters)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"got weights in {path} that do not fit their configuration ({reason}); train or fetch again") from None
+    return model.eval()
+
+
+def _not_safetensors(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    kind = "a pickled PyTorch file, which could run code and is never opened" if pickled else "not a safetensors file"
+    return f"got {path}: {kind}; expected safetensors weights written by `corereg train`"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,89 @@
+"""Stage 1 of 4, without training: MIND-SSC descriptors, the same across CT and MR. Downstream: cost_volume, refine.
+
+Source: Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using self-similarities",
+MICCAI 2013.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.resample import box_mean
+from corereg.method.features import Encoded, Image5D
+
+__all__ = ["MindModel", "mind_ssc", "mind_ssc_half"]
+
+NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+PAIRS = tuple((a, b) for n, a in enumerate(NEIGHBOURS) for b in NEIGHBOURS[n + 1 :] if a != tuple(-c for c in b))
+"""The 12 pairs of face neighbours that do not lie opposite each other: the self-similarity context."""
+
+VARIANCE_RANGE = (1e-3, 1e3)
+"""Bounds of a voxel's variance estimate, relative to its mean over the image: flat regions must not divide by zero."""
+
+
+def _shift(image: Tensor, offset: tuple[int, int, int], margin: int) -> Tensor:
+    """image(x + offset), read from an image padded by `margin` on every side."""
+    i, j, k = (slice(margin + o, n - margin + o) for o, n in zip(offset, image.shape[2:], strict=True))
+    return image[:, :, i, j, k]
+
+
+def mind_ssc(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Tensor, "B 12 I J K"]:
+    """Twelve patch distances within the neighbourhood of each voxel, mapped to (0, 1] by their own local variance.
+
+    Args:
+        image: any intensity unit; the descriptor does not change under a linear intensity map.
+        radius: of the patches that are compared, in voxels (a mean over 3x3x3 voxels for 1).
+        dilation: distance of the patches' centres from the voxel, in voxels.
+    """
+    padded = functional.pad(image, (dilation,) * 6, mode="replicate")
+    distances = []
+    for a, b in PAIRS:
+        first, second = (tuple(dilation * c for c in offset) for offset in (a, b))
+        difference = _shift(padded, first, dilation) - _shift(padded, second, dilation)  # type: ignore[arg-type]
+        distances.append(box_mean(difference**2, times=radius))
+    ssd = torch.cat(distances, 1)
+    ssd = ssd - ssd.amin(1, keepdim=True)
+    variance = ssd.mean(1, keepdim=True)
+    typical = float(variance.mean())
+    low, high = VARIANCE_RANGE
+    return torch.exp(-ssd / variance.clamp(max(low * typical, torch.finfo(image.dtype).tiny), high * max(typical, 1e-30)))
+
+
+def _halve(features: Tensor) -> Tensor:
+    """A 3x3x3 mean over the voxels that exist, taken at every second voxel only."""
+    return functional.avg_pool3d(features, 3, stride=2, padding=1, count_include_pad=False)
+
+
+def mind_ssc_half(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Tensor, "B 12 X Y Z"]:
+    """`mind_ssc` averaged down to the 1/2 grid."""
+    if radius == 1 and min(image.shape[2:]) > 1 and use_kernels(image):
+        from corereg.method import kernels_mind
+
+        return kernels_mind.mind_ssc_half(image, PAIRS, dilation=dilation, variance_range=VARIANCE_RANGE)
+    return _halve(mind_ssc(image, radius=radius, dilation=dilation))
+
+
+class MindModel:
+    """MIND-SSC on the working grid, averaged down to the grids that the stages match."""
+
+    name = "mind"
+
+    def __init__(self, *, radius: int = 1, dilation: int = 2, cost_gain: float = 1.0) -> None:
+        self.radius, self.dilation, self.cost_gain = radius, dilation, cost_gain
+
+    def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
+        features = shallow = mind_ssc_half(image, radius=self.radius, dilation=self.dilation)
+        cost, stride, wanted = {}, 2, set(strides)
+        while True:
+            if stride in wanted:
+                cost[stride] = features * self.cost_gain
+            if stride >= max(wanted, default=0):
+                return Encoded(shallow, cost)
+            features, stride = _halve(features), stride * 2
+
+    def prepare(self, images: Iterable[Image5D]) -> None:
+        """Nothing to adapt."""

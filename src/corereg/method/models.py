@@ -1,0 +1,49 @@
+"""Models by name: what `--model` accepts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from corereg.errors import InputError
+from corereg.method.features import FeatureModel, file_hash, load_model, random_model
+from corereg.method.mind import MindModel
+
+__all__ = ["DEFAULT_MODEL", "MODELS", "ModelChoice", "get_model"]
+
+DEFAULT_MODEL = "mind"
+
+MODELS = {
+    "mind": "MIND-SSC descriptors: no training, also between CT and MR",
+    "random": "the network with seeded random weights, statistics filled from the pair: what training starts from",
+}
+"""Models on board and what they are."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model ready to use, and what to say of it in a result.
+
+    Args:
+        sha256: of the weights' file; None for a model without one.
+    """
+
+    model: FeatureModel
+    name: str
+    sha256: str | None = None
+
+
+def get_model(name: str | Path, *, seed: int = 0) -> ModelChoice:
+    """The model called `name`, or read from a safetensors file.
+
+    Raises:
+        InputError: neither a known name nor a file, or a file that is no model.
+    """
+    if str(name) == "mind":
+        return ModelChoice(MindModel(), "mind")
+    if str(name) == "random":
+        return ModelChoice(random_model(seed), "random")
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(
+            f"got the model {str(name)!r}, expected one of {', '.join(MODELS)} or a .safetensors file; check the name"
+        )
+    return ModelChoice(load_model(path), path.stem, file_hash(path))

@@ -1,0 +1,308 @@
+"""A pair of scans -> the transform between them: working grid, pre-alignment, the four stages, back to the patient."""
+
+import math
+import platform
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corereg.data.intensity import MODALITIES, detect_modality, normalise
+from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask, shrink
+from corereg.errors import InputError
+from corereg.geometry.displacement import Displacement, jacobian_determinant, sdlogj
+from corereg.geometry.grid import Grid
+from corereg.io.images import Image, as_image, read_mask
+from corereg.io.transforms import InverseError, Transform
+from corereg.method.affine import Alignment, align
+from corereg.method.models import DEFAULT_MODEL, ModelChoice, get_model
+from corereg.method.refine import RefineConfig
+from corereg.method.stages import Registration, StagesConfig, Stopwatch, register_volumes
+
+__all__ = ["RegisterConfig", "RegistrationResult", "register"]
+
+AFFINE_SPACING_MM = 4.0
+"""Of the coarse copies that are pre-aligned."""
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegisterConfig:
+    """Settings of `register`, from the scans to the transform."""
+
+    model: str = DEFAULT_MODEL
+    """Name of a model on board, or path of a safetensors file."""
+    modality: str = "auto"
+    """auto, ct, ct-abdomen or mr: how intensities are scaled; auto decides for each image."""
+    affine: str = "auto"
+    """auto pre-aligns pairs that need it; none trusts the headers."""
+    spacing_mm: float | None = None
+    """Of the working grid; None chooses it from the scans and the memory."""
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("modality", self.modality, MODALITIES),
+            ("affine", self.affine, ("auto", "none")),
+            ("device", self.device, DEVICES),
+        ):
+            if value not in allowed:
+                raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationResult:
+    """A registered pair."""
+
+    transform: Transform
+    """Fixed to moving: resamples the moving image onto the fixed grid."""
+    inverse_transform: Transform
+    inverse_error: InverseError
+    alignment: Alignment | None
+    """The affine pre-alignment; None where it was off."""
+    coarse: Displacement
+    """Before instance optimisation, on the working grid."""
+    refined: Displacement
+    """After it, on the working grid; the affine part is apart."""
+    losses: tuple[float, ...]
+    metrics: Mapping[str, float]
+    """sdlogj and fold_percent of the deformation on the working grid, and the inverse's error in mm."""
+    seconds: Mapping[str, float]
+    """Per stage."""
+    fixed: Image
+    moving: Image
+    model: ModelChoice
+    config: RegisterConfig
+    regularisation: float
+    """R that was used."""
+    peak_memory_mb: float
+    """Of the process so far."""
+
+    def warped(self) -> Image:
+        """The moving image on the fixed grid, linearly interpolated from the original: float32."""
+        return self.transform.apply(self.moving)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers and strings of everything but the fields, for JSON."""
+        alignment = None
+        if self.alignment is not None:
+            alignment = asdict(self.alignment) | {"affine": self.alignment.affine.tolist()}
+        return {
+            "metrics": dict(self.metrics),
+            "seconds": dict(self.seconds),
+            "peak_memory_mb": self.peak_memory_mb,
+            "model": {"name": self.model.name, "sha256": self.model.sha256},
+            "configuration": asdict(self.config),
+            "seed": self.config.stages.seed,
+            "regularisation": self.regularisation,
+            "affine": alignment,
+            "grids": {
+                "fixed": self.fixed.grid.as_dict(),
+                "moving": self.moving.grid.as_dict(),
+                "working": self.refined.grid.as_dict(),
+            },
+            "losses": list(self.losses),
+            "versions": _versions(),
+        }
+
+
+def register(
+    fixed: object,
+    moving: object,
+    *,
+    config: RegisterConfig | None = None,
+    fixed_mask: str | Path | Image | None = None,
+    moving_mask: str | Path | Image | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> RegistrationResult:
+    """Register two scans: find the transform that resamples `moving` onto `fixed`.
+
+    Args:
+        fixed, moving: paths, Images, SimpleITK images or nibabel images; any spacing, orientation and field of view.
+        config: all settings at once.
+        fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
+        progress: called with the name of each stage as it begins.
+        **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
+            device, passes, refine_steps, regularisation, target_sdlogj, seed.
+
+    Raises:
+        InputError: a scan, mask or setting that cannot be used, in one line.
+    """
+    config = _with_settings(config or RegisterConfig(), settings)
+    say = progress or (lambda stage: None)
+    device = _device(config.device)
+    watch = Stopwatch(device)
+    choice = get_model(config.model, seed=config.stages.seed)
+    say("reading")
+    with watch("read"):
+        fixed_image, moving_image = as_image(fixed), as_image(moving)
+        masks = [
+            _mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))
+        ]
+    if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
+        raise InputError(
+            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, with the affine "
+            "pre-alignment off; leave --affine at auto"
+        )
+    working = choose_working_grid(fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm)
+    modalities = [detect_modality(i.array) if config.modality == "auto" else config.modality for i in (fixed_image, moving_image)]
+    alignment = None
+    if config.affine == "auto":
+        say("affine pre-alignment")
+        with watch("affine"):
+            alignment = _align(fixed_image, moving_image, modalities, masks, config.stages.seed)
+    affine = None if alignment is None else alignment.affine
+    say("resampling to the working grid")
+    with watch("resample"):
+        volumes, weights = zip(
+            _prepared(fixed_image, masks[0], working, modalities[0], None, device),
+            _prepared(moving_image, masks[1], working, modalities[1], affine, device),
+            strict=True,
+        )
+    say("deformable registration")
+    if isinstance(choice.model, torch.nn.Module):
+        choice.model.to(device)
+    found = register_volumes(*volumes, choice.model, config.stages, fixed_weight=weights[0], moving_weight=weights[1])
+    say("inverting")
+    return _result(found, watch, working, alignment, (fixed_image, moving_image), choice, config)
+
+
+def _result(
+    found: Registration,
+    watch: Stopwatch,
+    working: Grid,
+    alignment: Alignment | None,
+    images: tuple[Image, Image],
+    choice: ModelChoice,
+    config: RegisterConfig,
+) -> RegistrationResult:
+    fixed, moving = images
+    coarse, refined = (Displacement(d[0].cpu(), working) for d in (found.coarse, found.refined))
+    with watch("invert"):
+        parts = (refined,) if alignment is None else (refined, alignment.affine)
+        transform = Transform(parts, fixed=fixed, moving=moving)
+        inverse = transform.inverse()
+        error = transform.inverse_error(inverse)
+    inner = [slice(0, math.ceil((n - 1) * s / w) + 1) for n, s, w in _field_of_view(fixed.grid, working)]
+    disp_vox = refined.disp_vox[(None, slice(None), *inner)]
+    metrics = {
+        "sdlogj": sdlogj(disp_vox),
+        "fold_percent": 100 * float((jacobian_determinant(disp_vox) <= 0).double().mean()),
+        "inverse_error_mean_mm": error.mean,
+        "inverse_error_p95_mm": error.p95,
+        "inverse_error_max_mm": error.max,
+    }
+    return RegistrationResult(
+        transform=transform,
+        inverse_transform=inverse,
+        inverse_error=error,
+        alignment=alignment,
+        coarse=coarse,
+        refined=refined,
+        losses=found.losses,
+        metrics=metrics,
+        seconds={**watch.seconds, **found.seconds},
+        fixed=fixed,
+        moving=moving,
+        model=choice,
+        config=config,
+        regularisation=found.regularisation,
+        peak_memory_mb=_peak_memory_mb(),
+    )
+
+
+def _field_of_view(fixed: Grid, working: Grid) -> list[tuple[int, float, float]]:
+    """For each working axis: voxels and spacing of the fixed image along it, and the working spacing."""
+    canonical = fixed.canonical()
+    return list(zip(canonical.shape, canonical.spacing, working.spacing, strict=True))
+
+
+def _with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> RegisterConfig:
+    """Settings by the command line's names put in their places; None leaves what is there."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    places: dict[str, tuple[str, str]] = {
+        "refine_steps": ("refine", "steps"),
+        "regularisation": ("refine", "regularisation"),
+        "passes": ("stages", "passes"),
+        "target_sdlogj": ("stages", "target_sdlogj"),
+        "seed": ("stages", "seed"),
+        "spacing": ("top", "spacing_mm"),
+        **{name: ("top", name) for name in ("model", "modality", "affine", "device")},
+    }
+    unknown = set(given) - set(places)
+    if unknown:
+        raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {sorted(places)}")
+    sorted_out: dict[str, dict[str, Any]] = {"refine": {}, "stages": {}, "top": {}}
+    for name, value in given.items():
+        part, key = places[name]
+        sorted_out[part][key] = tuple(value) if name == "passes" else str(value) if name == "model" else value
+    try:
+        refine: RefineConfig = replace(config.stages.refine, **sorted_out["refine"])
+        stages = replace(config.stages, refine=refine, **sorted_out["stages"])
+        return replace(config, stages=stages, **sorted_out["top"])
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name]:
+        raise InputError(f"got device {name!r}, which PyTorch does not find on this machine; use --device cpu")
+    return torch.device(name)
+
+
+def _mask(mask: str | Path | Image | None, image: Image) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    if mask is None:
+        return None
+    return np.asarray(read_mask(mask, like=image.grid, of=image.name).array, dtype=bool)
+
+
+def _align(fixed: Image, moving: Image, modalities: list[str], masks: list[Any], seed: int) -> Alignment:
+    volumes, grids, coarse_masks = [], [], []
+    for image, modality, mask in zip((fixed, moving), modalities, masks, strict=True):
+        volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=torch.device("cpu"))
+        # Fat, muscle and organs tell where a field of view lies within another; all of air to bone does not.
+        window = "ct-abdomen" if modality.startswith("ct") else modality
+        volumes.append(normalise(volume, window)[0, 0].numpy())
+        grids.append(grid)
+        coarse = None
+        if mask is not None:
+            coarse = resample_mask(mask, image.grid, grid, device=torch.device("cpu"))[0, 0].numpy() > 0
+        coarse_masks.append(coarse)
+    return align(
+        volumes[0], grids[0], volumes[1], grids[1], fixed_mask=coarse_masks[0], moving_mask=coarse_masks[1], seed=seed
+    )
+
+
+def _prepared(
+    image: Image, mask: Any, working: Grid, modality: str, affine: Any, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The image on the working grid, scaled, and where its voxels count (None: everywhere)."""
+    volume, weight = resample_image(image.array, image.grid, working, affine=affine, device=device)
+    if mask is not None:
+        weight = weight * resample_mask(mask, image.grid, working, affine=affine, device=device)
+    return normalise(volume, modality), None if bool(weight.all()) else weight
+
+
+def _peak_memory_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"corereg": version("corereg"), "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}

@@ -1,0 +1,54 @@
+"""Regularity as a target: the weight of the regulariser that gives a displacement the wanted SDlogJ."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["search_regularisation"]
+
+TOLERANCE = 0.005
+EVALUATIONS = 8
+REGULARISATION_RANGE = (0.05, 5000.0)
+"""Beyond these the energy's other term no longer matters."""
+
+TYPICAL_SLOPE = 0.4
+"""Fall of log SDlogJ per unit of log R, as seen on head-and-neck CT: only the first steps of the search use it."""
+
+Outcome = TypeVar("Outcome")
+
+
+def search_regularisation(
+    evaluate: Callable[[float], tuple[float, Outcome]], *, target: float, start: float
+) -> tuple[float, Outcome]:
+    """Find R with |SDlogJ(R) - target| <= 0.005 in at most 8 evaluations; SDlogJ falls as R grows.
+
+    Args:
+        evaluate: R -> (SDlogJ, whatever belongs to it).
+        start: R to try first.
+
+    Returns: R and outcome of the evaluation that came closest.
+    """
+    lowest, highest = map(math.log, REGULARISATION_RANGE)
+    position = min(max(math.log(max(start, REGULARISATION_RANGE[0])), lowest), highest)
+    rough = smooth = None
+    best: tuple[float, float, Outcome] | None = None
+    for _ in range(EVALUATIONS):
+        sdlogj, outcome = evaluate(math.exp(position))
+        excess = math.log(max(sdlogj, 1e-9) / target)
+        if best is None or abs(sdlogj - target) < best[0]:
+            best = abs(sdlogj - target), math.exp(position), outcome
+        if abs(sdlogj - target) <= TOLERANCE:
+            break
+        if excess > 0:
+            rough = position, excess
+        else:
+            smooth = position, excess
+        if rough and smooth:
+            share = min(max(rough[1] / (rough[1] - smooth[1]), 0.15), 0.85)
+            position = rough[0] + share * (smooth[0] - rough[0])
+        elif position in (lowest, highest):
+            break
+        else:
+            position = min(max(position + excess / TYPICAL_SLOPE, lowest), highest)
+    assert best is not None
+    return best[1], best[2]
