@@ -205,7 +205,7 @@ class TestFile:
     def test_failed_writing_leaves_nothing(self, tmp_path):
         grid = make_grid()
         (tmp_path / "report.html").mkdir()
-        with pytest.raises(OSError, match=r"report\.html"):
+        with pytest.raises(InputError, match=r"report\.html"):
             write_report(tmp_path / "report.html", grid=grid, summary={}, command=COMMAND, **volumes(grid))
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 

@@ -37,7 +37,8 @@ POSE_SHIFT_MM, POSE_SCALE_SD = 4.0, 0.06
 POSE_LIMIT = 2.0
 """In deviations."""
 
-WALL_GAP_MM, ORGAN_GAP_MM, KIDNEY_GAP_MM = 3.0, 2.5, 6.0
+WALL_GAP_MM, ORGAN_GAP_MM, KIDNEY_GAP_MM, BEHIND_GAP_MM = 3.0, 2.5, 6.0, 12.0
+"""Fat between neighbours. The stomach keeps well in front of the kidney: no pocket of it may be cut off there."""
 STOMACH_WALL_MM, CORTEX_MM = 4.0, 7.0
 
 STOMACH_KNOTS = (
@@ -130,8 +131,9 @@ def build_organs(poses: dict[str, Pose], habitus: Habitus) -> Organs:
     spleen = without(clipped(spleen, space, 10.0), kidneys["left kidney"], KIDNEY_GAP_MM, 8.0)
 
     stomach = clipped(poses["stomach"].of(chain(*curve(STOMACH_KNOTS, 14), 12.0)), space, 8.0)
-    for other, gap in ((liver, ORGAN_GAP_MM), (spleen, ORGAN_GAP_MM), (pancreas, ORGAN_GAP_MM)):
+    for other, gap in ((liver, ORGAN_GAP_MM), (spleen, ORGAN_GAP_MM), (kidneys["left kidney"], BEHIND_GAP_MM)):
         stomach = without(stomach, other, gap)
+    stomach = without(stomach, pancreas, BEHIND_GAP_MM / 2, 10.0)
     return Organs(liver, spleen, stomach, kidneys, sinuses, pancreas, gall_bladder)
 
 

@@ -205,4 +205,5 @@ def _mediastinum(coords: Coords) -> Array:
     behind = (y - spine_y(z)) + half * np.float32(0.3)
     spine = np.sqrt(x**2 + (np.maximum(behind, 0)) ** 2) - half - 4
     aorta = np.sqrt((x + 26) ** 2 + (y + 32) ** 2) - 14
-    return smooth_min(smooth_min(between, spine, 8.0), aorta, 6.0)
+    cava = np.sqrt((x - 28) ** 2 + (y - 10) ** 2) - 16
+    return smooth_min(smooth_min(smooth_min(between, spine, 8.0), aorta, 14.0), cava, 14.0)

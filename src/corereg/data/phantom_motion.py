@@ -48,13 +48,13 @@ WANDER_RMS_MM, WANDER_WAVELENGTH_MM, WANDER_WAVES = 1.5, (120.0, 260.0), 8
 REST_RADIUS_MM = (36.0, 44.0)
 """Lateral and antero-posterior radius around the spine within which breathing fades to nothing."""
 
-BELLOWS_CENTRE_MM, BELLOWS_REACH_MM = 55.0, (190.0, 190.0)
+BELLOWS_CENTRE_MM, BELLOWS_REACH_MM = 55.0, (120.0, 130.0)
 """Height of the largest cranio-caudal motion, and how far it reaches downwards and upwards (Gaussian deviations)."""
 
 WALL_REACH_MM = 75.0
 """Distance in front of the spine at which the antero-posterior motion has half its size."""
 
-LATERAL_REACH_MM, LATERAL_LOSS = (150.0, 115.0), 0.35
+LATERAL_REACH_MM, LATERAL_LOSS = (150.0, 115.0), 0.6
 """Half axes of the trunk, and the share of the cranio-caudal motion that is lost there: ribs do not sink."""
 
 

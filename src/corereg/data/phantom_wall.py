@@ -26,7 +26,7 @@ SPINE_BOX_MM = (48.0, -110.0, 10.0)
 """Half width, back and front of the box around the spine."""
 
 CANAL_RADIUS_MM, ARCH_MM, LAMINA_MM = 8.5, 4.5, 3.0
-TRANSVERSE_MM = ((30.0, 40.0), 4.5)
+TRANSVERSE_MM = ((28.0, 40.0), 5.0)
 """Reach of the transverse processes (chest, loin), and their half thickness."""
 SPINOUS_MM = (3.2, 8.5, 30.0)
 """Half width, half height and length of the spinous processes behind the canal."""
@@ -86,7 +86,6 @@ def _paint_muscle_planes(canvas: Canvas, frame: Frame) -> None:
 
 def paint_skeleton(canvas: Canvas, frame: Frame) -> None:
     """Spine with discs and canal, ribs with cartilages, sternum, shoulder blades, collar bones, hip bones."""
-    _paint_spine(canvas)
     _paint_ribs(canvas, frame)
     _paint_sternum(canvas, frame)
     for side in (1, -1):
@@ -98,6 +97,7 @@ def paint_skeleton(canvas: Canvas, frame: Frame) -> None:
         tilted = _turn_z(side * 0.55) @ _turn_y(-side * 0.42)
         hip = ellipsoid((side * 98, 0, -168), (8, 60, 62), tilted.T, power=2.3)
         _paint_bone(canvas, hip)
+    _paint_spine(canvas)
 
 
 def _turn_z(angle: float) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":

@@ -113,14 +113,12 @@ def _coords(working: Grid, grid: Grid, affine: Matrix | None, like: Tensor) -> T
     return affine_coords(working.shape, grid.inverse_affine @ world, like=like)
 
 
-def shrink(
-    array: NDArray[np.generic], grid: Grid, spacing_mm: float, *, device: torch.device
-) -> tuple[Tensor, Grid]:
+def shrink(array: NDArray[np.generic], grid: Grid, spacing_mm: float, *, device: torch.device) -> tuple[Tensor, Grid]:
     """Block means along the axes whose voxels are at most 2/3 of a spacing, where sampling alone would alias noise.
 
     Returns: (1, 1, I, J, K) float32 and its grid, whose spacing is near `spacing_mm` where the scan is finer.
     """
-    volume = torch.as_tensor(np.ascontiguousarray(array), device=device).float()[None, None]
+    volume = torch.as_tensor(np.array(array, dtype=np.float32), device=device)[None, None]
     factors = [min(max(1, round(spacing_mm / s)), n) for s, n in zip(grid.spacing, grid.shape, strict=True)]
     if max(factors) == 1:
         return volume, grid

@@ -10,7 +10,7 @@ I J K voxel axes in array order, R A S canonical axes, H W rows and columns of a
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
@@ -126,10 +126,8 @@ class View:
             for pixels, voxels in zip(self.size_px(plane), values.shape, strict=True)
         ]
         coords = np.stack(np.meshgrid(*positions, indexing="ij"))
-        values = np.asarray(values, np.float64)
-        if nearest:
-            return ndimage.map_coordinates(values, coords, order=NEAREST, mode="nearest")
-        return ndimage.map_coordinates(values, coords, order=LINEAR, mode="nearest")
+        order: Literal[0, 1] = NEAREST if nearest else LINEAR
+        return np.asarray(ndimage.map_coordinates(np.asarray(values, np.float64), coords, order=order, mode="nearest"))
 
     def magnify_mask(self, mask: Bool[np.ndarray, "rows columns"], plane: Plane) -> Bool[np.ndarray, "H W"]:
         """A mask at the view's pixels, its edge half way between voxels inside and outside."""
@@ -141,7 +139,9 @@ def reorient(volume: Shaped[np.ndarray, "I J K"], grid: Grid) -> Shaped[np.ndarr
     to_stored = np.rint(grid.canonical().to_voxels_of(grid)[:3, :3])
     stored_axes = np.abs(to_stored).argmax(0).tolist()
     signs = [to_stored[stored, canonical] for canonical, stored in enumerate(stored_axes)]
-    return np.flip(volume.transpose(stored_axes), [axis for axis, sign in enumerate(signs) if sign < 0])
+    return np.asarray(
+        np.flip(volume.transpose(stored_axes), tuple(axis for axis, sign in enumerate(signs) if sign < 0))
+    )
 
 
 def display_window(volume: Shaped[np.ndarray, "_ _ _"]) -> Window:

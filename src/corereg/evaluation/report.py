@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -22,6 +21,7 @@ from corereg.evaluation.metrics import dice
 from corereg.evaluation.panels import Scene, make_sections, scale_bar_mm, structure_colour
 from corereg.evaluation.planes import PLANES, View, body_mask, display_window, make_view, reorient
 from corereg.geometry.grid import Grid
+from corereg.io.atomic import atomic_path
 
 __all__ = ["write_report"]
 
@@ -31,6 +31,8 @@ TEMPLATE = "report.html.j2"
 HEADLINE_GROUP = "metrics"
 """The group of the summary whose first numbers stand at the top of the page."""
 HEADLINE_NUMBERS = 6
+OBLIQUE = 1e-3
+"""Of the voxel size, along another axis: more is no rounding of the header."""
 DASH = "\N{EN DASH}"
 WORDS = {
     "dice": "Dice",
@@ -110,14 +112,12 @@ def write_report(
         title: heading of the page.
 
     Raises:
-        InputError: a volume is not on the grid.
-        OSError: the file cannot be written.
+        InputError: a volume is not on the grid, or `path` cannot be written to.
     """
     volumes = {
         "fixed": fixed,
         "warped": warped,
         "moving_before": moving_before,
-        "disp_mm": None if disp_mm is None else disp_mm[0],
         "fixed_labels": fixed_labels,
         "moving_labels": moving_labels,
         "warped_labels": warped_labels,
@@ -125,7 +125,9 @@ def write_report(
     for name, volume in volumes.items():
         if volume is not None and volume.shape != grid.shape:
             raise InputError(f"got {name} of shape {volume.shape}, expected that of the fixed grid, {grid.shape}")
-    scene = _make_scene(volumes, disp_mm, None if det_j is None else _with_border(det_j, grid), grid)
+    volumes["displacement_mm"] = None if disp_mm is None else _lengths(disp_mm, grid)
+    volumes["det_j"] = None if det_j is None else _with_border(det_j, grid)
+    scene = _make_scene(volumes, grid)
     tables = list(_tables(summary))
     metrics = next((table.rows for table in tables if table.title == _words(HEADLINE_GROUP)), [])
     headline = [row for row in metrics if row[1] != DASH][:HEADLINE_NUMBERS]
@@ -133,7 +135,7 @@ def write_report(
         title=title,
         grid=str(grid),
         position=_position(scene.view, grid),
-        oblique=not np.allclose(np.sort(np.abs(grid.linear), axis=0)[:2], 0, atol=1e-3 * min(grid.spacing)),
+        oblique=_is_oblique(grid),
         planes=PLANES,
         columns=[scene.view.extent_mm[plane.columns] for plane in PLANES],
         scale_mm=scale_bar_mm(scene.view),
@@ -143,39 +145,29 @@ def write_report(
         overlaps=_overlaps(fixed_labels, moving_labels, warped_labels, label_names or {}),
         command=command,
     )
-    _write_atomically(Path(path), html)
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(html, "utf-8")
 
 
-def _make_scene(
-    volumes: Mapping[str, Volume | None], disp_mm: Volume | None, det_j: Volume | None, grid: Grid
-) -> Scene:
+def _make_scene(volumes: Mapping[str, Volume | None], grid: Grid) -> Scene:
     """Everything in canonical order, with windows and planes chosen."""
-
-    def upright(name: str) -> Volume | None:
-        volume = volumes[name]
-        return None if volume is None else reorient(volume, grid)
-
-    fixed, moving_before, warped = (
-        reorient(np.asarray(volumes[n]), grid) for n in ("fixed", "moving_before", "warped")
-    )
-    fixed_window = display_window(fixed)
-    body = body_mask(fixed, fixed_window)
+    upright = {name: reorient(volume, grid) for name, volume in volumes.items() if volume is not None}
+    fixed_window = display_window(upright["fixed"])
+    body = body_mask(upright["fixed"], fixed_window)
     return Scene(
         view=make_view(body, grid),
         body=body,
-        fixed=fixed,
-        moving_before=moving_before,
-        warped=warped,
         fixed_window=fixed_window,
-        moving_window=display_window(moving_before),
-        displacement_mm=None
-        if disp_mm is None
-        else reorient(np.sqrt(np.einsum("cijk,cijk->ijk", disp_mm, disp_mm)), grid),
-        det_j=None if det_j is None else reorient(det_j, grid),
-        fixed_labels=upright("fixed_labels"),
-        moving_labels=upright("moving_labels"),
-        warped_labels=upright("warped_labels"),
+        moving_window=display_window(upright["moving_before"]),
+        **upright,
     )
+
+
+def _lengths(disp_mm: Volume, grid: Grid) -> Volume:
+    """(I, J, K), how far each voxel moves, in mm."""
+    if disp_mm.shape != (3, *grid.shape):
+        raise InputError(f"got disp_mm of shape {disp_mm.shape}, expected {(3, *grid.shape)}")
+    return np.asarray(np.sqrt(np.einsum("cijk,cijk->ijk", disp_mm, disp_mm)))
 
 
 def _with_border(det_j: Volume, grid: Grid) -> Volume:
@@ -192,6 +184,11 @@ def _position(view: View, grid: Grid) -> str:
     position_mm = grid.canonical().to_world(np.array(view.centre_vox)).tolist()
     letters = zip(("RL", "AP", "SI"), position_mm, strict=True)
     return ", ".join(f"{pair[value < 0]} {abs(value):.0f}" for pair, value in letters) + " mm"
+
+
+def _is_oblique(grid: Grid) -> bool:
+    canonical = grid.canonical().linear
+    return bool(np.abs(canonical - np.diag(np.diag(canonical))).max() > OBLIQUE * min(grid.spacing))
 
 
 def _tables(summary: Mapping[str, object]) -> Iterator[Table]:
@@ -243,7 +240,7 @@ def _overlaps(
     if fixed is None or after is None:
         return []
     scores_after = dice(fixed, after, before)
-    scores_before = {} if before is None else dice(fixed, before)
+    scores_before = {} if before is None else dice(fixed, before, before)
     rows = []
     for label, score in scores_after.items():
         before_score = scores_before.get(label, math.nan)
@@ -270,12 +267,3 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(source)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Which implementation a tensor operation runs on: compiled CPU kernels, or the plain torch that defines the result.
 
-`COREREG_KERNELS=numba` (the default) takes the kernels for float32 tensors on the CPU that need no gradient, and torch for
-all others; `COREREG_KERNELS=torch` takes torch for all. Without numba installed everything runs on torch.
+`COREREG_KERNELS=numba` (the default) takes the kernels for float32 tensors on the CPU that need no gradient, and torch
+for all others; `COREREG_KERNELS=torch` takes torch for all. Without numba installed everything runs on torch.
 """
 
 import os

@@ -52,7 +52,9 @@ def compose(first: Disp, then: Disp) -> Disp:
     return then + sample(first, identity_coords(then.shape[2:], like=then) + then)
 
 
-def invert(disp_vox: Disp, *, iterations: int = 50, tolerance_vox: float = 1e-3) -> tuple[Disp, Float[Tensor, "B I J K"]]:
+def invert(
+    disp_vox: Disp, *, iterations: int = 50, tolerance_vox: float = 1e-3
+) -> tuple[Disp, Float[Tensor, "B I J K"]]:
     """Displacement v of the inverse map, v(x) = -u(x + v(x)), by damped fixed-point iteration on the same grid.
 
     Beyond the grid u is held at its edge value. Where the map folds there is no inverse, and the residual says so.
@@ -74,7 +76,9 @@ def invert(disp_vox: Disp, *, iterations: int = 50, tolerance_vox: float = 1e-3)
     return inverse, (inverse + sample(disp_vox, identity + inverse)).norm(dim=1)
 
 
-def upsample_displacement(disp_vox: Disp, factor: int, shape: Sequence[int], *, smoothing: int = 0) -> Disp:
+def upsample_displacement(
+    disp_vox: Disp, factor: int, shape: Sequence[int], *, smoothing: int = 0
+) -> Float[Tensor, "B 3 X Y Z"]:
     """A displacement of a strided grid on the finer grid of `shape`, in voxels of the finer grid.
 
     Args:
@@ -89,13 +93,13 @@ def upsample_displacement(disp_vox: Disp, factor: int, shape: Sequence[int], *, 
     if plan and use_kernels(disp_vox):
         from corereg.geometry import kernels_filter
 
-        return kernels_filter.upsample(disp_vox, tuple(plan), smoothing=smoothing, scale=factor)
+        return kernels_filter.upsample(disp_vox, tuple(plan), smoothing=smoothing, scale=float(factor))
     for step, middle in plan:
         disp_vox = box_mean(upsample(disp_vox * step, step, middle), times=smoothing)
     return disp_vox
 
 
-def subsample_displacement(disp_vox: Disp, factor: int) -> Disp:
+def subsample_displacement(disp_vox: Disp, factor: int) -> Float[Tensor, "B 3 X Y Z"]:
     """A displacement seen on the grid of every `factor`-th voxel, in voxels of that grid."""
     return subsample(disp_vox, factor) / factor
 
@@ -126,8 +130,8 @@ def jacobian_determinant(disp_vox: Disp) -> Float[Tensor, "B I J K"]:
 
         return kernels_sample.jacobian(disp_vox)
     rows = [list(torch.gradient(disp_vox[:, a], dim=(1, 2, 3))) for a in range(3)]
-    for a in range(3):
-        rows[a][a] = rows[a][a] + 1
+    for axis in range(3):
+        rows[axis][axis] = rows[axis][axis] + 1
     (a, b, c), (d, e, f), (g, h, i) = rows
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
@@ -153,7 +157,9 @@ class Displacement:
 
     def __post_init__(self) -> None:
         if tuple(self.disp_vox.shape[1:]) != self.grid.shape:
-            raise ValueError(f"got a displacement of shape {tuple(self.disp_vox.shape)}, expected (3, *{self.grid.shape})")
+            raise ValueError(
+                f"got a displacement of shape {tuple(self.disp_vox.shape)}, expected (3, *{self.grid.shape})"
+            )
 
     def then(self, other: "Displacement") -> "Displacement":
         """Warp by this one, then warp the result by `other`, as one displacement on `other`'s grid."""

@@ -10,19 +10,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from corereg.errors import InputError
 
 __all__ = ["Grid", "transform_points"]
 
 Matrix = NDArray[np.float64]
+Points = NDArray[Any] | Sequence[float] | Sequence[Sequence[float]]
 
 SINGULAR_VOLUME = 1e-9
 """mm^3: a voxel smaller than this means a singular affine."""
 
 
-def transform_points(matrix: Matrix, points: ArrayLike) -> Matrix:
+def transform_points(matrix: Matrix, points: Points) -> Matrix:
     """Map points (..., 3) by a 4x4 matrix, in float64."""
     points = np.asarray(points, dtype=np.float64)
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
@@ -73,7 +74,7 @@ class Grid:
     @cached_property
     def inverse_affine(self) -> Matrix:
         """(4, 4), RAS+ millimetres to voxel indices."""
-        return np.linalg.inv(self.affine)
+        return np.asarray(np.linalg.inv(self.affine), dtype=np.float64)
 
     @property
     def linear(self) -> Matrix:
@@ -109,11 +110,11 @@ class Grid:
             remaining[world, :] = remaining[:, voxel] = -1
         return axes, signs
 
-    def to_world(self, coords_vox: ArrayLike) -> Matrix:
+    def to_world(self, coords_vox: Points) -> Matrix:
         """Voxel coordinates (..., 3) to RAS+ millimetres."""
         return transform_points(self.affine, coords_vox)
 
-    def to_voxel(self, coords_mm: ArrayLike) -> Matrix:
+    def to_voxel(self, coords_mm: Points) -> Matrix:
         """RAS+ millimetres (..., 3) to voxel coordinates."""
         return transform_points(self.inverse_affine, coords_mm)
 
@@ -156,9 +157,7 @@ class Grid:
 
     def close_to(self, other: "Grid", tolerance_mm: float = 1e-3) -> bool:
         """Same shape, and corners within `tolerance_mm` of each other."""
-        return self.shape == other.shape and bool(
-            np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm
-        )
+        return self.shape == other.shape and bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""

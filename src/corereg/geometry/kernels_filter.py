@@ -148,7 +148,7 @@ def _dot(source, at, weights, x):
 
 @kernel
 def filter_row(source, at, stride, target, to, size, start, weights, x):
-    """target[to : to + size] = row x of the band applied to lines of source, `at` the first, `stride` apart; both flat."""
+    """target[to : to + size] = row x of the band on lines of source, the first at `at`, `stride` apart; both flat."""
     taps = U(weights.shape[0])
     stride, size = U(stride), U(size)
     first = at + U(start[x]) * stride

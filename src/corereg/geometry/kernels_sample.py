@@ -39,7 +39,7 @@ def sample(volume: Tensor, offsets: Tensor, *, from_identity: bool, outside: flo
 
 
 def pull_displacement(first: Tensor, then: Tensor, blend: Blend) -> tuple[Tensor, float]:
-    """blend.own * then(x) + blend.sampled * first(x + then(x)), and the largest component of |then + first o (x + then)|."""
+    """blend.own * then(x) + blend.sampled * first(x + then(x)), and the largest |then(x) + first(x + then(x))|."""
     pulled = [_pull(a, b, blend=blend) for a, b in zip(_arrays(first), _arrays(then), strict=True)]
     return _stacked([values for values, _ in pulled]), max(largest for _, largest in pulled)
 
@@ -142,7 +142,7 @@ def _pull_planes(volume, offsets, out, sizes, shape, from_identity, cut, outside
 
 @kernel
 def _locate(offsets, at, x, y, step, sizes, cell, share, valid):
-    """Of one line's positions: the lower corner's voxel, the share of the upper one per axis, and whether it is inside."""
+    """Of one line's positions: the lower corner's voxel, the share of the upper one per axis, and whether inside."""
     last_i, last_j, last_k = F(sizes[0] - 1), F(sizes[1] - 1), F(sizes[2] - 1)
     cells_i, cells_j, cells_k = (
         np.int32(max(sizes[0] - 2, 0)),

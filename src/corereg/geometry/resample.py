@@ -33,9 +33,7 @@ def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Ten
     return volume
 
 
-def upsample(
-    volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[int]
-) -> Float[Tensor, "B C X Y Z"]:
+def upsample(volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[int]) -> Float[Tensor, "B C X Y Z"]:
     """Linear interpolation of a strided volume at every voxel of the `factor` times finer grid of `shape`.
 
     Values are not rescaled: multiply a displacement by `factor` yourself, or use `upsample_displacement`.

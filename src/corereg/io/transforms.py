@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement
-from corereg.geometry.grid import Grid, Matrix, transform_points
+from corereg.geometry.grid import Grid, Matrix, Points
 from corereg.geometry.warp import affine_coords, inside, sample, sample_labels
 from corereg.io.fields import read_displacement_field, write_displacement_field
 from corereg.io.images import Image, as_image
@@ -60,7 +60,7 @@ class Transform:
         """The grid of what `apply` returns."""
         return _grid(self.fixed)
 
-    def apply_points(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+    def apply_points(self, points_mm: Points) -> NDArray[np.float64]:
         """Positions on the moving image of positions on the fixed image, (..., 3), both RAS+ millimetres.
 
         Raises:
@@ -163,7 +163,7 @@ class Transform:
         grid = _grid(fixed)
         affine = _fitted_affine(total_mm, grid)
         rest = np.empty_like(total_mm)
-        back = np.linalg.inv(affine)
+        back = _inverse(affine)
         for start, world in _slabs(grid):
             stop = start + world.shape[2]
             moved = _linear_map(back, world + torch.as_tensor(total_mm[None, :, start:stop]))
@@ -190,7 +190,11 @@ def _grid(image: Image | Grid) -> Grid:
 
 
 def _inverse_part(part: Part) -> Part:
-    return part.inverse()[0] if isinstance(part, Displacement) else np.linalg.inv(part)
+    return part.inverse()[0] if isinstance(part, Displacement) else _inverse(part)
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def _linear_map(matrix: Matrix, points: Tensor) -> Tensor:
@@ -212,7 +216,9 @@ def _fitted_affine(total_mm: NDArray[np.float32], grid: Grid) -> Matrix:
     """The affine map (4, 4) closest to p + d(p) over the grid, or the identity where no invertible one is near."""
     step = max(1, round((np.prod(grid.shape) / FIT_POINTS) ** (1 / 3)))
     picked = tuple(slice(None, None, min(step, max(1, n // 2))) for n in grid.shape)
-    index = np.stack(np.meshgrid(*(np.arange(n)[s] for n, s in zip(grid.shape, picked, strict=True)), indexing="ij"), -1)
+    index = np.stack(
+        np.meshgrid(*(np.arange(n)[s] for n, s in zip(grid.shape, picked, strict=True)), indexing="ij"), -1
+    )
     start = grid.to_world(index.reshape(-1, 3))
     end = start + total_mm[(slice(None), *picked)].reshape(3, -1).T
     centre = start.mean(0)

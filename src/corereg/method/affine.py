@@ -78,9 +78,7 @@ def align(
         "moments": _centred(images, "MOMENTS"),
         "correlation": sitk.Euler3DTransform(),
     }
-    starts["correlation"].SetTranslation(
-        vector_to_sitk(best_translation(fixed, fixed_grid, moving, moving_grid))
-    )
+    starts["correlation"].SetTranslation(vector_to_sitk(best_translation(fixed, fixed_grid, moving, moving_grid)))
 
     def score(transform: Any) -> float:
         return _mutual_information(*images, masks, transform, seed) if _plausible(transform) else -np.inf
@@ -93,7 +91,9 @@ def align(
             # A coarse search can leave a good start for a larger overlap that matches worse.
             rigid[name] = max(centred, _optimise(images, masks, centred, seed, COARSE_LEVELS), key=score)
     if not rigid:
-        warnings.warn("the images do not overlap under any start of the affine pre-alignment; it is skipped", stacklevel=2)
+        warnings.warn(
+            "the images do not overlap under any start of the affine pre-alignment; it is skipped", stacklevel=2
+        )
         return Alignment(np.eye(4), "identity", before, before, False)
     best = max(rigid, key=lambda name: score(rigid[name]))
     finer = max(rigid[best], _optimise(images, masks, rigid[best], seed, FINE_LEVELS), key=score)

@@ -207,15 +207,19 @@ def load_model(path: Path) -> ConvNetModel:
     except (SafetensorError, OSError):
         raise InputError(_not_safetensors(path)) from None
     if header is None:
-        raise InputError(f"got {path} without corereg's configuration in its header, expected a file of `corereg train`")
+        raise InputError(
+            f"got {path} without corereg's configuration in its header, expected a file of `corereg train`"
+        )
     try:
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header)["network"].items()}
-        model = ConvNetModel(NetworkConfig(**network), path.stem)
+        model = ConvNetModel(NetworkConfig(**network), path.stem)  # type: ignore[arg-type]
         counters = {k: v.long() for k, v in state.items() if k.endswith("num_batches_tracked")}
         model.load_state_dict(state | counters)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"got weights in {path} that do not fit their configuration ({reason}); train or fetch again") from None
+        raise InputError(
+            f"got weights in {path} that do not fit their configuration ({reason}); train or fetch again"
+        ) from None
     return model.eval()
 
 

@@ -1,8 +1,8 @@
 """Compiled CPU kernels of stages 2 and 3: features of two images -> cost of each candidate -> coarse displacement.
 
-Legend: C channels, L candidates in the order of `candidates_vox`, I J K axes of the feature grid, R radius of the search.
-Costs are stored as lines (I, J, L, K): voxels along k are neighbours in memory, so every loop over k is a vector loop, the
-one of the soft-argmin over the candidates included.
+Legend: C channels, L candidates in the order of `candidates_vox`, I J K axes of the feature grid, R search radius.
+Costs are stored as lines (I, J, L, K): voxels along k are neighbours in memory, so every loop over k is a vector loop,
+in the soft-argmin over the candidates too.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -27,7 +27,12 @@ CHANNEL_GROUP = 4
 
 
 def coupled_convex_of_features(
-    fixed_features: Tensor, moving_features: Tensor, *, radius: int, scale: float, sharpness: float,
+    fixed_features: Tensor,
+    moving_features: Tensor,
+    *,
+    radius: int,
+    scale: float,
+    sharpness: float,
     couplings: tuple[float, ...],
 ) -> Tensor:
     """`coupled_convex(cost_volume(scale * fixed, scale * moving))` without the cost volume in torch's layout."""

@@ -1,11 +1,12 @@
 """Compiled CPU kernels of stage 1 without training: MIND-SSC on the full grid, averaged straight to the 1/2 grid.
 
-The twelve maps are never stored on the full grid. The volume is taken in blocks of lines along k, each walked along i with
-the last three planes at hand; once for the mean variance, which bounds every voxel's own, and once for the descriptors.
+The twelve maps are never stored on the full grid. The volume is taken in blocks of lines along k, each walked along i
+with the last three planes at hand; once for the mean variance, which bounds every voxel's own, and once for the
+descriptors.
 
 Legend: P = 12 pairs, I J K axes of the full grid, X Y Z of the 1/2 grid; lines are float32, along k.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 import numpy as np
 import torch
@@ -25,7 +26,10 @@ BLOCK_LINES, BLOCK_PLANES = 8, 32
 
 
 def mind_ssc_half(
-    image: Tensor, pairs: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...], *, dilation: int,
+    image: Tensor,
+    pairs: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...],
+    *,
+    dilation: int,
     variance_range: tuple[float, float],
 ) -> Tensor:
     """`mind_ssc` with radius 1 followed by a 3x3x3 mean at every second voxel."""
@@ -35,9 +39,7 @@ def mind_ssc_half(
     )
 
 
-def _one_image(
-    image: Array, offsets: NDArray[np.int64], dilation: int, variance_range: tuple[float, float]
-) -> Array:
+def _one_image(image: Array, offsets: NDArray[np.int64], dilation: int, variance_range: tuple[float, float]) -> Array:
     shape = image.shape
     lines = np.empty((shape[0], shape[1], shape[2] + 2 * dilation), np.float32)
     run_slabs(_extend_lines, shape[0], image, lines, dilation)
@@ -108,12 +110,7 @@ def _descriptor_blocks(lines, offsets, dilation, blocks_j, low, high, out, first
                 ahead += 1
             for j in range(j0, j1):
                 _distance_lines(planes, i, size_i, j - j0, ssd, variance)
-                for k in range(size_k):
-                    variance[k] = F(1) / min(max(variance[k], low), high)
-                for p in range(ssd.shape[0]):
-                    for k in range(size_k):
-                        ssd[p, k] = exp_negative(-ssd[p, k] * variance[k])
-                    _halve_line(ssd[p], pooled[p])
+                _pool_descriptors(ssd, variance, low, high, pooled)
                 for x in range(max(i // 2, x0), min((i + 1) // 2 + 1, x1)):
                     for y in range(max(j // 2, y0), min((j + 1) // 2 + 1, y1)):
                         share = F(1) / (_neighbours(2 * x, size_i) * _neighbours(2 * y, size_j))
@@ -121,6 +118,17 @@ def _descriptor_blocks(lines, offsets, dilation, blocks_j, low, high, out, first
                             target, source = out[p, x, y], pooled[p]
                             for z in range(target.size):
                                 target[z] += share * source[z]
+
+
+@kernel
+def _pool_descriptors(ssd, variance, low, high, pooled):
+    """exp(-ssd / variance) of one line, averaged along k at every second voxel."""
+    for k in range(variance.size):
+        variance[k] = F(1) / min(max(variance[k], low), high)
+    for p in range(ssd.shape[0]):
+        for k in range(variance.size):
+            ssd[p, k] = exp_negative(-ssd[p, k] * variance[k])
+        _halve_line(ssd[p], pooled[p])
 
 
 @kernel
@@ -191,6 +199,13 @@ def _distance_lines(planes, i, size_i, row, ssd, variance):
         a, b, c, target = before[p], here[p], after[p], ssd[p]
         for k in range(size_k):
             target[k] = factor * b[k] + outer * (a[k] + c[k])
+    _subtract_smallest(ssd, variance)
+
+
+@kernel
+def _subtract_smallest(ssd, variance):
+    """Takes each voxel's smallest distance from its others, and leaves the mean of what remains in variance (K)."""
+    count, size_k = ssd.shape
     for k in range(size_k):
         variance[k] = ssd[0, k]
     for p in range(1, count):

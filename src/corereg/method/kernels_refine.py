@@ -1,16 +1,15 @@
 """Compiled CPU kernels of stage 4, the instance optimisation: energy, its gradient, smoothing and Adam.
 
-One step is three sweeps over the volume: the displacement from the smoothed planes of the parameters (along i); energy and
-gradient, with the adjoint smoothing along j and k while a plane is at hand; the adjoint along i with the Adam update and the
-next forward smoothing along j and k. No image with C channels is ever stored.
+One step is three sweeps over the volume: the displacement from the smoothed planes of the parameters (along i); energy
+and gradient, with the adjoint smoothing along j and k while a plane is at hand; the adjoint along i with the update and
+the next forward smoothing along j and k. No image with C channels is ever stored.
 
-Legend: C channels, I J K axes of the 1/2 grid; arrays are C-contiguous float32. Features are channels-last (I, J, K, C).
+Legend: C channels, I J K axes of the 1/2 grid; arrays are float32. Features are channels-last, (I, J, K, C).
+Kernels take volumes as flat arrays.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from corereg.geometry.kernels_filter import box_band, filter_plane, filter_row
 from corereg.geometry.parallel import kernel, run_slabs
 
-__all__ = ["Factors", "minimise"]
+__all__ = ["Factors", "energy_gradient", "minimise"]
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
@@ -30,7 +29,7 @@ ADAM_EPSILON = 1e-8
 
 
 class Factors(NamedTuple):
-    """Factors of the energy's sums: data x sum of squared differences, smooth[a] x sum of squared steps along axis a."""
+    """The energy is data x sum of squared differences + smooth[a] x sum of squared steps along axis a."""
 
     data: float
     smooth: tuple[float, ...]
@@ -56,51 +55,50 @@ def minimise(
 
     Returns: s(v) after the last step, and the energy before each step.
     """
-    channels, shape = fixed.shape[3], fixed.shape[:3]
+    shape, channels = fixed.shape[:3], (0,) * fixed.shape[3]
     forward = tuple(box_band(n, smoothing) for n in shape)
     adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
-    data_gradient = _data_gradient(channels)
-    parameters = start.flatten()
-    first, second = np.zeros_like(parameters), np.zeros_like(parameters)
-    disp, planes, gradient_planes = (np.empty_like(parameters) for _ in range(3))
-    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
-    slab_energy = np.empty((shape[0], 4))
     features = fixed.reshape(-1), moving.reshape(-1)
-    gradient_factors = np.float32(2 * factors.data), np.array([2 * w for w in factors.smooth], np.float32)
+    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
+    gradient_factors = np.array([2 * w for w in (factors.data, *factors.smooth)], np.float32)
+    parameters = start.flatten()
+    state = parameters, np.zeros_like(parameters), np.zeros_like(parameters)
+    disp, planes, pulled = (np.empty_like(parameters) for _ in range(3))
+    energies = np.empty((shape[0], 4))
     losses = []
-    run_slabs(_smooth_planes, shape[0], parameters, planes, shape, *forward[1:])
+    run_slabs(_smooth_planes, shape[0], parameters, planes, shape, forward)
     for step in range(1, steps + 1):
-        run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward[0])
+        run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
         run_slabs(
-            _energy_planes,
-            shape[0],
-            data_gradient,
-            *features,
-            disp,
-            mask,
-            *gradient_factors,
-            shape,
-            *adjoint[1:],
-            gradient_planes,
-            slab_energy,
+            _energy_planes, shape[0], features, disp, mask, gradient_factors, channels, shape, adjoint, pulled, energies
         )
-        sums = slab_energy.sum(0)
-        losses.append(float(factors.data * sums[0] + np.dot(factors.smooth, sums[1:])))
-        run_slabs(
-            _adam_planes,
-            shape[0],
-            gradient_planes,
-            adjoint[0],
-            parameters,
-            first,
-            second,
-            _adam_factors(step, learning_rate),
-            planes,
-            shape,
-            *forward[1:],
-        )
-    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward[0])
+        losses.append(float(np.dot((factors.data, *factors.smooth), energies.sum(0))))
+        adam = _adam_factors(step, learning_rate)
+        run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, adjoint, forward)
+    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
     return disp.reshape(start.shape), losses
+
+
+def energy_gradient(
+    fixed: Array, moving: Array, parameters: Array, voxel_weight: Array | None, factors: Factors, *, smoothing: int
+) -> tuple[float, Array]:
+    """The energy of s(parameters) and its gradient with respect to them: one evaluation as `minimise` makes it."""
+    shape, channels = fixed.shape[:3], (0,) * fixed.shape[3]
+    forward = tuple(box_band(n, smoothing) for n in shape)
+    adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
+    features = fixed.reshape(-1), moving.reshape(-1)
+    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
+    gradient_factors = np.array([2 * w for w in (factors.data, *factors.smooth)], np.float32)
+    disp, planes = (np.empty(parameters.size, np.float32) for _ in range(2))
+    energies = np.empty((shape[0], 4))
+    run_slabs(_smooth_planes, shape[0], parameters.flatten(), planes, shape, forward)
+    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
+    run_slabs(
+        _energy_planes, shape[0], features, disp, mask, gradient_factors, channels, shape, adjoint, planes, energies
+    )
+    gradient = np.empty_like(disp)
+    run_slabs(_smooth_along_i, shape[0], planes, gradient, shape, adjoint)
+    return float(np.dot((factors.data, *factors.smooth), energies.sum(0))), gradient.reshape(parameters.shape)
 
 
 def _adam_factors(step: int, learning_rate: float) -> Array:
@@ -111,19 +109,19 @@ def _adam_factors(step: int, learning_rate: float) -> Array:
 
 
 @kernel
-def _smooth_planes(volume, planes, shape, along_j, along_k, first, last):
+def _smooth_planes(volume, planes, shape, bands, first, last):
     plane = U(shape[1]) * U(shape[2])
     lines = np.empty(plane, np.float32)
     for i in range(U(first), U(last)):
         for a in range(U(3)):
             at = (a * U(shape[0]) + i) * plane
-            filter_plane(volume, at, planes, at, lines, shape[1:], along_j, along_k)
+            filter_plane(volume, at, planes, at, lines, shape[1:], bands[1], bands[2])
 
 
 @kernel
-def _smooth_along_i(planes, out, shape, along_i, first, last):
+def _smooth_along_i(planes, out, shape, bands, first, last):
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
-    start, weights = along_i.start, along_i.weights
+    start, weights = bands[0].start, bands[0].weights
     for i in range(U(first), U(last)):
         for a in range(U(3)):
             volume = a * size_i * size_j * size_k
@@ -134,12 +132,12 @@ def _smooth_along_i(planes, out, shape, along_i, first, last):
 
 
 @kernel
-def _adam_planes(
-    gradient_planes, along_i, parameters, mean, square, factors, planes, shape, along_j, along_k, first, last
-):
+def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first, last):
+    """Gradient from its planes by the adjoint along i, torch.optim.Adam's update, and the next smoothing's j and k."""
+    parameters, mean, square = state
     one_beta1, beta2, one_beta2, size, correction, epsilon = factors
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
-    start, weights = along_i.start, along_i.weights
+    start, weights = adjoint[0].start, adjoint[0].weights
     gradient = np.empty(size_k, np.float32)
     lines = np.empty(size_j * size_k, np.float32)
     for i in range(U(first), U(last)):
@@ -148,7 +146,7 @@ def _adam_planes(
             plane = volume + i * size_j * size_k
             for j in range(size_j):
                 line = j * size_k
-                filter_row(gradient_planes, volume + line, size_j * size_k, gradient, U(0), size_k, start, weights, i)
+                filter_row(pulled, volume + line, size_j * size_k, gradient, U(0), size_k, start, weights, i)
                 for n in range(size_k):
                     at = plane + line + n
                     g = gradient[n]
@@ -157,50 +155,37 @@ def _adam_planes(
                     mean[at] = m
                     square[at] = v
                     parameters[at] -= size * m / (np.sqrt(v) * correction + epsilon)
-            filter_plane(parameters, plane, planes, plane, lines, shape[1:], along_j, along_k)
+            filter_plane(parameters, plane, planes, plane, lines, shape[1:], forward[1], forward[2])
 
 
 @kernel
-def _energy_planes(
-    data_gradient,
-    fixed,
-    moving,
-    disp,
-    mask,
-    data_factor,
-    smooth_factors,
-    shape,
-    along_j,
-    along_k,
-    out,
-    energy,
-    first,
-    last,
-):
+def _energy_planes(features, disp, mask, factors, channels, shape, adjoint, out, energies, first, last):
+    """Sums of the energy per plane, and the planes of its gradient after the adjoint smoothing along j and k."""
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     gradient = np.empty(U(3) * plane, np.float32)
     lines = np.empty(plane, np.float32)
     for i in range(U(first), U(last)):
-        energy[i, 0] = data_gradient(fixed, moving, disp, mask, data_factor, gradient, shape, i)
-        energy[i, 1] = energy[i, 2] = energy[i, 3] = 0.0
+        energy = energies[i]
+        energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
+        energy[1] = energy[2] = energy[3] = 0.0
         for a in range(U(3)):
             at = (a * size_i + i) * plane
             to = a * plane
             for j in range(size_j):
                 line, into = at + j * size_k, to + j * size_k
                 if i > 0:
-                    _add_pull(disp, line, line - plane, gradient, into, size_k, smooth_factors[0])
+                    _add_pull(disp, line, line - plane, gradient, into, size_k, factors[1])
                 if i < size_i - U(1):
-                    energy[i, 1] += _add_pull(disp, line, line + plane, gradient, into, size_k, smooth_factors[0])
+                    energy[1] += _add_pull(disp, line, line + plane, gradient, into, size_k, factors[1])
                 if j > 0:
-                    _add_pull(disp, line, line - size_k, gradient, into, size_k, smooth_factors[1])
+                    _add_pull(disp, line, line - size_k, gradient, into, size_k, factors[2])
                 if j < size_j - U(1):
-                    energy[i, 2] += _add_pull(disp, line, line + size_k, gradient, into, size_k, smooth_factors[1])
+                    energy[2] += _add_pull(disp, line, line + size_k, gradient, into, size_k, factors[2])
                 rest = size_k - U(1)
-                energy[i, 3] += _add_pull(disp, line, line + U(1), gradient, into, rest, smooth_factors[2])
-                _add_pull(disp, line + U(1), line, gradient, into + U(1), rest, smooth_factors[2])
-            filter_plane(gradient, to, out, at, lines, shape[1:], along_j, along_k)
+                energy[3] += _add_pull(disp, line, line + U(1), gradient, into, rest, factors[3])
+                _add_pull(disp, line + U(1), line, gradient, into + U(1), rest, factors[3])
+            filter_plane(gradient, to, out, at, lines, shape[1:], adjoint[1], adjoint[2])
 
 
 @kernel
@@ -236,57 +221,56 @@ def _locate(disp, shape, i, j, cell, share, free):
         cell[k] = (a * line_j + b) * line_k + c
 
 
-@cache
-def _data_gradient(channels: int) -> Callable[..., Any]:
-    """The kernel for features with this many channels: a known count lets the compiler unroll and vectorise its loop."""
-    C = U(channels)  # noqa: N806 - the legend's name
+@kernel
+def _data_gradient(fixed, moving, disp, mask, factor, gradient, shape, channels, i):
+    """Squared feature difference of plane i, summed, and its gradient into gradient (3, J, K).
 
-    @kernel
-    def data_gradient(fixed, moving, disp, mask, factor, gradient, shape, i):
-        """Squared feature difference of plane i, summed, and its gradient into gradient (3, J, K)."""
-        size_j, size_k = U(shape[1]), U(shape[2])
-        step_k, step_j, step_i = C, size_k * C, size_j * size_k * C
-        plane = size_j * size_k
-        cell = np.empty(size_k, np.int32)
-        share = np.empty((3, size_k), np.float32)
-        free = np.empty((3, size_k), np.float32)
-        energy = 0.0
-        for j in range(size_j):
-            _locate(disp, shape, i, j, cell, share, free)
-            for k in range(size_k):
-                to = j * size_k + k
-                at = i * plane + to
-                weight = mask[at] if mask.size else F(1)
-                if weight == 0:
-                    gradient[to] = gradient[to + plane] = gradient[to + plane + plane] = F(0)
-                    continue
-                wi, wj, wk = share[0, k], share[1, k], share[2, k]
-                a = U(cell[k]) * C
-                b, c, e = a + step_k, a + step_j, a + step_i
-                d, f, g = c + step_k, e + step_k, e + step_j
-                h = g + step_k
-                here = at * C
-                gi = gj = gk = total = F(0)
-                for n in range(C):
-                    m000, m010, m100, m110 = moving[a + n], moving[c + n], moving[e + n], moving[g + n]
-                    k00, k01 = moving[b + n] - m000, moving[d + n] - m010
-                    k10, k11 = moving[f + n] - m100, moving[h + n] - m110
-                    v00, v10 = m000 + wk * k00, m100 + wk * k10
-                    j0, j1 = m010 + wk * k01 - v00, m110 + wk * k11 - v10
-                    v0 = v00 + wj * j0
-                    di = v10 + wj * j1 - v0
-                    k0 = k00 + wj * (k01 - k00)
-                    k1 = k10 + wj * (k11 - k10)
-                    difference = v0 + wi * di - fixed[here + n]
-                    total += difference * difference
-                    gi += difference * di
-                    gj += difference * (j0 + wi * (j1 - j0))
-                    gk += difference * (k0 + wi * (k1 - k0))
-                energy += weight * total
-                scale = factor * weight
-                gradient[to] = scale * free[0, k] * gi
-                gradient[to + plane] = scale * free[1, k] * gj
-                gradient[to + plane + plane] = scale * free[2, k] * gk
-        return energy
-
-    return data_gradient
+    Args:
+        channels: a tuple with one entry per channel. Its length is part of its type, so the compiler knows the count
+            and unrolls and vectorises the inner loop.
+    """
+    C = U(len(channels))  # noqa: N806 - the legend's name
+    size_j, size_k = U(shape[1]), U(shape[2])
+    step_k, step_j, step_i = C, size_k * C, size_j * size_k * C
+    plane = size_j * size_k
+    cell = np.empty(size_k, np.int32)
+    share = np.empty((3, size_k), np.float32)
+    free = np.empty((3, size_k), np.float32)
+    energy = 0.0
+    for j in range(size_j):
+        _locate(disp, shape, i, j, cell, share, free)
+        for k in range(size_k):
+            to = j * size_k + k
+            at = i * plane + to
+            weight = mask[at] if mask.size else F(1)
+            if weight == 0:
+                gradient[to] = gradient[to + plane] = gradient[to + plane + plane] = F(0)
+                continue
+            wi, wj, wk = share[0, k], share[1, k], share[2, k]
+            a = U(cell[k]) * C
+            b, c, e = a + step_k, a + step_j, a + step_i
+            d, f, g = c + step_k, e + step_k, e + step_j
+            h = g + step_k
+            here = at * C
+            gi = gj = gk = total = F(0)
+            for n in range(C):
+                m000, m010, m100, m110 = moving[a + n], moving[c + n], moving[e + n], moving[g + n]
+                k00, k01 = moving[b + n] - m000, moving[d + n] - m010
+                k10, k11 = moving[f + n] - m100, moving[h + n] - m110
+                v00, v10 = m000 + wk * k00, m100 + wk * k10
+                j0, j1 = m010 + wk * k01 - v00, m110 + wk * k11 - v10
+                v0 = v00 + wj * j0
+                di = v10 + wj * j1 - v0
+                k0 = k00 + wj * (k01 - k00)
+                k1 = k10 + wj * (k11 - k10)
+                difference = v0 + wi * di - fixed[here + n]
+                total += difference * difference
+                gi += difference * di
+                gj += difference * (j0 + wi * (j1 - j0))
+                gk += difference * (k0 + wi * (k1 - k0))
+            energy += weight * total
+            scale = factor * weight
+            gradient[to] = scale * free[0, k] * gi
+            gradient[to + plane] = scale * free[1, k] * gj
+            gradient[to + plane + plane] = scale * free[2, k] * gk
+    return energy

@@ -50,7 +50,9 @@ def mind_ssc(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Ten
     variance = ssd.mean(1, keepdim=True)
     typical = float(variance.mean())
     low, high = VARIANCE_RANGE
-    return torch.exp(-ssd / variance.clamp(max(low * typical, torch.finfo(image.dtype).tiny), high * max(typical, 1e-30)))
+    return torch.exp(
+        -ssd / variance.clamp(max(low * typical, torch.finfo(image.dtype).tiny), high * max(typical, 1e-30))
+    )
 
 
 def _halve(features: Tensor) -> Tensor:

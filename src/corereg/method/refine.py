@@ -107,15 +107,14 @@ def refine(
 def _refine_compiled(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
 ) -> tuple[Disp, tuple[float, ...]]:
-    """The same on the compiled kernels, pair by pair: their energies add up, and Adam takes each parameter by itself."""
+    """The same on the compiled kernels, pair by pair: energies add up, and Adam takes each parameter by itself."""
     from corereg.method.kernels_refine import Factors, minimise
 
     counted = start_vox[:, 0].numel() if weight is None else float(weight.sum())
     smooth = config.regularisation * DIFFUSION_WEIGHT
-    factors = Factors(
-        DATA_WEIGHT * FEATURE_SCALE**2 / (fixed.shape[1] * counted),
-        tuple(smooth / start_vox.narrow(axis, 1, start_vox.shape[axis] - 1).numel() for axis in (2, 3, 4)),
-    )
+    steps = [start_vox.numel() // n * (n - 1) for n in start_vox.shape[2:]]
+    data = DATA_WEIGHT * FEATURE_SCALE**2 / (fixed.shape[1] * counted)
+    factors = Factors(data, tuple(smooth / count for count in steps))
     found, losses = [], torch.zeros(config.steps, dtype=torch.float64)
     for n, start in enumerate(start_vox.detach()):
         fixed_last, moving_last = (f[n].detach().permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.data.intensity import MODALITIES, detect_modality, normalise
 from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask, shrink
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement, jacobian_determinant, sdlogj
-from corereg.geometry.grid import Grid
+from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images import Image, as_image, read_mask
 from corereg.io.transforms import InverseError, Transform
 from corereg.method.affine import Alignment, align
@@ -32,6 +33,7 @@ AFFINE_SPACING_MM = 4.0
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Progress = Callable[[str], None]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +123,8 @@ def register(
     moving: object,
     *,
     config: RegisterConfig | None = None,
-    fixed_mask: str | Path | Image | None = None,
-    moving_mask: str | Path | Image | None = None,
+    fixed_mask: str | Path | None = None,
+    moving_mask: str | Path | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> RegistrationResult:
@@ -147,16 +149,16 @@ def register(
     say("reading")
     with watch("read"):
         fixed_image, moving_image = as_image(fixed), as_image(moving)
-        masks = [
-            _mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))
-        ]
+        masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
     if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
         raise InputError(
-            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, with the affine "
-            "pre-alignment off; leave --affine at auto"
+            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, with the "
+            "affine pre-alignment off; leave --affine at auto"
         )
     working = choose_working_grid(fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm)
-    modalities = [detect_modality(i.array) if config.modality == "auto" else config.modality for i in (fixed_image, moving_image)]
+    modalities = [
+        detect_modality(i.array) if config.modality == "auto" else config.modality for i in (fixed_image, moving_image)
+    ]
     alignment = None
     if config.affine == "auto":
         say("affine pre-alignment")
@@ -165,15 +167,19 @@ def register(
     affine = None if alignment is None else alignment.affine
     say("resampling to the working grid")
     with watch("resample"):
-        volumes, weights = zip(
-            _prepared(fixed_image, masks[0], working, modalities[0], None, device),
-            _prepared(moving_image, masks[1], working, modalities[1], affine, device),
-            strict=True,
-        )
+        fixed_volume, fixed_weight = _prepared(fixed_image, masks[0], working, modalities[0], None, device)
+        moving_volume, moving_weight = _prepared(moving_image, masks[1], working, modalities[1], affine, device)
     say("deformable registration")
     if isinstance(choice.model, torch.nn.Module):
         choice.model.to(device)
-    found = register_volumes(*volumes, choice.model, config.stages, fixed_weight=weights[0], moving_weight=weights[1])
+    found = register_volumes(
+        fixed_volume,
+        moving_volume,
+        choice.model,
+        config.stages,
+        fixed_weight=fixed_weight,
+        moving_weight=moving_weight,
+    )
     say("inverting")
     return _result(found, watch, working, alignment, (fixed_image, moving_image), choice, config)
 
@@ -264,13 +270,11 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _mask(mask: str | Path | Image | None, image: Image) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-    if mask is None:
-        return None
-    return np.asarray(read_mask(mask, like=image.grid, of=image.name).array, dtype=bool)
+def _mask(mask: str | Path | None, image: Image) -> Mask | None:
+    return None if mask is None else read_mask(mask, like=image.grid, of=image.name).array
 
 
-def _align(fixed: Image, moving: Image, modalities: list[str], masks: list[Any], seed: int) -> Alignment:
+def _align(fixed: Image, moving: Image, modalities: list[str], masks: list[Mask | None], seed: int) -> Alignment:
     volumes, grids, coarse_masks = [], [], []
     for image, modality, mask in zip((fixed, moving), modalities, masks, strict=True):
         volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=torch.device("cpu"))
@@ -288,7 +292,7 @@ def _align(fixed: Image, moving: Image, modalities: list[str], masks: list[Any],
 
 
 def _prepared(
-    image: Image, mask: Any, working: Grid, modality: str, affine: Any, device: torch.device
+    image: Image, mask: Mask | None, working: Grid, modality: str, affine: Matrix | None, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The image on the working grid, scaled, and where its voxels count (None: everywhere)."""
     volume, weight = resample_image(image.array, image.grid, working, affine=affine, device=device)
@@ -305,4 +309,9 @@ def _peak_memory_mb() -> float:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"corereg": version("corereg"), "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {
+        "corereg": version("corereg"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

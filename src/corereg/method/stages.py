@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from corereg.geometry.displacement import Disp, compose, sdlogj, subsample_displacement, upsample_displacement
+from corereg.geometry.displacement import Disp, compose, sdlogj, upsample_displacement
 from corereg.geometry.resample import subsample
 from corereg.geometry.warp import identity_coords, sample, warp
 from corereg.method.coupled_convex import CoupledConvexConfig, match

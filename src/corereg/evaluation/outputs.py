@@ -1,0 +1,212 @@
+"""A registration, files to files: checked before it starts, and in its folder only when everything is there."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corereg.errors import InputError
+from corereg.evaluation.metrics import dice, mean_over_labels
+from corereg.evaluation.report import write_report
+from corereg.geometry.displacement import Displacement
+from corereg.geometry.grid import Grid
+from corereg.geometry.warp import affine_coords, sample
+from corereg.io.atomic import ensure_output_folder
+from corereg.io.images import Image, read_labels, write_image
+from corereg.io.transforms import Transform
+from corereg.method.register import RegistrationResult, register
+
+__all__ = ["register_to_folder", "save_registration"]
+
+GRID_TOLERANCE_MM = 1e-2
+"""Between a label map and its image: what float32 headers lose."""
+
+
+def register_to_folder(
+    fixed: Path,
+    moving: Path,
+    directory: Path,
+    *,
+    fixed_labels: Path | None = None,
+    moving_labels: Path | None = None,
+    report: bool = True,
+    command: str = "",
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> RegistrationResult:
+    """Register two scans and write everything into a folder, as `corereg register` does.
+
+    Args:
+        fixed, moving: image files or DICOM folders.
+        directory: made if it is not there.
+        fixed_labels, moving_labels: label maps; the moving one is warped, both together are compared.
+        report: whether to write report.html.
+        command: what the report and result.json call the command.
+        **settings: as `corereg.register` takes them, masks included.
+
+    Raises:
+        InputError: before anything is computed, where an input or the folder cannot be used.
+    """
+    labels = {
+        name: None if path is None else read_labels(path)
+        for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
+    }
+    existed = directory.exists()
+    ensure_output_folder(directory)
+    try:
+        result = register(fixed, moving, progress=progress, **settings)
+        if progress:
+            progress("writing")
+        for name, image in (("fixed", result.fixed), ("moving", result.moving)):
+            _same_grid(labels[name], image, name)
+        hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
+        save_registration(
+            result,
+            directory,
+            fixed_labels=labels["fixed"],
+            moving_labels=labels["moving"],
+            report=report,
+            command=command,
+            extra={
+                "inputs": {
+                    name: {"path": str(p), "sha256": hashes[name]} for name, p in (("fixed", fixed), ("moving", moving))
+                }
+            },
+        )
+    except BaseException:
+        if not existed:
+            directory.rmdir()
+        raise
+    return result
+
+
+def save_registration(
+    result: RegistrationResult,
+    directory: Path,
+    *,
+    fixed_labels: Image | None = None,
+    moving_labels: Image | None = None,
+    report: bool = True,
+    command: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write warped.nii.gz, transform.nii.gz, inverse_transform.nii.gz, result.json and, where asked for, the others.
+
+    All files are written aside first and then put into the folder together.
+
+    Args:
+        extra: more entries for result.json.
+    """
+    started = time.perf_counter()
+    staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=directory))
+    try:
+        warped = result.warped()
+        write_image(staging / "warped.nii.gz", warped.array, result.fixed)
+        result.transform.save(staging / "transform.nii.gz")
+        result.inverse_transform.save(staging / "inverse_transform.nii.gz")
+        summary = result.summary() | dict(extra or {}) | {"command": command}
+        overlays: dict[str, Any] = {}
+        if moving_labels is not None:
+            before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
+            write_image(staging / "warped_labels.nii.gz", after.array, result.fixed)
+            overlays = {"moving_labels": before.array, "warped_labels": after.array}
+            if fixed_labels is not None:
+                overlays["fixed_labels"] = fixed_labels.array
+                summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
+        if report:
+            _report(staging / "report.html", result, warped, summary, command, overlays)
+        summary["seconds"]["write"] = time.perf_counter() - started
+        summary["seconds"]["total"] = sum(summary["seconds"].values())
+        (staging / "result.json").write_text(json.dumps(summary, indent=1, allow_nan=True, default=str) + "\n")
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == "result.json"):
+            os.replace(file, directory / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _overlap(
+    fixed: NDArray[Any], before: NDArray[Any], after: NDArray[Any], moving: NDArray[Any]
+) -> dict[str, float | dict[str, float]]:
+    scores = {"before": dice(fixed, before, moving), "after": dice(fixed, after, moving)}
+    return {
+        "dice": mean_over_labels(scores["after"]),
+        "dice_before": mean_over_labels(scores["before"]),
+        "dice_per_label": {str(label): score for label, score in scores["after"].items()},
+    }
+
+
+def _report(
+    path: Path,
+    result: RegistrationResult,
+    warped: Image,
+    summary: Mapping[str, Any],
+    command: str,
+    overlays: Mapping[str, Any],
+) -> None:
+    grid = result.fixed.grid
+    deformation = result.refined.at(grid)
+    # Seconds and memory differ from run to run, and a report of the same run should not: they are in result.json.
+    shown = {
+        "metrics": {k: v for k, v in summary["metrics"].items() if not isinstance(v, dict)},
+        "model": summary["model"],
+        "settings": summary["configuration"],
+        "result": {"regularisation": summary["regularisation"], "affine": _affine_words(result)},
+        "versions": summary["versions"],
+    }
+    write_report(
+        path,
+        fixed=result.fixed.array,
+        warped=warped.array,
+        moving_before=_affine_only(result).apply(result.moving).array,
+        grid=grid,
+        summary=shown,
+        command=command,
+        disp_mm=deformation.disp_mm().numpy(),
+        det_j=_det_on(result.refined, grid),
+        title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
+        **overlays,
+    )
+
+
+def _affine_words(result: RegistrationResult) -> str:
+    alignment = result.alignment
+    if alignment is None:
+        return "off"
+    return f"started from {alignment.start}" if alignment.needed else "not needed"
+
+
+def _affine_only(result: RegistrationResult) -> Transform:
+    affine = np.eye(4) if result.alignment is None else result.alignment.affine
+    return Transform((affine,), fixed=result.fixed, moving=result.moving)
+
+
+def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:
+    """det J of the working grid read at the fixed grid's voxels: the working grid resolves all that the field has."""
+    det = displacement.jacobian_determinant()[None, None]
+    coords = affine_coords(grid.shape, grid.to_voxels_of(displacement.grid), like=det)
+    return np.asarray(sample(det, coords)[0, 0].numpy())
+
+
+def _same_grid(labels: Image | None, image: Image, name: str) -> None:
+    if labels is not None and not labels.grid.close_to(image.grid, GRID_TOLERANCE_MM):
+        raise InputError(
+            f"got the {name} label map {labels.name} of {labels.grid}, expected the grid of {image.name}: {image.grid}; "
+            "resample the labels onto that image"
+        )
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
