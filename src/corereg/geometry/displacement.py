@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -197,7 +198,7 @@ class Displacement:
 
 
 def _linear(matrix: Matrix, vectors: Float[Tensor, "3 I J K"]) -> Float[Tensor, "3 I J K"]:
-    return torch.einsum("ac,cxyz->axyz", torch.as_tensor(matrix).to(vectors), vectors)
+    return torch.einsum("ac,cxyz->axyz", torch.tensor(np.array(matrix)).to(vectors), vectors)
 
 
 def compose_all(displacements: Sequence[Disp]) -> Disp:

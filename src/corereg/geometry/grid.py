@@ -17,7 +17,8 @@ from corereg.errors import InputError
 __all__ = ["Grid", "transform_points"]
 
 Matrix = NDArray[np.float64]
-Points = NDArray[Any] | Sequence[float] | Sequence[Sequence[float]]
+Points = NDArray[Any] | Sequence[Any]
+"""Positions (..., 3), as an array or nested sequences of numbers."""
 
 SINGULAR_VOLUME = 1e-9
 """mm^3: a voxel smaller than this means a singular affine."""

@@ -14,7 +14,7 @@ from corereg.io.checks import one_line
 from corereg.io.images import ITK_SUFFIXES, Image
 from corereg.io.itk import LPS_RAS, write_itk
 from corereg.io.lazy import nibabel, simpleitk
-from corereg.io.nifti import VECTOR_INTENT, is_nifti, write_nifti
+from corereg.io.nifti import MM_PER_UNIT, SPACE_UNIT_BITS, VECTOR_INTENT, is_nifti, write_nifti
 
 __all__ = ["read_displacement_field", "write_displacement_field"]
 
@@ -22,6 +22,7 @@ SIGNS = np.diag(LPS_RAS)[:3].astype(np.float32)
 """LPS to RAS and back, for the components of an offset."""
 
 EXPECTED = "a displacement field (.nii, .nii.gz, .nrrd, .mha, .mhd) with three components in LPS millimetres"
+CURE = "write it again as an ITK displacement field"
 
 
 def write_displacement_field(path: Path, disp_mm: NDArray[np.float32], fixed: Image | Grid) -> None:
@@ -66,28 +67,30 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], Grid, Any]:
         image = nibabel().load(path)
         values = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel raises a dozen kinds, all of which mean the same to the user
-        raise InputError(f"got {path}, which cannot be read ({one_line(error)}), expected {EXPECTED}") from None
+        raise InputError(f"got {path}, which cannot be read ({one_line(error)}), expected {EXPECTED}; {CURE}") from None
     intent = int(image.header["intent_code"])
     if values.ndim != 5 or values.shape[3:] != (1, 3):
-        raise InputError(f"got {path} of shape {values.shape}, expected shape (I, J, K, 1, 3): {EXPECTED}")
+        raise InputError(f"got {path} of shape {values.shape}, expected shape (I, J, K, 1, 3): {EXPECTED}; {CURE}")
     if intent != VECTOR_INTENT:
         raise InputError(
             f"got {path} with NIfTI intent {intent}, expected {VECTOR_INTENT} (vector): other tools would misread it; "
             "write it again with the right intent"
         )
     i, j, k = values.shape[:3]
-    return values[:, :, :, 0, :], Grid((i, j, k), image.affine), image.header.copy()
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= MM_PER_UNIT.get(int(image.header["xyzt_units"]) & SPACE_UNIT_BITS, 1.0)
+    return values[:, :, :, 0, :], Grid((i, j, k), affine), image.header.copy()
 
 
 def _read_itk(path: Path) -> tuple[NDArray[Any], Grid, Any]:
     try:
         image = simpleitk().ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"got {path}, which cannot be read ({one_line(error)}), expected {EXPECTED}") from None
+        raise InputError(f"got {path}, which cannot be read ({one_line(error)}), expected {EXPECTED}; {CURE}") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
         raise InputError(
             f"got {path} with {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} components, "
-            f"expected {EXPECTED}"
+            f"expected {EXPECTED}; {CURE}"
         )
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()

@@ -68,7 +68,9 @@ class Transform:
         """
         points = np.asarray(points_mm, dtype=np.float64)
         if points.shape[-1:] != (3,):
-            raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres")
+            raise InputError(
+                f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them"
+            )
         world = torch.as_tensor(points.reshape(-1, 3).T.copy())[None, :, :, None, None]
         return np.asarray(self._map(world)[0, :, :, 0, 0].T.numpy().reshape(points.shape))
 

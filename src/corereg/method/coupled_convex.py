@@ -39,7 +39,11 @@ class CoupledConvexConfig:
 
 
 def coupled_convex(
-    cost: Float[Tensor, "B L I J K"], candidates: Float[Tensor, "L 3"], *, sharpness: float, couplings: tuple[float, ...]
+    cost: Float[Tensor, "B L I J K"],
+    candidates: Float[Tensor, "L 3"],
+    *,
+    sharpness: float,
+    couplings: tuple[float, ...],
 ) -> Disp:
     """Regularise a cost volume into a smooth displacement by alternating soft-argmin and smoothing.
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,7 @@ class Encoded(NamedTuple):
     """For each stride of a pass, what its cost volume compares."""
 
 
+@runtime_checkable
 class FeatureModel(Protocol):
     """Anything that describes an image well enough to be registered by."""
 

@@ -15,7 +15,7 @@ from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.resample import box_mean
 from corereg.method.features import Encoded, Image5D
 
-__all__ = ["MindModel", "mind_ssc", "mind_ssc_half"]
+__all__ = ["CT_INTENSITY", "MindModel", "mind_ssc", "mind_ssc_half"]
 
 NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
 PAIRS = tuple((a, b) for n, a in enumerate(NEIGHBOURS) for b in NEIGHBOURS[n + 1 :] if a != tuple(-c for c in b))
@@ -23,6 +23,16 @@ PAIRS = tuple((a, b) for n, a in enumerate(NEIGHBOURS) for b in NEIGHBOURS[n + 1
 
 VARIANCE_RANGE = (1e-3, 1e3)
 """Bounds of a voxel's variance estimate, relative to its mean over the image: flat regions must not divide by zero."""
+
+
+SOFT_TISSUE = (-0.4, 0.6)
+"""-200 to 300 HU over 500; other modalities are scaled to this range."""
+
+COMPRESSION = 0.2
+"""Contrast left beyond that window. Measured on head-and-neck CT: benchmarks/accuracy.md."""
+
+CT_INTENSITY = 3.0
+"""Weight of the intensity channel for two CTs, measured likewise."""
 
 
 def _shift(image: Tensor, offset: tuple[int, int, int], margin: int) -> Tensor:
@@ -69,20 +79,36 @@ def mind_ssc_half(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Floa
     return _halve(mind_ssc(image, radius=radius, dilation=dilation))
 
 
+def _compress(image: Image5D) -> Image5D:
+    """Soft tissue as it is, and air, lung and bone drawn near, so that their borders do not drown it.
+
+    The descriptor does not change under a linear map, so what lies beyond the window keeps its own structure.
+    """
+    inside = image.clamp(*SOFT_TISSUE)
+    return torch.lerp(inside, image, COMPRESSION)
+
+
 class MindModel:
-    """MIND-SSC on the working grid, averaged down to the grids that the stages match."""
+    """MIND-SSC on the working grid, averaged down to the grids that the stages match.
+
+    Args:
+        intensity: weight of the image itself as one more channel, for pairs whose intensities mean the same (two CTs).
+    """
 
     name = "mind"
 
-    def __init__(self, *, radius: int = 1, dilation: int = 2, cost_gain: float = 1.0) -> None:
-        self.radius, self.dilation, self.cost_gain = radius, dilation, cost_gain
+    def __init__(self, *, intensity: float = 0.0) -> None:
+        self.intensity = intensity
 
     def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
-        features = shallow = mind_ssc_half(image, radius=self.radius, dilation=self.dilation)
-        cost, stride, wanted = {}, 2, set(strides)
+        features = mind_ssc_half(_compress(image))
+        if self.intensity:
+            tissue = _halve(image.clamp(*SOFT_TISSUE))
+            features = torch.cat([features, self.intensity * tissue], 1)
+        shallow, cost, stride, wanted = features, {}, 2, set(strides)
         while True:
             if stride in wanted:
-                cost[stride] = features * self.cost_gain
+                cost[stride] = features
             if stride >= max(wanted, default=0):
                 return Encoded(shallow, cost)
             features, stride = _halve(features), stride * 2

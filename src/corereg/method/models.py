@@ -5,14 +5,14 @@ from pathlib import Path
 
 from corereg.errors import InputError
 from corereg.method.features import FeatureModel, file_hash, load_model, random_model
-from corereg.method.mind import MindModel
+from corereg.method.mind import CT_INTENSITY, MindModel
 
 __all__ = ["DEFAULT_MODEL", "MODELS", "ModelChoice", "get_model"]
 
 DEFAULT_MODEL = "mind"
 
 MODELS = {
-    "mind": "MIND-SSC descriptors: no training, also between CT and MR",
+    "mind": "MIND-SSC descriptors, for two CTs with the intensity beside them: no training, also between CT and MR",
     "random": "the network with seeded random weights, statistics filled from the pair: what training starts from",
 }
 """Models on board and what they are."""
@@ -31,14 +31,18 @@ class ModelChoice:
     sha256: str | None = None
 
 
-def get_model(name: str | Path, *, seed: int = 0) -> ModelChoice:
+def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False) -> ModelChoice:
     """The model called `name`, or read from a safetensors file.
+
+    Args:
+        seed: of the weights of `random`.
+        both_ct: whether intensities mean the same in both images, which `mind` then compares as well.
 
     Raises:
         InputError: neither a known name nor a file, or a file that is no model.
     """
     if str(name) == "mind":
-        return ModelChoice(MindModel(), "mind")
+        return ModelChoice(MindModel(intensity=CT_INTENSITY if both_ct else 0.0), "mind")
     if str(name) == "random":
         return ModelChoice(random_model(seed), "random")
     path = Path(name)

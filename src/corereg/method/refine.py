@@ -25,6 +25,9 @@ FEATURE_SCALE = 5.0
 DIFFUSION_WEIGHT = 0.65
 """Constants of the paper's energy; `regularisation` scales the last."""
 
+NO_WEIGHT = 1e-6
+"""Sum of weights below which no voxel counts and the data term is zero."""
+
 Features = Float[Tensor, "B C I J K"]
 
 
@@ -34,10 +37,10 @@ class RefineConfig:
 
     steps: int = 50
     """Adam steps; 0 skips the refinement."""
-    learning_rate: float = 1.0
-    """In voxels of the 1/2 grid."""
-    regularisation: float = 1.0
-    """R, factor on the diffusion energy."""
+    learning_rate: float = 0.5
+    """In voxels of the 1/2 grid; the paper's is 1, at which more voxels fold for the same overlap."""
+    regularisation: float = 40.0
+    """R, factor on the diffusion energy; 1 in the paper's training, searched for a wanted SDlogJ in its tests."""
     smoothing: int = 3
     """Number of 3x3x3 means between the parameters and the displacement."""
     channels: int = 32
@@ -50,7 +53,7 @@ class RefineConfig:
             raise ValueError(f"regularisation must be >= 0 and learning_rate > 0, got {self}")
 
 
-def project_features(features: Features, channels: int, *, seed: int) -> Features:
+def project_features(features: Features, channels: int, *, seed: int) -> Float[Tensor, "B P I J K"]:
     """Reduce features to `channels` by a fixed random 1x1x1 projection; the same seed gives the same projection.
 
     Entries are uniform in +-1/sqrt(C), as a PyTorch convolution's initial weights are. Fewer channels are left alone.
@@ -60,7 +63,8 @@ def project_features(features: Features, channels: int, *, seed: int) -> Feature
         return features
     generator = torch.Generator().manual_seed(seed)
     matrix = (2 * torch.rand(channels, count, generator=generator) - 1) / count**0.5
-    return torch.einsum("pc,bcijk->bpijk", matrix.to(features), features)
+    projected = features.flatten(2).mT @ matrix.to(features).mT  # channels last in memory, as the kernels want them
+    return projected.reshape(features.shape[0], *features.shape[2:], channels).permute(0, 4, 1, 2, 3)
 
 
 def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
@@ -73,7 +77,7 @@ def energy(
 ) -> Float[Tensor, ""]:
     """E of an already smoothed displacement. `weight` (B, 1, I, J, K) says how much each voxel's match counts."""
     squared = ((FEATURE_SCALE * (warp(moving, disp_vox) - fixed)) ** 2).mean(1, keepdim=True)
-    data = squared.mean() if weight is None else (weight * squared).sum() / weight.sum()
+    data = squared.mean() if weight is None else (weight * squared).sum() / weight.sum().clamp(min=NO_WEIGHT)
     return DATA_WEIGHT * data + regularisation * DIFFUSION_WEIGHT * diffusion_energy(disp_vox)
 
 
@@ -110,7 +114,7 @@ def _refine_compiled(
     """The same on the compiled kernels, pair by pair: energies add up, and Adam takes each parameter by itself."""
     from corereg.method.kernels_refine import Factors, minimise
 
-    counted = start_vox[:, 0].numel() if weight is None else float(weight.sum())
+    counted = start_vox[:, 0].numel() if weight is None else max(float(weight.sum()), NO_WEIGHT)
     smooth = config.regularisation * DIFFUSION_WEIGHT
     steps = [start_vox.numel() // n * (n - 1) for n in start_vox.shape[2:]]
     data = DATA_WEIGHT * FEATURE_SCALE**2 / (fixed.shape[1] * counted)

@@ -145,7 +145,71 @@ def register(
     say = progress or (lambda stage: None)
     device = _device(config.device)
     watch = Stopwatch(device)
-    choice = get_model(config.model, seed=config.stages.seed)
+    say("reading")
+    with watch("read"):
+        fixed_image, moving_image = as_image(fixed), as_image(moving)
+        masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
+    if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
+        raise InputError(
+            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, with the "
+            "affine pre-alignment off; leave --affine at auto"
+        )
+    working = choose_working_grid(fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm)
+    modalities = [
+        detect_modality(image.array) if config.modality == "auto" else config.modality
+        for image in (fixed_image, moving_image)
+    ]
+    both_ct = all(modality.startswith("ct") for modality in modalities)
+    choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct)
+    alignment = None
+        if self.alignment is not None:
+            alignment = asdict(self.alignment) | {"affine": self.alignment.affine.tolist()}
+        return {
+            "metrics": dict(self.metrics),
+            "seconds": dict(self.seconds),
+            "peak_memory_mb": self.peak_memory_mb,
+            "model": {"name": self.model.name, "sha256": self.model.sha256},
+            "configuration": asdict(self.config),
+            "seed": self.config.stages.seed,
+            "regularisation": self.regularisation,
+            "affine": alignment,
+            "grids": {
+                "fixed": self.fixed.grid.as_dict(),
+                "moving": self.moving.grid.as_dict(),
+                "working": self.refined.grid.as_dict(),
+            },
+            "losses": list(self.losses),
+            "versions": _versions(),
+        }
+
+
+def register(
+    fixed: object,
+    moving: object,
+    *,
+    config: RegisterConfig | None = None,
+    fixed_mask: str | Path | None = None,
+    moving_mask: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> RegistrationResult:
+    """Register two scans: find the transform that resamples `moving` onto `fixed`.
+
+    Args:
+        fixed, moving: paths, Images, SimpleITK images or nibabel images; any spacing, orientation and field of view.
+        config: all settings at once.
+        fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
+        progress: called with the name of each stage as it begins.
+        **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
+            device, passes, refine_steps, regularisation, target_sdlogj, seed.
+
+    Raises:
+        InputError: a scan, mask or setting that cannot be used, in one line.
+    """
+    config = _with_settings(config or RegisterConfig(), settings)
+    say = progress or (lambda stage: None)
+    device = _device(config.device)
+    watch = Stopwatch(device)
     say("reading")
     with watch("read"):
         fixed_image, moving_image = as_image(fixed), as_image(moving)

@@ -112,7 +112,7 @@ def register_volumes(
         coarse_half, fixed_features, moving_features = _coarse(fixed, moving, model, config, watch)
         weight = _half_grid_weight(coarse_half, fixed_weight, moving_weight)
         with watch("upsample"):
-            coarse = _to_full_grid(coarse_half, fixed, smoothing=COARSE_SMOOTHING)
+            coarse = _to_full_grid(coarse_half, smoothing=COARSE_SMOOTHING)
     if config.refine.steps == 0:
         return Registration(coarse, coarse, (), config.refine.regularisation, watch.seconds)
     with watch("refine"):
@@ -125,7 +125,7 @@ def register_volumes(
             settings = replace(config.refine, regularisation=regularisation)
             half, losses = refine(fixed_features, moving_features, coarse_half, settings, weight=weight)
         with watch("upsample"):
-            full = _to_full_grid(half, fixed, smoothing=FINAL_SMOOTHING)
+            full = _to_full_grid(half, smoothing=FINAL_SMOOTHING)
         return (sdlogj(full) if config.target_sdlogj else 0.0), (full, losses)
 
     regularisation = config.refine.regularisation
@@ -140,7 +140,7 @@ def register_volumes(
 
 def _coarse(
     fixed: Image5D, moving: Image5D, model: FeatureModel, config: StagesConfig, watch: Stopwatch
-) -> tuple[Disp, Tensor, Tensor]:
+) -> tuple[Float[Tensor, "B 3 X Y Z"], Tensor, Tensor]:
     """Displacement on the 1/2 grid after all passes, and both images' features for the refinement."""
     with watch("features"):
         fixed_encoded = model.encode(fixed, config.passes)
@@ -151,7 +151,7 @@ def _coarse(
     for stride in config.passes:
         if total is not None:
             with watch("warp"):
-                warped = warp(moving, _to_full_grid(total, fixed, smoothing=COARSE_SMOOTHING))
+                warped = warp(moving, _to_full_grid(total, smoothing=COARSE_SMOOTHING))
             with watch("features"):
                 moving_encoded = model.encode(warped, [stride])
         with watch("coupled_convex"):
@@ -162,8 +162,8 @@ def _coarse(
     return total, fixed_encoded.shallow, shallow
 
 
-def _to_full_grid(half: Disp, like: Image5D, *, smoothing: int) -> Disp:
-    return upsample_displacement(half, 2, like.shape[2:], smoothing=smoothing)
+def _to_full_grid(half: Disp, *, smoothing: int) -> Float[Tensor, "B 3 X Y Z"]:
+    return upsample_displacement(half, 2, [2 * n for n in half.shape[2:]], smoothing=smoothing)
 
 
 def _half_grid_weight(coarse_half: Disp, fixed_weight: Tensor | None, moving_weight: Tensor | None) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 `subject_map` takes a patient's world positions to the atlas, in which the organs are described. `Breathing` moves
 positions of one patient. Both are checked to be one-to-one (det J > 0) when they are drawn.
-Upstream: phantom_shapes. Downstream: phantom.
+Upstream: shapes. Downstream: images.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.data.phantom_shapes import Array, Coords
-from corereg.data.phantom_torso import spine_y
+from corereg.data.phantom.shapes import Array, Coords
+from corereg.data.phantom.torso import spine_y
 
 __all__ = ["Breathing", "SubjectMap", "Waves", "draw_breathing", "draw_subject_map", "draw_texture", "smallest_det"]
 
@@ -33,7 +33,7 @@ CHECK_STEP_MM, CHECK_REACH_MM = 14.0, (170.0, 135.0, 330.0)
 DIFFERENCE_MM = 0.5
 """Half step of the central differences of the check."""
 
-DIAPHRAGM_DROP_MM = (23.0, 26.0)
+DIAPHRAGM_DROP_MM = (20.0, 23.0)
 """Cranio-caudal excursion of a deep breath: 20-30 mm are usual in breath-hold CT, up to 60 in full inspiration."""
 
 WALL_RISE_MM = (17.0, 20.0)
@@ -42,13 +42,13 @@ WALL_RISE_MM = (17.0, 20.0)
 RIB_FLARE_MM = (3.0, 5.0)
 """Outward excursion of the flanks."""
 
-WANDER_RMS_MM, WANDER_WAVELENGTH_MM, WANDER_WAVES = 1.5, (120.0, 260.0), 8
+WANDER_RMS_MM, WANDER_WAVELENGTH_MM, WANDER_WAVES = 1.2, (120.0, 260.0), 8
 """What breathing does to organs beyond the regular pattern."""
 
 REST_RADIUS_MM = (36.0, 44.0)
 """Lateral and antero-posterior radius around the spine within which breathing fades to nothing."""
 
-BELLOWS_CENTRE_MM, BELLOWS_REACH_MM = 55.0, (120.0, 130.0)
+BELLOWS_CENTRE_MM, BELLOWS_REACH_MM = 55.0, (100.0, 115.0)
 """Height of the largest cranio-caudal motion, and how far it reaches downwards and upwards (Gaussian deviations)."""
 
 WALL_REACH_MM = 75.0
@@ -86,10 +86,11 @@ def _draw_waves(
 ) -> Waves:
     directions = rng.standard_normal((count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lengths = np.exp(rng.uniform(*np.log(wavelengths_mm), size=count))
+    shortest, longest = wavelengths_mm
+    lengths = shortest * (longest / shortest) ** rng.uniform(size=count)
     amplitudes = rng.standard_normal((count, components))
     amplitudes *= rms * np.sqrt(2 / (amplitudes**2).sum(0))
-    vectors = 2 * np.pi * directions / lengths[:, None]
+    vectors = 2 * np.pi * directions / lengths[:, np.newaxis]
     phases = rng.uniform(0, 2 * np.pi, count)
     return Waves(vectors.astype(np.float32), phases.astype(np.float32), amplitudes.astype(np.float32))
 

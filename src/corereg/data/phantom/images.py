@@ -1,7 +1,7 @@
 """Phantom: labelled synthetic CT of the trunk, with exactly known motion, for demonstrations, tests and pre-training.
 
-A patient's image is a function of position (phantom_anatomy), evaluated at each voxel; no image is ever interpolated.
-A breathing pair is one patient at x and at x + u(x), with u given by formulas (phantom_motion). So
+A patient's image is a function of position (anatomy), evaluated at each voxel; no image is ever interpolated.
+A breathing pair is one patient at x and at x + u(x), with u given by formulas (motion). So
 
     fixed(x) = anatomy(x + u(x)),  moving(x) = anatomy(x),  hence  moving(x + u(x)) = fixed(x)
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.data.phantom_anatomy import LABELS, draw_subject
-from corereg.data.phantom_motion import draw_breathing
-from corereg.data.phantom_shapes import Array, Coords
+from corereg.data.phantom.anatomy import LABELS, draw_subject
+from corereg.data.phantom.motion import draw_breathing
+from corereg.data.phantom.shapes import Array, Coords
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 
-__all__ = ["KINDS", "LABELS", "BreathingPair", "make_breathing_pair", "make_subject"]
+__all__ = ["KINDS", "LABELS", "BreathingPair", "check_phantom", "make_breathing_pair", "make_subject"]
 
 KINDS = tuple(LABELS)
 
@@ -64,7 +64,8 @@ def make_subject(
     Raises:
         InputError: an unknown kind, a spacing outside 1 to 8 mm, a negative seed or noise.
     """
-    grid = _grid(seed, kind, spacing_mm, noise_hu)
+    check_phantom(seed, kind, spacing_mm, noise_hu)
+    grid = _grid(kind, spacing_mm)
     subject = draw_subject(np.random.default_rng([seed, ANATOMY]))
     image, labels = subject.render(_positions(grid), spacing_mm, kind)
     return _with_noise(image, np.random.default_rng([seed, NOISE]), noise_hu), labels, grid
@@ -78,7 +79,8 @@ def make_breathing_pair(
     Raises:
         InputError: as `make_subject`.
     """
-    grid = _grid(seed, kind, spacing_mm, noise_hu)
+    check_phantom(seed, kind, spacing_mm, noise_hu)
+    grid = _grid(kind, spacing_mm)
     subject = draw_subject(np.random.default_rng([seed, ANATOMY]))
     breathing = draw_breathing(np.random.default_rng([seed, MOTION]), subject.shape)
     positions = _positions(grid)
@@ -98,8 +100,12 @@ def make_breathing_pair(
     )
 
 
-def _grid(seed: int, kind: str, spacing_mm: float, noise_hu: float) -> Grid:
-    """An axis-aligned RAS grid of cubic voxels over the field of view; checks the arguments on the way."""
+def check_phantom(seed: int, kind: str, spacing_mm: float, noise_hu: float = NOISE_HU) -> None:
+    """Refuse arguments that no phantom can be made of.
+
+    Raises:
+        InputError: an unknown kind, a spacing outside 1 to 8 mm, a negative seed or noise.
+    """
     if kind not in KINDS:
         raise InputError(f"got the phantom kind {kind!r}, expected one of {', '.join(KINDS)}; choose one of them")
     low, high = SPACING_LIMITS_MM
@@ -109,6 +115,10 @@ def _grid(seed: int, kind: str, spacing_mm: float, noise_hu: float) -> Grid:
         raise InputError(f"got the seed {seed}, expected 0 or more; drop the sign")
     if not 0 <= noise_hu < np.inf:
         raise InputError(f"got a noise of {noise_hu} HU, expected 0 or more; {NOISE_HU:g} HU is usual")
+
+
+def _grid(kind: str, spacing_mm: float) -> Grid:
+    """An axis-aligned RAS grid of cubic voxels over the field of view."""
     i, j, k = (round(extent / spacing_mm) for extent in FIELD_OF_VIEW_MM[kind])
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = np.asarray(CENTRE_MM[kind]) - spacing_mm * (np.array([i, j, k]) - 1) / 2
@@ -117,9 +127,7 @@ def _grid(seed: int, kind: str, spacing_mm: float, noise_hu: float) -> Grid:
 
 def _positions(grid: Grid) -> Coords:
     """World positions of the voxel centres, three arrays (I, J, K)."""
-    axes = [
-        (grid.affine[a, 3] + grid.affine[a, a] * np.arange(n)).astype(np.float32) for a, n in enumerate(grid.shape)
-    ]
+    axes = [(grid.affine[a, 3] + grid.affine[a, a] * np.arange(n)).astype(np.float32) for a, n in enumerate(grid.shape)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     return x, y, z
 

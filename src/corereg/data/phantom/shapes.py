@@ -2,20 +2,22 @@
 
 A shape is a function of position, negative inside, whose value near the boundary is about the distance in millimetres.
 An image is therefore a function of position too: where the positions are deformed, the image is deformed exactly,
-with no interpolation. Positions are in atlas millimetres, RAS+. Downstream: phantom_wall, _chest, _abdomen.
+with no interpolation. Positions are in atlas millimetres, RAS+. Downstream: torso, tubes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "AIR_HU",
     "Array",
     "Canvas",
     "Coords",
+    "Floats",
     "Shape",
     "Window",
     "capsules",
@@ -26,18 +28,20 @@ __all__ = [
     "inset",
     "smooth_max",
     "smooth_min",
+    "turned",
     "union",
     "without",
 ]
 
 Array = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Coords = tuple[Array, Array, Array]
 Point = tuple[float, float, float]
 Window = tuple[slice, slice, slice]
 
 AIR_HU = -1000.0
 
-EDGE_WIDTH = 1.3
+EDGE_WIDTH = 2.0
 """Width of a boundary in voxels, over which the tissues mix: a voxel's own extent and a scanner's blur."""
 
 MARGIN_MM = 6.0
@@ -53,6 +57,11 @@ class Shape:
     low: Point
     high: Point
     sdf: Callable[[Coords], Array]
+
+    @staticmethod
+    def of(low: NDArray[np.float64], high: NDArray[np.float64], sdf: Callable[[Coords], Array]) -> "Shape":
+        """A shape with its box given as arrays (3,)."""
+        return Shape(_point(low), _point(high), sdf)
 
 
 class Canvas:
@@ -86,7 +95,7 @@ class Canvas:
             slices.append(slice(int(inside[0]), int(inside[-1]) + 1))
         return slices[0], slices[1], slices[2]
 
-    def occupancy(self, sdf: Array) -> Array:
+    def occupancy(self, sdf: Floats) -> Array:
         """Share of the shape in each voxel, 0 to 1, one half on the boundary."""
         share = np.clip(np.float32(0.5) - sdf / self._edge_mm, 0, 1)
         return np.asarray(share * share * (3 - 2 * share), np.float32)
@@ -120,7 +129,7 @@ class Canvas:
 
     def paint_sdf(
         self,
-        sdf: Array,
+        sdf: Floats,
         hu: float | Array,
         name: str | None = None,
         *,
@@ -141,22 +150,34 @@ class Canvas:
             self.labels[where][sdf < 0] = self._numbers.get(name, 0)
 
 
-def smooth_max(a: Array, b: Array, blend_mm: float) -> Array:
+def smooth_max(a: Floats, b: Floats, blend_mm: float) -> Array:
     """The intersection of two shapes with an edge rounded over `blend_mm`."""
     h = np.clip(np.float32(0.5) + (a - b) * np.float32(0.5 / blend_mm), 0, 1)
     return np.asarray(b + (a - b) * h + np.float32(blend_mm) * h * (1 - h), np.float32)
 
 
-def smooth_min(a: Array, b: Array, blend_mm: float) -> Array:
+def smooth_min(a: Floats, b: Floats, blend_mm: float) -> Array:
     """The union of two shapes with a seam filled over `blend_mm`."""
     return -smooth_max(-a, -b, blend_mm)
 
 
+def turned(about_x: float = 0.0, about_y: float = 0.0, about_z: float = 0.0) -> NDArray[np.float64]:
+    """(3, 3): the three axes in rows, after turns about x, then y, then z (radians)."""
+    columns = np.eye(3)
+    for axis, angle in enumerate((about_x, about_y, about_z)):
+        c, s = np.cos(angle), np.sin(angle)
+        j, k = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[j, j], turn[j, k], turn[k, j], turn[k, k] = c, -s, s, c
+        columns = turn @ columns
+    return np.ascontiguousarray(columns.T)
+
+
 def ellipsoid(
-    center: Sequence[float], radii: Sequence[float], axes: NDArray[np.float64] | None = None, power: float = 2.0
+    centre: ArrayLike, radii: ArrayLike, axes: NDArray[np.float64] | None = None, power: float = 2.0
 ) -> Shape:
     """An ellipsoid (`power` 2), or a fuller body (above 2); `axes` (3, 3) holds the directions of the radii in rows."""
-    origin, extent = np.asarray(center, np.float64), np.asarray(radii, np.float64)
+    origin, extent = np.asarray(centre, np.float64), np.asarray(radii, np.float64)
     rows = np.eye(3) if axes is None else axes
     # A power above 2 fills the corners: the box of the radii is then the bound, not the ellipsoid's own.
     reach = np.sqrt(((rows * extent[:, None]) ** 2).sum(0)) if power <= 2 else (np.abs(rows) * extent[:, None]).sum(0)
@@ -173,7 +194,7 @@ def ellipsoid(
         gradient = np.sqrt(slope) * np.maximum(level, 1e-3) ** np.float32(1 - power)
         return np.asarray((level - 1) / np.maximum(gradient, 1e-3 / extent.max()), np.float32)
 
-    return Shape(_point(origin - reach), _point(origin + reach), sdf)
+    return Shape.of(origin - reach, origin + reach, sdf)
 
 
 def _capsule(start: NDArray[np.float64], end: NDArray[np.float64], start_mm: float, end_mm: float) -> Shape:
@@ -186,7 +207,7 @@ def _capsule(start: NDArray[np.float64], end: NDArray[np.float64], start_mm: flo
         distance = np.sqrt((x - t * axis[0]) ** 2 + (y - t * axis[1]) ** 2 + (z - t * axis[2]) ** 2)
         return np.asarray(distance - (np.float32(start_mm) + t * np.float32(end_mm - start_mm)), np.float32)
 
-    return Shape(_point(np.minimum(start, end) - largest), _point(np.maximum(start, end) + largest), sdf)
+    return Shape.of(np.minimum(start, end) - largest, np.maximum(start, end) + largest, sdf)
 
 
 def capsules(points: NDArray[np.float64], radii_mm: NDArray[np.float64]) -> list[Shape]:
@@ -200,15 +221,14 @@ def chain(points: NDArray[np.float64], radii_mm: NDArray[np.float64], blend_mm: 
     return union(capsules(points, radii_mm), blend_mm)
 
 
-def curve(knots: Sequence[Sequence[float]], step_mm: float = 9.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A smooth line through knots (x, y, z, radius): points (N, 3) about `step_mm` apart, and radii (N,)."""
+def curve(knots: NDArray[np.float64], step_mm: float = 9.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A smooth line through knots (M, 4) of x, y, z, radius: points (N, 3) about `step_mm` apart, and radii (N,)."""
     from scipy.interpolate import PchipInterpolator  # scipy.interpolate takes long to import
 
-    table = np.asarray(knots, np.float64)
-    lengths = np.linalg.norm(np.diff(table[:, :3], axis=0), axis=1)
+    lengths = np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1)
     along = np.concatenate([[0.0], np.cumsum(lengths)])
     count = max(2, round(float(along[-1]) / step_mm) + 1)
-    dense = PchipInterpolator(along, table)(np.linspace(0, along[-1], count))
+    dense = PchipInterpolator(along, knots)(np.linspace(0, along[-1], count))
     return dense[:, :3], dense[:, 3]
 
 
@@ -222,7 +242,7 @@ def union(shapes: Sequence[Shape], blend_mm: float) -> Shape:
         return result
 
     low = np.min([shape.low for shape in shapes], axis=0) - blend_mm / 4
-    return Shape(_point(low), _point(np.max([shape.high for shape in shapes], axis=0) + blend_mm / 4), sdf)
+    return Shape.of(low, np.max([shape.high for shape in shapes], axis=0) + blend_mm / 4, sdf)
 
 
 def clipped(shape: Shape, bound: Callable[[Coords], Array], blend_mm: float) -> Shape:
@@ -230,7 +250,7 @@ def clipped(shape: Shape, bound: Callable[[Coords], Array], blend_mm: float) -> 
     return Shape(shape.low, shape.high, lambda coords: smooth_max(shape.sdf(coords), bound(coords), blend_mm))
 
 
-def without(shape: Shape, other: Shape, gap_mm: float, blend_mm: float = 5.0) -> Shape:
+def without(shape: Shape, other: Shape, gap_mm: float, blend_mm: float) -> Shape:
     """The shape, dented where `other` comes closer than `gap_mm`."""
     return clipped(shape, lambda coords: gap_mm - other.sdf(coords), blend_mm)
 

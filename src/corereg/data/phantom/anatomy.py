@@ -1,6 +1,6 @@
 """Phantom, stage 3 of 4: one patient's anatomy, and its picture at any positions.
 
-Upstream: phantom_motion, phantom_wall, phantom_chest, phantom_abdomen. Downstream: phantom.
+Upstream: motion, wall, chest, abdomen. Downstream: images.
 """
 
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.data.phantom_abdomen import Organs, build_organs, draw_poses, paint_organs
-from corereg.data.phantom_bowel import Bowel, draw_bowel, paint_bowel
-from corereg.data.phantom_chest import HILA, Tree, grow_tree, paint_chest, paint_great_vessels
-from corereg.data.phantom_motion import SubjectMap, Waves, draw_subject_map, draw_texture
-from corereg.data.phantom_shapes import Array, Canvas, Coords
-from corereg.data.phantom_torso import Frame, Habitus, draw_habitus
-from corereg.data.phantom_wall import paint_skeleton, paint_wall
+from corereg.data.phantom.abdomen import Organs, build_organs, draw_hepatic, draw_poses, paint_organs
+from corereg.data.phantom.bowel import Bowel, draw_bowel, paint_bowel
+from corereg.data.phantom.chest import draw_pulmonary, paint_chest, paint_great_vessels
+from corereg.data.phantom.motion import SubjectMap, Waves, draw_subject_map, draw_texture
+from corereg.data.phantom.shapes import Array, Canvas, Coords
+from corereg.data.phantom.torso import Frame, Habitus, draw_habitus
+from corereg.data.phantom.tubes import Tree
+from corereg.data.phantom.wall import paint_skeleton, paint_wall
 
 __all__ = ["LABELS", "Subject", "draw_subject"]
 
@@ -92,16 +93,4 @@ def draw_subject(rng: np.random.Generator) -> Subject:
     shape, habitus = draw_subject_map(rng), draw_habitus(rng)
     organs = build_organs(draw_poses(rng), habitus)
     textures = (draw_texture(rng, COARSE_MM), draw_texture(rng, FINE_MM))
-    pulmonary = {side: _lung_trees(rng, side) for side in (1, -1)}
-    hepatic = [
-        grow_tree(rng, (34, 24, 30), (1.0, -0.2, 0.1), 5.5, generations=5, step_mm=30),
-        grow_tree(rng, (20, 36, 44), (-0.8, 0.5, 0.3), 4.5, generations=4, step_mm=26),
-        grow_tree(rng, (30, 4, 80), (1.0, 0.0, -0.7), 5.5, generations=5, step_mm=30),
-        grow_tree(rng, (26, 12, 80), (0.3, 0.9, -0.6), 5.0, generations=4, step_mm=28),
-    ]
-    return Subject(shape, habitus, organs, textures, pulmonary, hepatic, draw_bowel(rng))
-
-
-def _lung_trees(rng: np.random.Generator, side: int) -> list[Tree]:
-    directions = ((0.5, 0.2, 1.0), (0.9, 0.6, -0.1), (0.7, -0.6, 0.0), (0.5, -0.5, -1.0), (0.5, 0.3, -0.9))
-    return [grow_tree(rng, HILA[side], (side * x, y, z), 5.5) for x, y, z in directions]
+    return Subject(shape, habitus, organs, textures, draw_pulmonary(rng), draw_hepatic(rng), draw_bowel(rng))

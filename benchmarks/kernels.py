@@ -1,0 +1,157 @@
+"""Time of each compiled CPU kernel beside the plain torch it stands for, alternating in one run.
+
+    python benchmarks/kernels.py                       # full size, 192 x 160 x 256
+    python benchmarks/kernels.py --shape 96 80 128     # an eighth of it
+    python benchmarks/kernels.py --cold                # with an empty cache: what compiling costs
+
+Prints a markdown table, or with --json one object, with the machine, the load and the versions it was measured with.
+Medians; on a machine that others use, trust the ratios. The first call is reported apart.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from corereg.geometry.dispatch import KERNELS_VARIABLE
+from corereg.geometry.displacement import compose, invert, jacobian_determinant, upsample_displacement
+from corereg.geometry.resample import box_mean, strided_shape
+from corereg.geometry.warp import warp
+from corereg.method.coupled_convex import CoupledConvexConfig, match
+from corereg.method.mind import mind_ssc_half
+from corereg.method.refine import RefineConfig, refine
+
+COST_CHANNELS = 16
+LONG_RUN_STEPS = 50
+"""The paper's instance optimisation: timed on the kernels alone, since torch takes minutes."""
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel's times."""
+
+    name: str
+    torch_ms: float | None
+    numba_ms: float
+    ratio: float | None
+    first_call_s: float
+
+
+def smooth_noise(generator: torch.Generator, *shape: int, size: float = 1.0) -> torch.Tensor:
+    return size * box_mean(torch.randn(shape, generator=generator), times=3)
+
+
+def cases(shape: tuple[int, int, int], channels: list[int], steps: int) -> Iterator[tuple[str, Run, bool]]:
+    """Name, what to run, and whether torch runs it too. Inputs are made when their turn comes, to bound the memory."""
+    generator = torch.Generator().manual_seed(0)
+    half, quarter, eighth = (strided_shape(shape, s) for s in (2, 4, 8))
+    image = smooth_noise(generator, 1, 1, *shape)
+    yield "MIND-SSC to the 1/2 grid", lambda: mind_ssc_half(image), True
+    for grid, name in ((eighth, "1/8"), (quarter, "1/4")):
+        fixed, moving = (smooth_noise(generator, 1, COST_CHANNELS, *grid) for _ in range(2))
+        yield (
+            f"match, {name} grid x {COST_CHANNELS}",
+            lambda f=fixed, m=moving: match(f, m, CoupledConvexConfig()),
+            True,
+        )
+    first, then = (smooth_noise(generator, 1, 3, *half, size=10) for _ in range(2))
+    yield "box mean x3, 1/2 grid", lambda: box_mean(first, times=3), True
+    yield "compose, 1/2 grid", lambda: compose(first, then), True
+    yield "invert, 5 steps, 1/2 grid", lambda: invert(0.3 * first, iterations=5, tolerance_vox=0), True
+    yield "upsample x2 + means x3", lambda: upsample_displacement(first, 2, shape, smoothing=3), True
+    full = upsample_displacement(first, 2, shape)
+    yield "warp, full grid", lambda: warp(image, full), True
+    yield "Jacobian determinant, full grid", lambda: jacobian_determinant(full), True
+    for count in channels:
+        fixed = smooth_noise(generator, 1, count, *half)
+        moving = warp(fixed, then)
+        start = torch.full((1, 3, *half), 0.3)
+        short, long = RefineConfig(steps=steps), RefineConfig(steps=LONG_RUN_STEPS)
+        name = f"refine, {{}} steps x {count} channels"
+        yield name.format(steps), lambda f=fixed, m=moving, s=start, c=short: refine(f, m, s, c), True
+        yield name.format(LONG_RUN_STEPS), lambda f=fixed, m=moving, s=start, c=long: refine(f, m, s, c), False
+
+
+def seconds(run: Run, choice: str) -> float:
+    os.environ[KERNELS_VARIABLE] = choice
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def measure(name: str, run: Run, with_torch: bool, repeats: int) -> Row:
+    first = seconds(run, "numba")
+    numba_s, torch_s = [], []
+    for _ in range(repeats):
+        numba_s.append(seconds(run, "numba"))
+        if with_torch:
+            torch_s.append(seconds(run, "torch"))
+    fast = 1000 * statistics.median(numba_s)
+    slow = 1000 * statistics.median(torch_s) if torch_s else None
+    return Row(name, slow, fast, slow and slow / fast, first)
+
+
+def provenance(arguments: argparse.Namespace) -> dict[str, object]:
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return {
+        "shape": list(arguments.shape),
+        "repeats": arguments.repeats,
+        "cold_cache": arguments.cold,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "cpu": model,
+        "threads": torch.get_num_threads(),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("corereg", "torch", "numba", "numpy")},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(192, 160, 256), help="full working grid")
+    parser.add_argument("--channels", type=int, nargs="+", default=[12, 16, 32], help="of the refinement's features")
+    parser.add_argument("--steps", type=int, default=2, help="of the refinement where torch runs beside")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--cold", action="store_true", help="compile everything: use an empty cache")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.cold:
+        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="corereg-kernels-")
+    birth = provenance(arguments)
+    os.environ[KERNELS_VARIABLE] = "torch"  # inputs are made without the kernels, so that each first call is one
+    rows = []
+    if not arguments.json:
+        print(", ".join(f"{key} {value}" for key, value in birth.items()))
+        print("\n| kernel | torch ms | numba ms | ratio | first call s |\n|---|---|---|---|---|")
+    for name, run, with_torch in cases(tuple(arguments.shape), arguments.channels, arguments.steps):
+        if arguments.only in name:
+            row = measure(name, run, with_torch, arguments.repeats)
+            rows.append(asdict(row))
+            if not arguments.json:
+                slow = "" if row.torch_ms is None else f"{row.torch_ms:.1f}"
+                ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
+                print(f"| {name} | {slow} | {row.numba_ms:.1f} | {ratio} | {row.first_call_s:.2f} |", flush=True)
+        os.environ[KERNELS_VARIABLE] = "torch"
+    if arguments.json:
+        print(json.dumps({"provenance": birth, "rows": rows}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
