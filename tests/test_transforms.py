@@ -66,6 +66,15 @@ def fixed(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
     return read_image(tmp_path / "fixed.nii")
 
 
+# Each orientation, and each format; the two have nothing to do with each other.
+in_each_orientation_and_format = pytest.mark.parametrize(
+    ("fixed", "suffix"),
+    [*((orientation, ".nii.gz") for orientation in ORIENTATIONS), ("oblique", ".nrrd"), ("PIR", ".mha")],
+    indirect=["fixed"],
+)
+on_an_oblique_image = pytest.mark.parametrize("fixed", ["oblique"], indirect=True)
+
+
 def sitk_transform(path: Path) -> Any:
     return SimpleITK.DisplacementFieldTransform(SimpleITK.ReadImage(str(path), SimpleITK.sitkVectorFloat64))
 
@@ -79,7 +88,7 @@ def away_from_border(transform: Transform, moving: Grid) -> NDArray[np.bool_]:
     return mask
 
 
-@pytest.mark.parametrize("suffix", FIELD_SUFFIXES)
+@in_each_orientation_and_format
 def test_simpleitk_resamples_with_the_saved_field_as_we_do(tmp_path: Path, fixed: Image, suffix: str) -> None:
     moving = scan(MOVING)
     transform = wavy(fixed, moving)
@@ -96,7 +105,7 @@ def test_simpleitk_resamples_with_the_saved_field_as_we_do(tmp_path: Path, fixed
     assert difference[inner].max() < 1e-3 * RANGE_HU
 
 
-@pytest.mark.parametrize("suffix", FIELD_SUFFIXES)
+@in_each_orientation_and_format
 def test_points_move_as_simpleitk_moves_them_through_the_saved_field(tmp_path: Path, fixed: Image, suffix: str) -> None:
     wavy(fixed).save(tmp_path / f"transform{suffix}")
     ours, theirs = Transform.load(tmp_path / f"transform{suffix}"), sitk_transform(tmp_path / f"transform{suffix}")
@@ -126,7 +135,7 @@ def test_warped_image_has_the_geometry_bytes_of_the_fixed_image(tmp_path: Path, 
         assert header[name].tobytes() == fixed.header[name].tobytes(), name
 
 
-@pytest.mark.parametrize("suffix", FIELD_SUFFIXES)
+@in_each_orientation_and_format
 def test_loaded_transform_maps_points_and_images_as_the_saved_one(tmp_path: Path, fixed: Image, suffix: str) -> None:
     moving, saved = scan(MOVING), wavy(fixed)
     saved.save(tmp_path / f"transform{suffix}")
@@ -154,12 +163,14 @@ def test_inverse_brings_points_back(tmp_path: Path, fixed: Image) -> None:
     assert reported.mean <= reported.p95 <= reported.max
 
 
+@on_an_oblique_image
 def test_inverse_of_a_loaded_field_is_found_on_the_grid_given(tmp_path: Path, fixed: Image) -> None:
     wavy(fixed).save(tmp_path / "transform.nii.gz")
     loaded = Transform.load(tmp_path / "transform.nii.gz", moving=MOVING)
     assert loaded.inverse_error(loaded.inverse()).mean < 0.5
 
 
+@on_an_oblique_image
 def test_inverse_without_a_moving_grid_is_refused(tmp_path: Path, fixed: Image) -> None:
     wavy(fixed).save(tmp_path / "transform.nii.gz")
     assert "moving" in refusal(Transform.load(tmp_path / "transform.nii.gz").inverse)
@@ -175,6 +186,7 @@ def reoriented(image: Image, letters: str) -> Image:
     return Image(np.asarray(stored.dataobj), Grid(stored.shape, stored.affine))
 
 
+@on_an_oblique_image
 @pytest.mark.parametrize("letters", ["LPS", "PIR", "SAL"])
 def test_transform_is_the_same_in_the_patient_when_images_are_stored_in_another_orientation(
     tmp_path: Path, fixed: Image, letters: str
@@ -198,6 +210,7 @@ def label_map(grid: Grid, dtype: type) -> Image:
     return Image(np.select([distance < 15, distance < 30, distance < 42], [3, 90, 17], 0).astype(dtype), grid)
 
 
+@on_an_oblique_image
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
 def test_label_maps_get_no_new_labels_and_keep_their_type(fixed: Image, dtype: type) -> None:
     labels = label_map(MOVING, dtype)
@@ -222,6 +235,7 @@ def test_warped_labels_are_those_of_simpleitks_nearest_neighbour(tmp_path: Path,
     assert (ours == SimpleITK.GetArrayFromImage(theirs).T)[inner].mean() > 0.9999
 
 
+@on_an_oblique_image
 @pytest.mark.parametrize("as_grid", [True, False])
 def test_reference_defines_the_output_grid(fixed: Image, as_grid: bool) -> None:
     moving, transform = scan(MOVING), wavy(fixed)
@@ -243,6 +257,7 @@ def test_identity_changes_no_voxel(fixed: Image) -> None:
     assert_array_equal(Transform((np.eye(4),), fixed=fixed).apply(labels, labels=True).array, labels.array)
 
 
+@on_an_oblique_image
 def test_saved_identity_is_a_field_of_zeros(tmp_path: Path, fixed: Image) -> None:
     Transform((np.eye(4),), fixed=fixed).save(tmp_path / "identity.nii.gz")
     assert_allclose(nibabel.load(tmp_path / "identity.nii.gz").get_fdata(), 0, atol=1e-5)
@@ -250,6 +265,7 @@ def test_saved_identity_is_a_field_of_zeros(tmp_path: Path, fixed: Image) -> Non
     assert_allclose(Transform.load(tmp_path / "identity.nii.gz").apply_points(points), points, atol=1e-4)
 
 
+@on_an_oblique_image
 def test_voxels_without_a_match_take_the_smallest_value_or_what_is_asked_for(fixed: Image) -> None:
     moving = scan(MOVING)
     away = np.eye(4)
@@ -260,6 +276,7 @@ def test_voxels_without_a_match_take_the_smallest_value_or_what_is_asked_for(fix
     assert (transform.apply(label_map(MOVING, np.uint8), labels=True).array == 0).all()
 
 
+@on_an_oblique_image
 def test_loaded_affine_goes_on_beyond_the_grid_of_its_field(tmp_path: Path, fixed: Image) -> None:
     Transform((small_affine(),), fixed=fixed).save(tmp_path / "affine.nii.gz")
     far = np.array([[300.0, -200.0, 150.0]])

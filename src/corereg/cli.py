@@ -9,14 +9,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from corereg.errors import InputError
 
 __all__ = ["app", "main"]
 
-USER_MISTAKE, FAILURE = 2, 1
+USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+class _Commands(typer.core.TyperGroup):
+    """Says so when it is interrupted, which typer itself would not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("corereg: interrupted; nothing was written")
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="corereg",
     help="Deformable 3D registration of CT and MR scans.",
     no_args_is_help=True,
@@ -36,9 +50,6 @@ def main() -> None:
     except InputError as error:
         _say(f"corereg: {error}")
         sys.exit(USER_MISTAKE)
-    except KeyboardInterrupt:
-        _say("corereg: interrupted; nothing was written")
-        sys.exit(130)
     except Exception as error:
         logging.getLogger("corereg").debug("failed", exc_info=True)
         _say(f"corereg: {type(error).__name__}: {error} (a fault of corereg: please report it)")

@@ -32,20 +32,26 @@ def choose_working_grid(
 ) -> Grid:
     """Isotropic grid over the fixed image's field of view, voxel 0 on voxel 0 of its canonical orientation.
 
-    The spacing is 2 mm; coarser where both scans are coarser; finer, if the scans are, where the field of view is small;
-    coarser where memory asks for it.
+    The spacing is 2 mm; coarser where a scan is; finer, if the scans are, where the field of view is small; coarser where
+    memory asks for it.
 
     Args:
         spacing_mm: use this spacing.
         memory_bytes: plan for this much memory instead of the machine's available one.
 
     Raises:
-        InputError: a spacing that is not positive, or for which the memory does not reach.
+        InputError: a spacing that is not positive, or for which the memory does not reach, or no memory for any.
     """
     budget = memory_bytes if memory_bytes is not None else int(SHARE_OF_MEMORY * psutil.virtual_memory().available)
     if spacing_mm is not None and not (math.isfinite(spacing_mm) and spacing_mm > 0):
-        raise InputError(f"got a working spacing of {spacing_mm} mm, expected a positive number")
+        raise InputError(f"got a working spacing of {spacing_mm} mm, expected a positive number; correct it")
     wanted = spacing_mm or _spacing_of_scans(fixed, moving)
+    least = _bytes(fixed, max(fixed.extent_mm))
+    if least > budget:
+        raise InputError(
+            f"got {budget / 2**20:.0f} MiB of available memory, expected at least {least / 2**20:.0f}; "
+            "close other programs"
+        )
     fitting = wanted
     while _bytes(fixed, fitting) > budget:
         fitting *= 1.05
@@ -92,8 +98,8 @@ def resample_image(
         array: (I, J, K) on `grid`.
         affine: (4, 4) world matrix from the working grid's world to the image's.
 
-    Returns: (1, 1, *working.shape) float32, held constant beyond the field of view; and, of the same shape, 1 inside the
-        field of view, 0 outside.
+    Returns: (1, 1, *working.shape) float32, held constant beyond the field of view; and, of the same shape, 1 inside
+        the field of view, 0 outside.
     """
     volume, shrunk = shrink(array, grid, min(working.spacing), device=device)
     coords = _coords(working, shrunk, affine, volume)

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid
 from corereg.geometry.warp import affine_coords, sample
 from corereg.io.atomic import ensure_output_folder
-from corereg.io.images import Image, read_labels, write_image
+from corereg.io.images import Image, as_image, read_labels, write_image
 from corereg.io.transforms import Transform
 from corereg.method.register import RegistrationResult, register
 
@@ -55,20 +58,30 @@ def register_to_folder(
     Raises:
         InputError: before anything is computed, where an input or the folder cannot be used.
     """
+    if fixed_labels is not None and moving_labels is None:
+        raise InputError(
+            f"got the fixed label map {fixed_labels} alone, expected a moving one to compare it with; "
+            "add --moving-labels"
+        )
+    say = progress or (lambda stage: None)
+    say("reading")
+    started = time.perf_counter()
+    images = {"fixed": as_image(fixed), "moving": as_image(moving)}
     labels = {
         name: None if path is None else read_labels(path)
         for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
     }
-    existed = directory.exists()
-    ensure_output_folder(directory)
+    for name, image in images.items():
+        _same_grid(labels[name], image, name)
+    reading = time.perf_counter() - started
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
-        result = register(fixed, moving, progress=progress, **settings)
-        if progress:
-            progress("writing")
-        for name, image in (("fixed", result.fixed), ("moving", result.moving)):
-            _same_grid(labels[name], image, name)
+        ensure_output_folder(directory)
+        result = register(images["fixed"], images["moving"], progress=progress, **settings)
+        result = replace(result, seconds={**result.seconds, "read": reading + result.seconds["read"]})
+        say("writing")
         hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
-        save_registration(
+        metrics = save_registration(
             result,
             directory,
             fixed_labels=labels["fixed"],
@@ -82,10 +95,11 @@ def register_to_folder(
             },
         )
     except BaseException:
-        if not existed:
-            directory.rmdir()
+        for folder in missing:
+            with suppress(OSError):  # somebody else put something there meanwhile
+                folder.rmdir()
         raise
-    return result
+    return replace(result, metrics=metrics)
 
 
 def save_registration(
@@ -97,13 +111,15 @@ def save_registration(
     report: bool = True,
     command: str = "",
     extra: Mapping[str, Any] | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Write warped.nii.gz, transform.nii.gz, inverse_transform.nii.gz, result.json and, where asked for, the others.
 
     All files are written aside first and then put into the folder together.
 
     Args:
         extra: more entries for result.json.
+
+    Returns: the metrics of result.json: the result's own, and with both label maps dice, dice_before, dice_per_label.
     """
     started = time.perf_counter()
     staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=directory))
@@ -125,11 +141,23 @@ def save_registration(
             _report(staging / "report.html", result, warped, summary, command, overlays)
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())
-        (staging / "result.json").write_text(json.dumps(summary, indent=1, allow_nan=True, default=str) + "\n")
+        (staging / "result.json").write_text(
+            json.dumps(_finite(summary), indent=1, allow_nan=False, default=str) + "\n"
+        )
         for file in sorted(staging.iterdir(), key=lambda file: file.name == "result.json"):
             os.replace(file, directory / file.name)
+        return dict(summary["metrics"])
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _overlap(
@@ -198,8 +226,8 @@ def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:
 def _same_grid(labels: Image | None, image: Image, name: str) -> None:
     if labels is not None and not labels.grid.close_to(image.grid, GRID_TOLERANCE_MM):
         raise InputError(
-            f"got the {name} label map {labels.name} of {labels.grid}, expected the grid of {image.name}: {image.grid}; "
-            "resample the labels onto that image"
+            f"got the {name} label map {labels.name} of {labels.grid}, expected the grid of {image.name}: "
+            f"{image.grid}; resample the labels onto that image"
         )
 
 

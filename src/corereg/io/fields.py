@@ -1,6 +1,5 @@
 """Displacement fields as files that 3D Slicer, ANTs and ITK open: vector images in LPS millimetres."""
 
-import os
 from pathlib import Path
 from typing import Any
 

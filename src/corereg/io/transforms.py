@@ -42,11 +42,11 @@ class InverseError:
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """Maps points of the fixed image to points of the moving image, and so resamples the moving image onto the fixed grid.
+    """Maps points of the fixed image to the moving image, and so resamples the moving image onto the fixed grid.
 
     Args:
-        parts: what a point passes, in order: (4, 4) matrices of RAS+ millimetres, or displacements (held constant beyond
-            their grid).
+        parts: what a point passes, in order: (4, 4) matrices of RAS+ millimetres, or displacements (held constant
+            beyond their grid).
         fixed: the image, or its grid, whose geometry `apply` and `save` give to their output.
         moving: the same for the inverse, where known.
     """

@@ -4,6 +4,8 @@ Works in world coordinates (RAS+ millimetres) on coarse copies of both images.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +40,7 @@ class Alignment:
 
     Args:
         affine: (4, 4), world of the fixed image to world of the moving one, RAS+ millimetres.
-        start: which start was taken: "identity", "geometry" or "moments".
+        start: which start was taken: "identity", "geometry", "moments" or "correlation".
         metric_before, metric_after: mutual information (higher is better) of the identity and of `affine`.
         needed: False where the identity was kept.
     """
@@ -60,12 +62,41 @@ def align(
     moving_mask: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Alignment:
-    """Rigid, then affine, from the best of three starts; the identity is kept where it is as good.
+    """Rigid, then affine, from the best of four starts; the identity is kept where it is as good.
 
     Args:
         fixed, moving: (I, J, K), scaled intensities; a few millimetres per voxel are enough.
         fixed_mask, moving_mask: voxels that count, on the same grids.
     """
+    with _one_thread():
+        return _align(fixed, fixed_grid, moving, moving_grid, fixed_mask, moving_mask, seed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The order in which several threads add up would show in the last digits.
+
+    Only the global setting reaches all parts of a SimpleITK registration: its own one leaves the optimiser's gradients
+    to many threads.
+    """
+    process = simpleitk().ProcessObject
+    threads = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def _align(
+    fixed: NDArray[np.float32],
+    fixed_grid: Grid,
+    moving: NDArray[np.float32],
+    moving_grid: Grid,
+    fixed_mask: NDArray[np.bool_] | None,
+    moving_mask: NDArray[np.bool_] | None,
+    seed: int,
+) -> Alignment:
     sitk = simpleitk()
     images = to_sitk(fixed, fixed_grid), to_sitk(moving, moving_grid)
     masks = (
@@ -131,8 +162,6 @@ def _method(fixed: Any, masks: tuple[Any, Any], seed: int, shrink: tuple[int, ..
     method = simpleitk().ImageRegistrationMethod()
     voxels = fixed.GetNumberOfPixels()
     shares = [min(1.0, SAMPLES * factor**3 / voxels) for factor in shrink]
-    # One thread: the order in which several add up their histograms would show in the last digits.
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentagePerLevel(shares, seed + 1)

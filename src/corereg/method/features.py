@@ -216,7 +216,7 @@ def load_model(path: Path) -> ConvNetModel:
         model = ConvNetModel(NetworkConfig(**network), path.stem)  # type: ignore[arg-type]
         counters = {k: v.long() for k, v in state.items() if k.endswith("num_batches_tracked")}
         model.load_state_dict(state | counters)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"got weights in {path} that do not fit their configuration ({reason}); train or fetch again"

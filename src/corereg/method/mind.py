@@ -31,6 +31,9 @@ SOFT_TISSUE = (-0.4, 0.6)
 COMPRESSION = 0.2
 """Contrast left beyond that window. Measured on head-and-neck CT: benchmarks/accuracy.md."""
 
+COST_GAIN = 0.15
+"""Factor on what a cost volume compares: with more, twelve channels make the soft-argmin lock onto whole voxels."""
+
 CT_INTENSITY = 3.0
 """Weight of the intensity channel for two CTs, measured likewise."""
 
@@ -108,7 +111,7 @@ class MindModel:
         shallow, cost, stride, wanted = features, {}, 2, set(strides)
         while True:
             if stride in wanted:
-                cost[stride] = features
+                cost[stride] = COST_GAIN * features
             if stride >= max(wanted, default=0):
                 return Encoded(shallow, cost)
             features, stride = _halve(features), stride * 2

@@ -64,7 +64,8 @@ def project_features(features: Features, channels: int, *, seed: int) -> Float[T
     generator = torch.Generator().manual_seed(seed)
     matrix = (2 * torch.rand(channels, count, generator=generator) - 1) / count**0.5
     projected = features.flatten(2).mT @ matrix.to(features).mT  # channels last in memory, as the kernels want them
-    return projected.reshape(features.shape[0], *features.shape[2:], channels).permute(0, 4, 1, 2, 3)
+    shaped: Tensor = projected.reshape(features.shape[0], *features.shape[2:], channels)
+    return shaped.permute(0, 4, 1, 2, 3)
 
 
 def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:

@@ -31,6 +31,9 @@ __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 AFFINE_SPACING_MM = 4.0
 """Of the coarse copies that are pre-aligned."""
 
+LARGEST_SEED = 2**32 - 2
+"""SimpleITK's are of 32 bits, and 0 means the clock to it."""
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Progress = Callable[[str], None]
 Mask = NDArray[np.bool_]
@@ -77,8 +80,8 @@ class RegistrationResult:
     refined: Displacement
     """After it, on the working grid; the affine part is apart."""
     losses: tuple[float, ...]
-    metrics: Mapping[str, float]
-    """sdlogj and fold_percent of the deformation on the working grid, and the inverse's error in mm."""
+    metrics: Mapping[str, Any]
+    """sdlogj and fold_percent of the deformation on the working grid, the inverse's error in mm, Dice where known."""
     seconds: Mapping[str, float]
     """Per stage."""
     fixed: Image
@@ -162,68 +165,6 @@ def register(
     both_ct = all(modality.startswith("ct") for modality in modalities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct)
     alignment = None
-        if self.alignment is not None:
-            alignment = asdict(self.alignment) | {"affine": self.alignment.affine.tolist()}
-        return {
-            "metrics": dict(self.metrics),
-            "seconds": dict(self.seconds),
-            "peak_memory_mb": self.peak_memory_mb,
-            "model": {"name": self.model.name, "sha256": self.model.sha256},
-            "configuration": asdict(self.config),
-            "seed": self.config.stages.seed,
-            "regularisation": self.regularisation,
-            "affine": alignment,
-            "grids": {
-                "fixed": self.fixed.grid.as_dict(),
-                "moving": self.moving.grid.as_dict(),
-                "working": self.refined.grid.as_dict(),
-            },
-            "losses": list(self.losses),
-            "versions": _versions(),
-        }
-
-
-def register(
-    fixed: object,
-    moving: object,
-    *,
-    config: RegisterConfig | None = None,
-    fixed_mask: str | Path | None = None,
-    moving_mask: str | Path | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
-) -> RegistrationResult:
-    """Register two scans: find the transform that resamples `moving` onto `fixed`.
-
-    Args:
-        fixed, moving: paths, Images, SimpleITK images or nibabel images; any spacing, orientation and field of view.
-        config: all settings at once.
-        fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
-        progress: called with the name of each stage as it begins.
-        **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
-            device, passes, refine_steps, regularisation, target_sdlogj, seed.
-
-    Raises:
-        InputError: a scan, mask or setting that cannot be used, in one line.
-    """
-    config = _with_settings(config or RegisterConfig(), settings)
-    say = progress or (lambda stage: None)
-    device = _device(config.device)
-    watch = Stopwatch(device)
-    say("reading")
-    with watch("read"):
-        fixed_image, moving_image = as_image(fixed), as_image(moving)
-        masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
-    if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
-        raise InputError(
-            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, with the "
-            "affine pre-alignment off; leave --affine at auto"
-        )
-    working = choose_working_grid(fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm)
-    modalities = [
-        detect_modality(i.array) if config.modality == "auto" else config.modality for i in (fixed_image, moving_image)
-    ]
-    alignment = None
     if config.affine == "auto":
         say("affine pre-alignment")
         with watch("affine"):
@@ -233,6 +174,7 @@ def register(
     with watch("resample"):
         fixed_volume, fixed_weight = _prepared(fixed_image, masks[0], working, modalities[0], None, device)
         moving_volume, moving_weight = _prepared(moving_image, masks[1], working, modalities[1], affine, device)
+    _check_common_ground(fixed_weight, moving_weight, fixed_image, moving_image)
     say("deformable registration")
     if isinstance(choice.model, torch.nn.Module):
         choice.model.to(device)
@@ -243,6 +185,7 @@ def register(
         config.stages,
         fixed_weight=fixed_weight,
         moving_weight=moving_weight,
+        field_of_view=_field_of_view(fixed_image.grid, working),
     )
     say("inverting")
     return _result(found, watch, working, alignment, (fixed_image, moving_image), choice, config)
@@ -264,8 +207,7 @@ def _result(
         transform = Transform(parts, fixed=fixed, moving=moving)
         inverse = transform.inverse()
         error = transform.inverse_error(inverse)
-    inner = [slice(0, math.ceil((n - 1) * s / w) + 1) for n, s, w in _field_of_view(fixed.grid, working)]
-    disp_vox = refined.disp_vox[(None, slice(None), *inner)]
+    disp_vox = refined.disp_vox[(None, slice(None), *map(slice, _field_of_view(fixed.grid, working)))]
     metrics = {
         "sdlogj": sdlogj(disp_vox),
         "fold_percent": 100 * float((jacobian_determinant(disp_vox) <= 0).double().mean()),
@@ -292,10 +234,12 @@ def _result(
     )
 
 
-def _field_of_view(fixed: Grid, working: Grid) -> list[tuple[int, float, float]]:
-    """For each working axis: voxels and spacing of the fixed image along it, and the working spacing."""
+def _field_of_view(fixed: Grid, working: Grid) -> tuple[int, int, int]:
+    """Working voxels along each axis that cover the fixed image; the others are padding."""
     canonical = fixed.canonical()
-    return list(zip(canonical.shape, canonical.spacing, working.spacing, strict=True))
+    sizes = zip(canonical.shape, canonical.spacing, working.spacing, working.shape, strict=True)
+    i, j, k = (min(math.ceil((n - 1) * s / w) + 1, most) for n, s, w, most in sizes)
+    return i, j, k
 
 
 def _with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> RegisterConfig:
@@ -313,6 +257,11 @@ def _with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> Regis
     unknown = set(given) - set(places)
     if unknown:
         raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {sorted(places)}")
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"got {name} {value}, expected a finite number; correct it")
+    if not 0 <= given.get("seed", 0) <= LARGEST_SEED:
+        raise InputError(f"got seed {given['seed']}, expected 0 to {LARGEST_SEED}; choose another")
     sorted_out: dict[str, dict[str, Any]] = {"refine": {}, "stages": {}, "top": {}}
     for name, value in given.items():
         part, key = places[name]
@@ -363,6 +312,17 @@ def _prepared(
     if mask is not None:
         weight = weight * resample_mask(mask, image.grid, working, affine=affine, device=device)
     return normalise(volume, modality), None if bool(weight.all()) else weight
+
+
+def _check_common_ground(
+    fixed_weight: Tensor | None, moving_weight: Tensor | None, fixed: Image, moving: Image
+) -> None:
+    weights = [weight for weight in (fixed_weight, moving_weight) if weight is not None]
+    if weights and not bool(torch.stack(weights).amin(0).any()):
+        raise InputError(
+            f"got {fixed.name} and {moving.name}, whose fields of view (or masks) share nothing after the "
+            "pre-alignment, expected an overlap; check the headers and the masks"
+        )
 
 
 def _peak_memory_mb() -> float:

@@ -91,12 +91,15 @@ def register_volumes(
     *,
     fixed_weight: Float[Tensor, "1 1 I J K"] | None = None,
     moving_weight: Float[Tensor, "1 1 I J K"] | None = None,
+    field_of_view: tuple[int, int, int] | None = None,
 ) -> Registration:
     """Register two volumes of one working grid.
 
     Args:
         fixed, moving: intensities scaled as the model expects them.
         fixed_weight, moving_weight: 1 where the image has data that counts, 0 elsewhere; None counts all.
+        field_of_view: sizes of the part, from voxel 0, where `target_sdlogj` is measured: padding would smooth the
+            figure; None measures everywhere.
 
     Raises:
         ValueError: the shapes differ or are no multiples of 16.
@@ -126,7 +129,8 @@ def register_volumes(
             half, losses = refine(fixed_features, moving_features, coarse_half, settings, weight=weight)
         with watch("upsample"):
             full = _to_full_grid(half, smoothing=FINAL_SMOOTHING)
-        return (sdlogj(full) if config.target_sdlogj else 0.0), (full, losses)
+        measured = full[(..., *map(slice, field_of_view or full.shape[2:]))]
+        return (sdlogj(measured) if config.target_sdlogj else 0.0), (full, losses)
 
     regularisation = config.refine.regularisation
     if config.target_sdlogj is None:

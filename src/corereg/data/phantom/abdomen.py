@@ -34,7 +34,7 @@ POSE_SHIFT_MM, POSE_SCALE_SD, POSE_LIMIT = 4.0, 0.06, 2.0
 """Deviation of an organ's place and size (each axis) between patients, on top of the trunk's own shape; and its limit,
 in deviations."""
 
-WALL_GAP_MM, ORGAN_GAP_MM, KIDNEY_GAP_MM, BILE_GAP_MM = 3.0, 2.5, 6.0, 1.0
+WALL_GAP_MM, ORGAN_GAP_MM, KIDNEY_GAP_MM, TAIL_GAP_MM, BILE_GAP_MM = 3.0, 2.5, 6.0, 4.0, 1.0
 STOMACH_BEHIND_GAP_MM = (12.0, 6.0)
 """Fat between neighbours. The stomach keeps well in front of kidney and pancreas: no pocket of it may be cut off."""
 STOMACH_WALL_MM, CORTEX_MM, CAPSULE_MM = 4.0, 7.0, 4.0
@@ -46,7 +46,7 @@ RIGHT_LOBE_POWER = 2.2
 UNDERSIDE = (4.0, 0.8, 30.0, -40.0, 0.12, 20.0)
 """The liver's visceral surface: height, fall per millimetre to the right of an x, the least x counted from there, rise
 per millimetre in front of a y."""
-SPINE_GAP_MM, SPINE_FORWARD_MM = 15.0, 6.0
+SPINE_GAP_MM, SPINE_FORWARD_MM = 20.0, 6.0
 """Distance of the liver from the spine's edge (the crura and the aorta lie between), about a point before its axis."""
 SPLEEN, SPLEEN_TURN = ((-96, -28, 30), (36, 56, 56)), 0.3
 GALL_BLADDER, GALL_BLADDER_TURN = ((60, 62, -16), (14, 25, 16)), -0.5
@@ -54,6 +54,9 @@ KIDNEY_XY, KIDNEY_Z, KIDNEY_RADII, KIDNEY_POWER = (68.0, -30.0), {1: -34.0, -1: 
 KIDNEY_TURN = (0.15, -0.22)
 """About x and y: the upper pole leans back and inwards."""
 SINUS_OFFSET, SINUS_RADII = (-19.0, 9.0, 0.0), (16, 11, 21)
+
+SHADOW_OFFSET = (-4.0, -24.0, 0.0)
+"""The liver does not reach behind the kidney either: no pocket of it may be cut off there."""
 
 STOMACH = np.array(
     (
@@ -168,10 +171,13 @@ def build_organs(poses: dict[str, Pose], habitus: Habitus) -> Organs:
     lobes = [ellipsoid(*RIGHT_LOBE, power=RIGHT_LOBE_POWER), ellipsoid(*LEFT_LOBE), ellipsoid(*CAUDATE)]
     liver = clipped(poses["liver"].of(union(lobes, 22.0)), _below_underside, 22.0)
     liver = without(clipped(liver, space, 10.0), kidneys["right kidney"], KIDNEY_GAP_MM, 8.0)
+    behind_kidney = Pose(np.array(SHADOW_OFFSET), np.ones(3)).of(kidneys["right kidney"])
+    liver = without(liver, behind_kidney, 0.0, 8.0)
     liver = clipped(without(liver, gall_bladder, BILE_GAP_MM, 5.0), _near_spine, 10.0)
 
     spleen = poses["spleen"].of(ellipsoid(*SPLEEN, turned(about_y=SPLEEN_TURN)))
     spleen = without(clipped(spleen, space, 10.0), kidneys["left kidney"], KIDNEY_GAP_MM, 8.0)
+    spleen = without(spleen, pancreas, TAIL_GAP_MM, 8.0)
 
     stomach = clipped(poses["stomach"].of(chain(*curve(STOMACH, 14.0), 12.0)), space, 8.0)
     for other, gap, blend in (

@@ -46,7 +46,7 @@ HEART_LIFT_MM = 3.0
 # Knots of tubes: x, y, z, radius.
 AORTA = np.array(
     (
-        *((-2, 30, 158, 15), (6, 30, 182, 15.5), (10, 22, 206, 14.5), (2, 10, 227, 13.5), (-12, -6, 234, 13)),
+        *((-2, 30, 166, 14), (6, 30, 184, 15.5), (10, 22, 206, 14.5), (2, 10, 227, 13.5), (-12, -6, 234, 13)),
         *((-23, -22, 224, 12.5), (-26, -31, 205, 12), (-26, -33, 170, 11.5), (-24, -29, 130, 11.5), (-19, -19, 90, 11)),
         *((-12, -9, 55, 10.5), (-8, -3, 20, 10), (-7, 2, -20, 9.5), (-7, 7, -65, 9), (-5, 8, -108, 8.5)),
     ),
@@ -120,7 +120,7 @@ def paint_chest(canvas: Canvas, frame: Frame, pulmonary: dict[int, list[Tree]]) 
     middle = smooth_min(_mediastinum(canvas.coords), _on_canvas(canvas, core) - np.float32(PERICARDIUM_MM), 12.0)
     fat = smooth_max(smooth_max(middle, frame.cavity + np.float32(PLEURA_MM), 4.0), -frame.diaphragm, 4.0)
     canvas.paint_sdf(fat, HU["mediastinal fat"], texture_hu=TEXTURE_HU["mediastinal fat"])
-    space = smooth_max(frame.cavity + np.float32(PLEURA_MM), np.float32(LUNG_GAP_MM) - frame.diaphragm, 3.0)
+    space = smooth_max(frame.cavity + np.float32(PLEURA_MM), np.float32(LUNG_GAP_MM) - frame.diaphragm, 8.0)
     for side, name in ((1, "right lung"), (-1, "left lung")):
         lung = smooth_max(smooth_max(space, -middle, 8.0), -side * canvas.coords[0], 1.0)
         canvas.paint_sdf(lung, HU["lung"], name, texture_hu=TEXTURE_HU["lung"])

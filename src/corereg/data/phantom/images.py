@@ -24,7 +24,7 @@ __all__ = ["KINDS", "LABELS", "BreathingPair", "check_phantom", "make_breathing_
 KINDS = tuple(LABELS)
 
 FIELD_OF_VIEW_MM = {"abdomen": (336.0, 264.0, 288.0), "chest": (336.0, 264.0, 312.0)}
-CENTRE_MM = {"abdomen": (0.0, 4.0, -19.0), "chest": (0.0, -6.0, 151.0)}
+CENTRE_MM = {"abdomen": (0.0, 4.0, -22.0), "chest": (0.0, -6.0, 151.0)}
 """World position (RAS+) of the middle of the field of view; z = 0 lies at the first lumbar vertebra."""
 
 SPACING_LIMITS_MM = (1.0, 8.0)
