@@ -1,6 +1,7 @@
 """A made-up patient as a function of world position, so that images of it on any grid, moved by any map, are exact."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,9 @@ def in_body(points_mm: Positions) -> NDArray[np.bool_]:
     return np.asarray(((points_mm / BODY_RADII_MM) ** 2).sum(-1) < 1)
 
 
+@cache
 def scan(grid: Grid, into_patient: Map = lambda points_mm: points_mm, name: str = "the scan") -> Image:
-    """The patient on a grid; `into_patient` says which of its points is seen at a world position."""
+    """The patient on a grid; `into_patient` says which of its points is seen at a world position. Not to be changed."""
     return Image(hounsfield(into_patient(voxels_mm(grid))), grid, name=name)
 
 

@@ -32,8 +32,8 @@ def choose_working_grid(
 ) -> Grid:
     """Isotropic grid over the fixed image's field of view, voxel 0 on voxel 0 of its canonical orientation.
 
-    The spacing is 2 mm; coarser where a scan is; finer, if the scans are, where the field of view is small; coarser where
-    memory asks for it.
+    The spacing is 2 mm; coarser where a scan is, or where memory asks for it; finer, if the scans are, where the field
+    of view is small.
 
     Args:
         spacing_mm: use this spacing.
@@ -58,8 +58,8 @@ def choose_working_grid(
     if spacing_mm is not None and fitting > spacing_mm:
         need, have = _bytes(fixed, spacing_mm) / 2**30, budget / 2**30
         raise InputError(
-            f"got a working spacing of {spacing_mm:g} mm, which needs about {need:.1f} GiB, and {have:.1f} GiB are "
-            f"available; use --spacing {math.ceil(fitting * 100) / 100:g} or more"
+            f"got a working spacing of {spacing_mm:g} mm, which needs about {need:.1f} GiB, expected one for the "
+            f"{have:.1f} GiB available; use --spacing {math.ceil(fitting * 100) / 100:g} or more"
         )
     return _grid_at(fixed, fitting)
 

@@ -183,7 +183,7 @@ def _report(
     deformation = result.refined.at(grid)
     # Seconds and memory differ from run to run, and a report of the same run should not: they are in result.json.
     shown = {
-        "metrics": {k: v for k, v in summary["metrics"].items() if not isinstance(v, dict)},
+        "metrics": _headline(summary["metrics"]),
         "model": summary["model"],
         "settings": summary["configuration"],
         "result": {"regularisation": summary["regularisation"], "affine": _affine_words(result)},
@@ -202,6 +202,12 @@ def _report(
         title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
         **overlays,
     )
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands at the top of the page, the most telling first."""
+    shown = {name: metrics[name] for name in ("dice", "dice_before", "sdlogj", "fold_percent") if name in metrics}
+    return shown | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
 
 
 def _affine_words(result: RegistrationResult) -> str:

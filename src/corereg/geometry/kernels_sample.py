@@ -44,9 +44,11 @@ def pull_displacement(first: Tensor, then: Tensor, blend: Blend) -> tuple[Tensor
     return _stacked([values for values, _ in pulled]), max(largest for _, largest in pulled)
 
 
-def invert(disp_vox: Tensor, step: float, *, iterations: int, tolerance_vox: float) -> tuple[Tensor, Tensor]:
+def invert(
+    disp_vox: Tensor, start: Tensor, step: float, *, iterations: int, tolerance_vox: float
+) -> tuple[Tensor, Tensor]:
     """See `displacement.invert`; `step` is the share of the correction that is taken."""
-    inverse = -disp_vox.detach()
+    inverse = start.detach()
     for _ in range(iterations):
         following, largest = pull_displacement(disp_vox, inverse, Blend(1 - step, -step))
         if largest < tolerance_vox:

@@ -142,8 +142,8 @@ class ConvNetModel(nn.Module):
         missing = set(wanted) - set(self.config.strides)
         if missing:
             raise InputError(
-                f"got passes with stride {sorted(missing)}, but model {self.name} has heads for {self.config.strides} "
-                "only; choose passes among these"
+                f"got passes with stride {sorted(missing)}, expected some of {self.config.strides}, for which model "
+                f"{self.name} has heads; choose --passes among these"
             )
         stages = self.extractor(image)
         return Encoded(stages.shallow, {s: self.head(stages.deep, s) for s in wanted})
@@ -209,7 +209,8 @@ def load_model(path: Path) -> ConvNetModel:
         raise InputError(_not_safetensors(path)) from None
     if header is None:
         raise InputError(
-            f"got {path} without corereg's configuration in its header, expected a file of `corereg train`"
+            f"got {path} without corereg's configuration in its header, expected a file of `corereg train`; "
+            "choose another"
         )
     try:
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header)["network"].items()}
@@ -219,7 +220,7 @@ def load_model(path: Path) -> ConvNetModel:
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"got weights in {path} that do not fit their configuration ({reason}); train or fetch again"
+            f"got {path}, expected weights that fit their configuration ({reason}); train or fetch it again"
         ) from None
     return model.eval()
 
@@ -228,8 +229,8 @@ def _not_safetensors(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-    kind = "a pickled PyTorch file, which could run code and is never opened" if pickled else "not a safetensors file"
-    return f"got {path}: {kind}; expected safetensors weights written by `corereg train`"
+    kind = "a pickled PyTorch file, which could run code and is never opened" if pickled else "no safetensors file"
+    return f"got {path}, {kind}, expected weights written by `corereg train`; choose another file"
 
 
 def file_hash(path: Path) -> str:

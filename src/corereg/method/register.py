@@ -17,7 +17,7 @@ from torch import Tensor
 from corereg.data.intensity import MODALITIES, detect_modality, normalise
 from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask, shrink
 from corereg.errors import InputError
-from corereg.geometry.displacement import Displacement, jacobian_determinant, sdlogj
+from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images import Image, as_image, read_mask
 from corereg.io.transforms import InverseError, Transform
@@ -62,7 +62,7 @@ class RegisterConfig:
             ("device", self.device, DEVICES),
         ):
             if value not in allowed:
-                raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}")
+                raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,8 @@ def register(
         masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
     if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
         raise InputError(
-            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, with the "
-            "affine pre-alignment off; leave --affine at auto"
+            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, expected an "
+            "overlap where the affine pre-alignment is off; leave --affine at auto"
         )
     working = choose_working_grid(fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm)
     modalities = [
@@ -207,9 +207,11 @@ def _result(
         transform = Transform(parts, fixed=fixed, moving=moving)
         inverse = transform.inverse()
         error = transform.inverse_error(inverse)
-    disp_vox = refined.disp_vox[(None, slice(None), *map(slice, _field_of_view(fixed.grid, working)))]
+    i, j, k = _field_of_view(fixed.grid, working)
+    disp_vox = refined.disp_vox[None, :, :i, :j, :k]
     metrics = {
-        "sdlogj": sdlogj(disp_vox),
+        # A slab of few slices has no voxels inside the border that the measure leaves out.
+        "sdlogj": sdlogj(disp_vox) if min(i, j, k) > 2 * LOG_JACOBIAN_MARGIN else math.nan,
         "fold_percent": 100 * float((jacobian_determinant(disp_vox) <= 0).double().mean()),
         "inverse_error_mean_mm": error.mean,
         "inverse_error_p95_mm": error.p95,
@@ -279,7 +281,7 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
-        raise InputError(f"got device {name!r}, which PyTorch does not find on this machine; use --device cpu")
+        raise InputError(f"got device {name!r}, expected one that PyTorch finds on this machine; use --device cpu")
     return torch.device(name)
 
 

@@ -129,8 +129,8 @@ def register_volumes(
             half, losses = refine(fixed_features, moving_features, coarse_half, settings, weight=weight)
         with watch("upsample"):
             full = _to_full_grid(half, smoothing=FINAL_SMOOTHING)
-        measured = full[(..., *map(slice, field_of_view or full.shape[2:]))]
-        return (sdlogj(measured) if config.target_sdlogj else 0.0), (full, losses)
+        i, j, k = field_of_view or full.shape[2:]
+        return (sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0), (full, losses)
 
     regularisation = config.refine.regularisation
     if config.target_sdlogj is None:

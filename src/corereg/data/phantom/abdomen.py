@@ -19,6 +19,7 @@ from corereg.data.phantom.shapes import (
     curve,
     ellipsoid,
     inset,
+    smooth_max,
     turned,
     union,
     without,
@@ -48,6 +49,8 @@ UNDERSIDE = (4.0, 0.8, 30.0, -40.0, 0.12, 20.0)
 per millimetre in front of a y."""
 SPINE_GAP_MM, SPINE_FORWARD_MM = 20.0, 6.0
 """Distance of the liver from the spine's edge (the crura and the aorta lie between), about a point before its axis."""
+BEHIND_CAVA = (14.0, -12.0, 18.0)
+"""x, y, radius of a column the liver leaves free, so that the vena cava cuts no sliver off it."""
 SPLEEN, SPLEEN_TURN = ((-96, -28, 30), (36, 56, 56)), 0.3
 GALL_BLADDER, GALL_BLADDER_TURN = ((60, 62, -16), (14, 25, 16)), -0.5
 KIDNEY_XY, KIDNEY_Z, KIDNEY_RADII, KIDNEY_POWER = (68.0, -30.0), {1: -34.0, -1: -20.0}, (27, 26, 54), 2.2
@@ -212,7 +215,9 @@ def _below_underside(coords: Coords) -> Array:
 def _near_spine(coords: Coords) -> Array:
     x, y, z = coords
     distance = np.sqrt(x**2 + (y - spine_y(z) - SPINE_FORWARD_MM) ** 2)
-    return np.asarray(level("spine_half_width", z) + SPINE_GAP_MM - distance, np.float32)
+    spine = level("spine_half_width", z) + SPINE_GAP_MM - distance
+    centre_x, centre_y, radius = BEHIND_CAVA
+    return smooth_max(spine, radius - np.sqrt((x - centre_x) ** 2 + (y - centre_y) ** 2), 8.0)
 
 
 def paint_organs(canvas: Canvas, organs: Organs, hepatic: list[Tree]) -> None:

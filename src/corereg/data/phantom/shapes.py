@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 __all__ = [
     "AIR_HU",
@@ -19,6 +19,7 @@ __all__ = [
     "Coords",
     "Floats",
     "Shape",
+    "Vector",
     "Window",
     "capsules",
     "chain",
@@ -36,6 +37,7 @@ __all__ = [
 Array = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 Coords = tuple[Array, Array, Array]
+Vector = Sequence[int | float] | NDArray[np.float64]
 Point = tuple[float, float, float]
 Window = tuple[slice, slice, slice]
 
@@ -173,9 +175,7 @@ def turned(about_x: float = 0.0, about_y: float = 0.0, about_z: float = 0.0) -> 
     return np.ascontiguousarray(columns.T)
 
 
-def ellipsoid(
-    centre: ArrayLike, radii: ArrayLike, axes: NDArray[np.float64] | None = None, power: float = 2.0
-) -> Shape:
+def ellipsoid(centre: Vector, radii: Vector, axes: NDArray[np.float64] | None = None, power: float = 2.0) -> Shape:
     """An ellipsoid (`power` 2), or a fuller body (above 2); `axes` (3, 3) holds the directions of the radii in rows."""
     origin, extent = np.asarray(centre, np.float64), np.asarray(radii, np.float64)
     rows = np.eye(3) if axes is None else axes

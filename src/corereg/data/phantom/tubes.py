@@ -6,9 +6,9 @@ Upstream: shapes. Downstream: wall, chest, abdomen, bowel.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from corereg.data.phantom.shapes import Array, Canvas, capsules, curve
+from corereg.data.phantom.shapes import Array, Canvas, Vector, capsules, curve
 
 __all__ = ["Tree", "grow_tree", "mirrored", "paint_tree", "paint_tube"]
 
@@ -30,8 +30,8 @@ class Tree:
 
 def grow_tree(
     rng: np.random.Generator,
-    root: ArrayLike,
-    toward: ArrayLike,
+    root: Vector,
+    toward: Vector,
     radius_mm: float,
     *,
     generations: int,
