@@ -2,9 +2,9 @@
 
     python benchmarks/learn2reg.py DATASET.json --model mind --model random --point R=1 --point S=0.065 --point S=0.10
 
-Works on the images as they are (`affine="none"`), as the challenge does. Prints one Markdown row per model and working
-point and, with --rows FILE, writes one JSON line per pair. A working point is R=<regularisation>, S=<target SDlogJ of each
-pair>, or "default".
+Works on the images as they are (`affine="none"`), as the challenge does. Prints one Markdown row per model and
+working point and, with --rows FILE, writes one JSON line per pair. A working point is R=<regularisation>,
+S=<target SDlogJ of each pair>, or "default".
 """
 
 import argparse
@@ -73,9 +73,8 @@ def main() -> None:
         f"corereg {commit}, torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, seed {args.seed}, {len(pairs)} pairs"
     )
-    print(
-        "| model | point | Dice before | coarse: Dice / SDlogJ / folds % | refined: Dice +- sd / SDlogJ / folds % | R | s |"
-    )
+    stages = "coarse: Dice / SDlogJ / folds % | refined: Dice +- sd / SDlogJ / folds %"
+    print(f"| model | point | Dice before | {stages} | R | s |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for model in args.model or ["mind"]:
         for point in args.point or ["default"]:

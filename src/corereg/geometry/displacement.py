@@ -1,7 +1,7 @@
 """Displacements: compose, invert, move between grids, measure.
 
-Pull-back: warped(x) = moving(x + u(x)) for every voxel x of the fixed grid. `disp_vox` is (B, 3, I, J, K) in voxels of its
-own grid, channel a along array axis a. Composition, "first u0, then u1": u(x) = u1(x) + u0(x + u1(x)).
+Pull-back: warped(x) = moving(x + u(x)) for every voxel x of the fixed grid. `disp_vox` is (B, 3, I, J, K) in voxels of
+its own grid, channel a along array axis a. Composition, "first u0, then u1": u(x) = u1(x) + u0(x + u1(x)).
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ LOG_JACOBIAN_MARGIN = 2
 """Learn2Reg evaluation: SDlogJ = std(log(clip(det J + 3, 1e-9, 1e9))), two border voxels left out."""
 
 INVERSION_STEP = 0.75
-"""Share of the correction that a fixed-point step takes: it converges where the map stretches less than 2.6-fold, against
-twofold with 1."""
+"""Share of the correction that a fixed-point step takes: it converges where the map stretches less than 2.6-fold,
+against twofold with 1."""
 
 LARGE_VOXELS = 500_000
 FINAL_ITERATIONS = 5
@@ -63,8 +63,8 @@ def invert(
 ) -> tuple[Disp, Float[Tensor, "B I J K"]]:
     """Displacement v of the inverse map, v(x) = -u(x + v(x)), by damped fixed-point iteration on the same grid.
 
-    Large volumes are first inverted at every second voxel, from where few iterations remain to be done. Beyond the grid u
-    is held at its edge value. Where the map folds there is no inverse, and the residual says so.
+    Large volumes are first inverted at every second voxel, from where few iterations remain to be done. Beyond the grid
+    u is held at its edge value. Where the map folds there is no inverse, and the residual says so.
 
     Returns:
         v, and the residual |v(x) + u(x + v(x))| of each voxel, in voxels.

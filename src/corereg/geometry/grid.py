@@ -98,7 +98,9 @@ class Grid:
     def orientation(self) -> str:
         """Closest anatomical direction of i, j, k as they increase, e.g. "RAS" or "LPS"."""
         axes, signs = self._closest_axes()
-        return "".join("LR"[s > 0] if a == 0 else "PA"[s > 0] if a == 1 else "IS"[s > 0] for a, s in zip(axes, signs))
+        return "".join(
+            "LR"[s > 0] if a == 0 else "PA"[s > 0] if a == 1 else "IS"[s > 0] for a, s in zip(axes, signs, strict=True)
+        )
 
     def _closest_axes(self) -> tuple[list[int], list[int]]:
         """For each array axis the world axis it follows best (each once) and its sign."""

@@ -1,7 +1,7 @@
 """Between a grid and its strided grids, and smoothing that does not know the border.
 
-Point i of a grid with stride s lies on voxel s * i. Going up, the value at fine voxel x is interpolated at x / s and held
-constant beyond the last coarse point.
+Point i of a grid with stride s lies on voxel s * i. Going up, the value at fine voxel x is interpolated at x / s and
+held constant beyond the last coarse point.
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ def affine_coords(shape: Sequence[int], matrix: Matrix, *, like: Tensor) -> Floa
 
 
 def _vox_to_grid_sample(coords_vox: Tensor, shape: Sequence[int]) -> Tensor:
-    """Voxel coordinates (B, 3, X, Y, Z) to [-1, 1] in the order that `grid_sample` wants: the package's only reversal."""
+    """Voxel coordinates (B, 3, X, Y, Z) to [-1, 1] in the order of `grid_sample`: the package's only reversal."""
     last = coords_vox.new_tensor([max(n - 1, 1) for n in shape]).view(1, 3, 1, 1, 1)
     return (2 * coords_vox / last - 1).flip(1).permute(0, 2, 3, 4, 1).contiguous()
 

@@ -37,7 +37,7 @@ Part = Matrix | Displacement
 
 @dataclass(frozen=True, slots=True)
 class InverseError:
-    """Millimetres |T(T^-1(q)) - q| over points q of the moving image that have a match inside the fixed image's grid."""
+    """Millimetres |T(T^-1(q)) - q| over points q of the moving image with a match inside the fixed image's grid."""
 
     mean: float
     p95: float

@@ -28,8 +28,9 @@ FINE_LEVELS = ((2, 1.0), (1, 0.0))
 ITERATIONS = 60
 FIRST_STEP_MM, LAST_STEP_MM = 4.0, 0.02
 """Of the gradient descent, as the shift that a step causes in the image."""
-NEEDED_GAIN = 0.02
-"""Relative gain in mutual information below which the pair counts as aligned already."""
+NEEDED_GAIN = 0.25
+"""Relative gain in mutual information below which the pair counts as aligned already. On 15 aligned pairs of
+head-and-neck CT an affine map gained a few per cent of it and cost 6 points of Dice after the deformable stages."""
 LARGEST_SCALE = 1.8
 """Stretch along any direction beyond which an affine map between two patients is not believed."""
 

@@ -16,7 +16,7 @@ __all__ = ["candidates_vox", "cost_volume"]
 
 
 def candidates_vox(radius: int, *, like: Tensor) -> Float[Tensor, "L 3"]:
-    """All integer displacements with components in [-radius, radius], in voxels of the feature grid, (i, j, k) order."""
+    """All integer displacements with components up to the radius, in voxels of the feature grid, (i, j, k) order."""
     return torch.tensor(list(product(range(-radius, radius + 1), repeat=3)), dtype=like.dtype, device=like.device)
 
 

@@ -5,6 +5,7 @@ Upstream: torso, tubes. Downstream: anatomy.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,14 +123,15 @@ class Pose:
         low, high = np.array(shape.low), np.array(shape.high)
         middle, half = (low + high) / 2, (high - low) / 2
         moved = middle + self.shift_mm
-        size = float(self.scale.mean())
-        triples = [(float(a), float(b), float(c)) for a, b, c in zip(moved, self.scale, middle, strict=True)]
+        moves = [(float(a), float(b), float(c)) for a, b, c in zip(moved, self.scale, middle, strict=True)]
 
-        def sdf(coords: Coords) -> Array:
-            x, y, z = ((c - there) / scale + here for c, (there, scale, here) in zip(coords, triples, strict=True))
-            return np.asarray(shape.sdf((x, y, z)) * size, np.float32)
-
+        sdf = partial(_posed_sdf, shape=shape, moves=moves, size=float(self.scale.mean()))
         return Shape.of(moved - half * self.scale, moved + half * self.scale, sdf)
+
+
+def _posed_sdf(coords: Coords, *, shape: Shape, moves: list[tuple[float, float, float]], size: float) -> Array:
+    x, y, z = ((c - there) / scale + here for c, (there, scale, here) in zip(coords, moves, strict=True))
+    return np.asarray(shape.sdf((x, y, z)) * size, np.float32)
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,6 @@ class Subject:
         paint_great_vessels(canvas)
         return canvas.image, canvas.labels
 
-    def inside(self, coords: Coords) -> NDArray[np.bool_]:
-        """Whether world positions lie inside the body."""
-        return np.asarray(Frame(self.shape(coords), self.habitus).skin < 0)
-
 
 def draw_subject(rng: np.random.Generator) -> Subject:
     """A patient drawn at random."""

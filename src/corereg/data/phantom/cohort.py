@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,22 +77,28 @@ def write_cohort(
         for done, case in enumerate(breathing_cases, len(cases) + 1):
             _write_pair(folder, case, _subject_seed(seed, case), kind, spacing_mm)
             report(done, total)
-        content = dataset_description(
-            TASK,
-            description=f"synthetic {kind} CT, {spacing_mm:g} mm; inter-patient (Tr), breathing with known fields (Ts)",
-            shape=shape,
-            labels=LABELS[kind],
-            modalities=2,
-            training=[scan_entry("Tr", _scan(case, 0)) for case in cases],
-            test=[scan_entry("Ts", _scan(case, phase)) for case in breathing_cases for phase in (EXHALE, INHALE)],
-            validation_pairs=[
-                pair_entry("Tr", _scan(fixed, 0), _scan(moving, 0))
-                for fixed, moving in combinations(cases[-max(2, subjects // 3) :], 2)
-            ],
-            test_pairs=[pair_entry("Ts", _scan(case, EXHALE), _scan(case, INHALE)) for case in breathing_cases],
-        )
+        content = _describe(kind, spacing_mm, shape, cases, breathing_cases)
         write_json(folder / f"{TASK}_dataset.json", content)
     return Path(directory) / f"{TASK}_dataset.json"
+
+
+def _describe(
+    kind: str, spacing_mm: float, shape: tuple[int, int, int], cases: range, breathing_cases: range
+) -> dict[str, Any]:
+    validation = cases[-max(2, len(cases) // 3) :]
+    return dataset_description(
+        TASK,
+        description=f"synthetic {kind} CT, {spacing_mm:g} mm; inter-patient (Tr), breathing with known fields (Ts)",
+        shape=shape,
+        labels=LABELS[kind],
+        modalities=2,
+        training=[scan_entry("Tr", _scan(case, 0)) for case in cases],
+        test=[scan_entry("Ts", _scan(case, phase)) for case in breathing_cases for phase in (EXHALE, INHALE)],
+        validation_pairs=[
+            pair_entry("Tr", _scan(fixed, 0), _scan(moving, 0)) for fixed, moving in combinations(validation, 2)
+        ],
+        test_pairs=[pair_entry("Ts", _scan(case, EXHALE), _scan(case, INHALE)) for case in breathing_cases],
+    )
 
 
 def _scan(case: int, modality: int) -> str:

@@ -24,7 +24,7 @@ __all__ = ["KINDS", "LABELS", "BreathingPair", "check_phantom", "make_breathing_
 KINDS = tuple(LABELS)
 
 FIELD_OF_VIEW_MM = {"abdomen": (336.0, 264.0, 288.0), "chest": (336.0, 264.0, 312.0)}
-CENTRE_MM = {"abdomen": (0.0, 4.0, -22.0), "chest": (0.0, -6.0, 151.0)}
+CENTRE_MM = {"abdomen": (0.0, 4.0, -22.0), "chest": (0.0, 2.0, 151.0)}
 """World position (RAS+) of the middle of the field of view; z = 0 lies at the first lumbar vertebra."""
 
 SPACING_LIMITS_MM = (1.0, 8.0)
@@ -38,7 +38,7 @@ GRAIN_VOXELS, GRAIN_SHARE = 1.0, 0.7
 HU_LIMITS = (-1024.0, 3071.0)
 """The 12 bits of a CT scanner."""
 
-ANATOMY, MOTION, NOISE = 0, 1, 2
+ANATOMY, MOTION, NOISE, PAIR_NOISE = 0, 1, 2, 3
 """Independent streams of chance of one seed: a subject alone and the same subject's breathing pair share ANATOMY."""
 
 
@@ -88,7 +88,7 @@ def make_breathing_pair(
     x, y, z = (p + u for p, u in zip(positions, disp_mm, strict=True))
     fixed, fixed_labels = subject.render((x, y, z), spacing_mm, kind)
     moving, moving_labels = subject.render(positions, spacing_mm, kind)
-    rng = np.random.default_rng([seed, NOISE])
+    rng = np.random.default_rng([seed, PAIR_NOISE])
     moving = _with_noise(moving, rng, noise_hu)
     return BreathingPair(
         fixed=_with_noise(fixed, rng, noise_hu),

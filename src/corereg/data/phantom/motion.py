@@ -45,8 +45,9 @@ RIB_FLARE_MM = (3.0, 5.0)
 WANDER_RMS_MM, WANDER_WAVELENGTH_MM, WANDER_WAVES = 1.2, (120.0, 260.0), 8
 """What breathing does to organs beyond the regular pattern."""
 
-REST_RADIUS_MM = (36.0, 44.0)
-"""Lateral and antero-posterior radius around the spine within which breathing fades to nothing."""
+REST_RADII_MM = (36.0, 44.0, 120.0)
+"""Distances from the spine (aside, ahead, behind) within which breathing fades to nothing; the back lies on
+the table."""
 
 BELLOWS_CENTRE_MM, BELLOWS_REACH_MM = 55.0, (100.0, 115.0)
 """Height of the largest cranio-caudal motion, and how far it reaches downwards and upwards (Gaussian deviations)."""
@@ -142,7 +143,8 @@ class Breathing:
         """u(x) in world millimetres (RAS+) at world positions x."""
         x, y, z = self.subject(coords)
         front = y - spine_y(z)
-        radius2 = (x / REST_RADIUS_MM[0]) ** 2 + (front / REST_RADIUS_MM[1]) ** 2
+        aside_mm, ahead_mm, behind_mm = (np.float32(radius) for radius in REST_RADII_MM)
+        radius2 = (x / aside_mm) ** 2 + (front / np.where(front > 0, ahead_mm, behind_mm)) ** 2
         moves = 1 - np.exp(-radius2 * radius2)
         above = z > BELLOWS_CENTRE_MM
         reach = np.where(above, np.float32(BELLOWS_REACH_MM[1]), np.float32(BELLOWS_REACH_MM[0]))

@@ -7,6 +7,7 @@ with no interpolation. Positions are in atlas millimetres, RAS+. Downstream: tor
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -182,32 +183,40 @@ def ellipsoid(centre: Vector, radii: Vector, axes: NDArray[np.float64] | None = 
     # A power above 2 fills the corners: the box of the radii is then the bound, not the ellipsoid's own.
     reach = np.sqrt(((rows * extent[:, None]) ** 2).sum(0)) if power <= 2 else (np.abs(rows) * extent[:, None]).sum(0)
 
-    def sdf(coords: Coords) -> Array:
-        offsets = [c - np.float32(o) for c, o in zip(coords, origin, strict=True)]
-        total, slope = np.float32(0), np.float32(0)
-        for row, radius in zip(rows.astype(np.float32), extent.astype(np.float32), strict=True):
-            along = np.abs(sum(r * o for r, o in zip(row, offsets, strict=True) if r)) / radius
-            raised = along if power == 2 else along ** np.float32(power - 1)
-            total, slope = total + along * raised, slope + (raised / radius) ** 2
-        level = np.sqrt(total) if power == 2 else total ** np.float32(1 / power)
-        # First-order distance: (level - 1) over the length of its gradient.
-        gradient = np.sqrt(slope) * np.maximum(level, 1e-3) ** np.float32(1 - power)
-        return np.asarray((level - 1) / np.maximum(gradient, 1e-3 / extent.max()), np.float32)
-
+    sdf = partial(_ellipsoid_sdf, origin=origin, extent=extent, rows=rows, power=power)
     return Shape.of(origin - reach, origin + reach, sdf)
 
 
+def _ellipsoid_sdf(
+    coords: Coords, *, origin: NDArray[np.float64], extent: NDArray[np.float64], rows: NDArray[np.float64], power: float
+) -> Array:
+    offsets = [c - np.float32(o) for c, o in zip(coords, origin, strict=True)]
+    total, slope = np.float32(0), np.float32(0)
+    for row, radius in zip(rows.astype(np.float32), extent.astype(np.float32), strict=True):
+        along = np.abs(sum(r * o for r, o in zip(row, offsets, strict=True) if r)) / radius
+        raised = along if power == 2 else along ** np.float32(power - 1)
+        total, slope = total + along * raised, slope + (raised / radius) ** 2
+    level = np.sqrt(total) if power == 2 else total ** np.float32(1 / power)
+    # First-order distance: (level - 1) over the length of its gradient.
+    gradient = np.sqrt(slope) * np.maximum(level, 1e-3) ** np.float32(1 - power)
+    return np.asarray((level - 1) / np.maximum(gradient, 1e-3 / extent.max()), np.float32)
+
+
 def _capsule(start: NDArray[np.float64], end: NDArray[np.float64], start_mm: float, end_mm: float) -> Shape:
-    axis, largest = (end - start).astype(np.float32), max(start_mm, end_mm)
-    length2 = np.float32(max(float(axis @ axis), 1e-6))
-
-    def sdf(coords: Coords) -> Array:
-        x, y, z = (c - np.float32(s) for c, s in zip(coords, start, strict=True))
-        t = np.clip((x * axis[0] + y * axis[1] + z * axis[2]) / length2, 0, 1)
-        distance = np.sqrt((x - t * axis[0]) ** 2 + (y - t * axis[1]) ** 2 + (z - t * axis[2]) ** 2)
-        return np.asarray(distance - (np.float32(start_mm) + t * np.float32(end_mm - start_mm)), np.float32)
-
+    largest = max(start_mm, end_mm)
+    sdf = partial(_capsule_sdf, start=start, end=end, start_mm=start_mm, end_mm=end_mm)
     return Shape.of(np.minimum(start, end) - largest, np.maximum(start, end) + largest, sdf)
+
+
+def _capsule_sdf(
+    coords: Coords, *, start: NDArray[np.float64], end: NDArray[np.float64], start_mm: float, end_mm: float
+) -> Array:
+    a, b, c = (end - start).astype(np.float32)
+    x, y, z = (axis - np.float32(s) for axis, s in zip(coords, start, strict=True))
+    length2 = max(a * a + b * b + c * c, np.float32(1e-6))
+    t = np.clip((x * a + y * b + z * c) / length2, 0, 1)
+    distance = np.sqrt((x - t * a) ** 2 + (y - t * b) ** 2 + (z - t * c) ** 2)
+    return np.asarray(distance - (np.float32(start_mm) + t * np.float32(end_mm - start_mm)), np.float32)
 
 
 def capsules(points: NDArray[np.float64], radii_mm: NDArray[np.float64]) -> list[Shape]:
@@ -234,15 +243,16 @@ def curve(knots: NDArray[np.float64], step_mm: float = 9.0) -> tuple[NDArray[np.
 
 def union(shapes: Sequence[Shape], blend_mm: float) -> Shape:
     """All shapes together, seams filled."""
-
-    def sdf(coords: Coords) -> Array:
-        result = shapes[0].sdf(coords)
-        for shape in shapes[1:]:
-            result = smooth_min(result, shape.sdf(coords), blend_mm)
-        return result
-
     low = np.min([shape.low for shape in shapes], axis=0) - blend_mm / 4
-    return Shape.of(low, np.max([shape.high for shape in shapes], axis=0) + blend_mm / 4, sdf)
+    high = np.max([shape.high for shape in shapes], axis=0) + blend_mm / 4
+    return Shape.of(low, high, partial(_union_sdf, shapes=shapes, blend_mm=blend_mm))
+
+
+def _union_sdf(coords: Coords, *, shapes: Sequence[Shape], blend_mm: float) -> Array:
+    result = shapes[0].sdf(coords)
+    for shape in shapes[1:]:
+        result = smooth_min(result, shape.sdf(coords), blend_mm)
+    return result
 
 
 def clipped(shape: Shape, bound: Callable[[Coords], Array], blend_mm: float) -> Shape:

@@ -7,7 +7,6 @@ millimetres sees of it.
 __all__ = ["HU", "TEXTURE_HU"]
 
 HU = {
-    "air": -1000.0,
     "skin": 15.0,
     "fat": -100.0,
     "inner fat": -95.0,

@@ -160,11 +160,7 @@ def diaphragm(coords: Coords, habitus: Habitus) -> Array:
 
 def abdominal_space(habitus: Habitus, gap_mm: float) -> Callable[[Coords], Array]:
     """Signed distance of the space below the diaphragm and inside the wall, `gap_mm` away from both."""
-
-    def sdf(coords: Coords) -> Array:
-        return smooth_max(cavity(coords), diaphragm(coords, habitus), 8.0) + np.float32(gap_mm)
-
-    return sdf
+    return lambda coords: smooth_max(cavity(coords), diaphragm(coords, habitus), 8.0) + np.float32(gap_mm)
 
 
 def _outline(coords: Coords, name: str, side: float, depth: float, forward: float) -> tuple[Array, Array]:

@@ -1,0 +1,78 @@
+"""Real scans, where they are at hand: the numbers that the README states, and geometry that no phantom has."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import corereg
+from corereg.data.phantom import make_breathing_pair
+from corereg.demo import BODY_ABOVE_HU
+from corereg.evaluation.metrics import dice, mean_over_labels
+from corereg.io.images import read_image, read_labels
+
+
+def headneck_pairs(data_dir):
+    folder = data_dir / "headneck"
+    for pair in json.loads((folder / "HeadNeckCT_dataset.json").read_text())["registration_val"]:
+        yield {side: folder / pair[side] for side in ("fixed", "moving")}
+
+
+def dice_of(pair, **settings):
+    result = corereg.register(pair["fixed"], pair["moving"], affine="none", **settings)
+    fixed, moving = (read_labels(str(p).replace("imagesTr", "labelsTr")) for p in (pair["fixed"], pair["moving"]))
+    warped = result.transform.apply(moving, labels=True).array
+    before = mean_over_labels(dice(fixed.array, moving.array, moving.array))
+    return before, mean_over_labels(dice(fixed.array, warped, moving.array)), result
+
+
+def test_one_head_and_neck_pair_gains_overlap_without_tearing(data_dir):
+    before, after, result = dice_of(next(headneck_pairs(data_dir)))
+    assert after > before + 0.1
+    assert result.metrics["sdlogj"] < 0.12
+    assert result.metrics["fold_percent"] < 1
+
+
+def test_pair_aligned_beforehand_is_left_where_it_is(data_dir):
+    pair = next(headneck_pairs(data_dir))
+    result = corereg.register(pair["fixed"], pair["moving"], refine_steps=0)
+    assert result.alignment is not None
+    assert not result.alignment.needed
+
+
+@pytest.mark.slow
+def test_mean_dice_on_head_and_neck_validation(data_dir):
+    scores = np.array([dice_of(pair)[:2] for pair in headneck_pairs(data_dir)])
+    assert len(scores) == 15
+    assert (scores[:, 1] > scores[:, 0]).all()
+    assert scores[:, 1].mean() > 0.60
+
+
+@pytest.mark.slow
+def test_upper_abdomen_finds_its_place_in_a_larger_field_of_view(data_dir):
+    """Centres of mass would put the upper abdomen of one patient onto the pelvis of the other, 115 mm too low."""
+    abdomen = data_dir / "abdomen"
+    result = corereg.register(abdomen / "patient_b.nii.gz", abdomen / "patient_a.nii.gz", refine_steps=0)
+    liver = np.array([[70.0, -20.0, -290.0]])
+    match = read_image(abdomen / "patient_a.nii.gz").grid.to_voxel(result.transform.apply_points(liver))[0]
+    labels = read_labels(abdomen / "patient_a_labels.nii.gz")
+    names = json.loads((abdomen / "patient_a_labels.json").read_text())
+    liver_label = next(int(number) for number, (name, _) in names.items() if name == "liver")
+    i, j, k = np.round(match).astype(int)
+    near = labels.array[i - 4 : i + 5, j - 4 : j + 5, k - 4 : k + 5]
+    assert (near == liver_label).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["abdomen", "chest"])
+def test_breathing_of_known_motion_is_found_within_half_a_voxel(kind):
+    pair = make_breathing_pair(3, kind, 3.0)
+    fixed, moving = (corereg.Image(a, pair.grid) for a in (pair.fixed, pair.moving))
+    result = corereg.register(fixed, moving, affine="none")
+    body = torch.as_tensor(pair.fixed > BODY_ABOVE_HU)
+    found = result.refined.at(pair.grid).disp_vox
+    truth = torch.as_tensor(pair.disp_vox)
+    before, after = (float((truth - u).norm(dim=0)[body].mean()) for u in (torch.zeros(()), found))
+    assert before > 3
+    assert after < 0.5
