@@ -9,14 +9,15 @@ if TYPE_CHECKING:
     from corereg.geometry.grid import Grid
     from corereg.io.images import Image, read_image, write_image
     from corereg.io.transforms import Transform
-    from corereg.method.register import RegisterConfig, RegistrationResult, register
+    from corereg.method.config import RegisterConfig
+    from corereg.method.register import RegistrationResult, register
 
 _HOMES = {
     "Displacement": "corereg.geometry.displacement",
     "Grid": "corereg.geometry.grid",
     "Image": "corereg.io.images",
     "InputError": "corereg.errors",
-    "RegisterConfig": "corereg.method.register",
+    "RegisterConfig": "corereg.method.config",
     "RegistrationResult": "corereg.method.register",
     "Transform": "corereg.io.transforms",
     "read_image": "corereg.io.images",

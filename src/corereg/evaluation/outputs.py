@@ -29,6 +29,9 @@ from corereg.method.register import RegistrationResult, register
 
 __all__ = ["register_to_folder", "save_registration"]
 
+OPTIONAL_OUTPUTS = ("report.html", "warped_labels.nii.gz")
+"""What an earlier run into the same folder may have left, and would be taken for this one's."""
+
 GRID_TOLERANCE_MM = 1e-2
 """Between a label map and its image: what float32 headers lose."""
 
@@ -144,8 +147,11 @@ def save_registration(
         (staging / "result.json").write_text(
             json.dumps(_finite(summary), indent=1, allow_nan=False, default=str) + "\n"
         )
+        written = {file.name for file in staging.iterdir()}
         for file in sorted(staging.iterdir(), key=lambda file: file.name == "result.json"):
             os.replace(file, directory / file.name)
+        for name in set(OPTIONAL_OUTPUTS) - written:
+            (directory / name).unlink(missing_ok=True)
         return dict(summary["metrics"])
     finally:
         shutil.rmtree(staging, ignore_errors=True)

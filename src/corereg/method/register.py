@@ -2,19 +2,19 @@
 
 import math
 import platform
-import resource
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corereg.data.intensity import MODALITIES, detect_modality, normalise
+from corereg.data.intensity import detect_modality, normalise
 from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask, shrink
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
@@ -22,47 +22,17 @@ from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images import Image, as_image, read_mask
 from corereg.io.transforms import InverseError, Transform
 from corereg.method.affine import Alignment, align
-from corereg.method.models import DEFAULT_MODEL, ModelChoice, get_model
-from corereg.method.refine import RefineConfig
-from corereg.method.stages import Registration, StagesConfig, Stopwatch, register_volumes
+from corereg.method.config import RegisterConfig, find_device, with_settings
+from corereg.method.models import ModelChoice, get_model
+from corereg.method.stages import Registration, Stopwatch, register_volumes
 
 __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 
 AFFINE_SPACING_MM = 4.0
 """Of the coarse copies that are pre-aligned."""
 
-LARGEST_SEED = 2**32 - 2
-"""SimpleITK's are of 32 bits, and 0 means the clock to it."""
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 Progress = Callable[[str], None]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegisterConfig:
-    """Settings of `register`, from the scans to the transform."""
-
-    model: str = DEFAULT_MODEL
-    """Name of a model on board, or path of a safetensors file."""
-    modality: str = "auto"
-    """auto, ct, ct-abdomen or mr: how intensities are scaled; auto decides for each image."""
-    affine: str = "auto"
-    """auto pre-aligns pairs that need it; none trusts the headers."""
-    spacing_mm: float | None = None
-    """Of the working grid; None chooses it from the scans and the memory."""
-    device: str = "auto"
-    """auto takes CUDA where there is one."""
-    stages: StagesConfig = field(default_factory=StagesConfig)
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("modality", self.modality, MODALITIES),
-            ("affine", self.affine, ("auto", "none")),
-            ("device", self.device, DEVICES),
-        ):
-            if value not in allowed:
-                raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +114,9 @@ def register(
     Raises:
         InputError: a scan, mask or setting that cannot be used, in one line.
     """
-    config = _with_settings(config or RegisterConfig(), settings)
+    config = with_settings(config or RegisterConfig(), settings)
     say = progress or (lambda stage: None)
-    device = _device(config.device)
+    device = find_device(config.device)
     watch = Stopwatch(device)
     say("reading")
     with watch("read"):
@@ -244,47 +214,6 @@ def _field_of_view(fixed: Grid, working: Grid) -> tuple[int, int, int]:
     return i, j, k
 
 
-def _with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> RegisterConfig:
-    """Settings by the command line's names put in their places; None leaves what is there."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    places: dict[str, tuple[str, str]] = {
-        "refine_steps": ("refine", "steps"),
-        "regularisation": ("refine", "regularisation"),
-        "passes": ("stages", "passes"),
-        "target_sdlogj": ("stages", "target_sdlogj"),
-        "seed": ("stages", "seed"),
-        "spacing": ("top", "spacing_mm"),
-        **{name: ("top", name) for name in ("model", "modality", "affine", "device")},
-    }
-    unknown = set(given) - set(places)
-    if unknown:
-        raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {sorted(places)}")
-    for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"got {name} {value}, expected a finite number; correct it")
-    if not 0 <= given.get("seed", 0) <= LARGEST_SEED:
-        raise InputError(f"got seed {given['seed']}, expected 0 to {LARGEST_SEED}; choose another")
-    sorted_out: dict[str, dict[str, Any]] = {"refine": {}, "stages": {}, "top": {}}
-    for name, value in given.items():
-        part, key = places[name]
-        sorted_out[part][key] = tuple(value) if name == "passes" else str(value) if name == "model" else value
-    try:
-        refine: RefineConfig = replace(config.stages.refine, **sorted_out["refine"])
-        stages = replace(config.stages, refine=refine, **sorted_out["stages"])
-        return replace(config, stages=stages, **sorted_out["top"])
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name]:
-        raise InputError(f"got device {name!r}, expected one that PyTorch finds on this machine; use --device cpu")
-    return torch.device(name)
-
-
 def _mask(mask: str | Path | None, image: Image) -> Mask | None:
     return None if mask is None else read_mask(mask, like=image.grid, of=image.name).array
 
@@ -328,6 +257,10 @@ def _check_common_ground(
 
 
 def _peak_memory_mb() -> float:
+    if sys.platform == "win32":
+        return round(float(psutil.Process().memory_info().peak_wset) / 2**20, 1)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 

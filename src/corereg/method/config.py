@@ -1,0 +1,98 @@
+"""Settings of a registration, and how single ones are put in their places."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from corereg.data.intensity import MODALITIES
+from corereg.errors import InputError
+from corereg.method.models import DEFAULT_MODEL
+from corereg.method.refine import RefineConfig
+from corereg.method.stages import StagesConfig
+
+__all__ = ["RegisterConfig", "find_device", "with_settings"]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+LARGEST_SEED = 2**32 - 2
+"""SimpleITK's are of 32 bits, and 0 means the clock to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegisterConfig:
+    """Settings of `register`, from the scans to the transform."""
+
+    model: str = DEFAULT_MODEL
+    """Name of a model on board, or path of a safetensors file."""
+    modality: str = "auto"
+    """auto, ct, ct-abdomen or mr: how intensities are scaled; auto decides for each image."""
+    affine: str = "auto"
+    """auto pre-aligns pairs that need it; none trusts the headers."""
+    spacing_mm: float | None = None
+    """Of the working grid; None chooses it from the scans and the memory."""
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("modality", self.modality, MODALITIES),
+            ("affine", self.affine, ("auto", "none")),
+            ("device", self.device, DEVICES),
+        ):
+            if value not in allowed:
+                raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
+
+
+def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> RegisterConfig:
+    """Settings by the command line's names put in their places; None leaves what is there.
+
+    Raises:
+        InputError: a value that cannot be used.
+        TypeError: a name that there is not.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    places: dict[str, tuple[str, str]] = {
+        "refine_steps": ("refine", "steps"),
+        "regularisation": ("refine", "regularisation"),
+        "passes": ("stages", "passes"),
+        "target_sdlogj": ("stages", "target_sdlogj"),
+        "seed": ("stages", "seed"),
+        "spacing": ("top", "spacing_mm"),
+        **{name: ("top", name) for name in ("model", "modality", "affine", "device")},
+    }
+    unknown = set(given) - set(places)
+    if unknown:
+        raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {sorted(places)}")
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"got {name} {value}, expected a finite number; correct it")
+    if not 0 <= given.get("seed", 0) <= LARGEST_SEED:
+        raise InputError(f"got seed {given['seed']}, expected 0 to {LARGEST_SEED}; choose another")
+    sorted_out: dict[str, dict[str, Any]] = {"refine": {}, "stages": {}, "top": {}}
+    for name, value in given.items():
+        part, key = places[name]
+        sorted_out[part][key] = tuple(value) if name == "passes" else str(value) if name == "model" else value
+    try:
+        refine: RefineConfig = replace(config.stages.refine, **sorted_out["refine"])
+        stages = replace(config.stages, refine=refine, **sorted_out["stages"])
+        return replace(config, stages=stages, **sorted_out["top"])
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def find_device(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or mps.
+
+    Raises:
+        InputError: PyTorch does not find it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name]:
+        raise InputError(f"got device {name!r}, expected one that PyTorch finds on this machine; use --device cpu")
+    return torch.device(name)
