@@ -1,4 +1,4 @@
-"""The code blocks of README and docs run as they stand: Python ones in order, and every option of `corereg` ones exists."""
+"""The code blocks of README and docs run as they stand, and every option of their `corereg` commands exists."""
 
 import re
 import shlex
