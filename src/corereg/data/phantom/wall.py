@@ -194,7 +194,8 @@ def _fold(z: Floats) -> tuple[Array, Array]:
     """Height above the centre of the nearest vertebra, and the height of one vertebra with its disc."""
     position = np.interp(z, VERTEBRA_Z, np.arange(len(VERTEBRA_Z))).astype(np.float32)
     pitch = np.interp(z, VERTEBRA_Z, PITCH_MM).astype(np.float32)
-    return (position - np.round(position)) * pitch, pitch
+    offset: Array = position - np.round(position).astype(np.float32)
+    return offset * pitch, pitch
 
 
 def _paint_ribs(canvas: Canvas, frame: Frame) -> None:
