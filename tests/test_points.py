@@ -139,7 +139,7 @@ def test_positions_survive_to_a_nanometre(tmp_path: Path, grid: Grid) -> None:
 def test_bare_table_is_read_when_its_coordinates_are_given(
     tmp_path: Path, coordinates: str, signs: tuple[int, int, int]
 ) -> None:
-    (tmp_path / "points.csv").write_text("\ufeffx,y,z\r\n" + "\r\n".join(cells("RAS")))
+    (tmp_path / "points.csv").write_text("\ufeffx,y,z\r\n" + "\r\n".join(cells("RAS")), encoding="utf-8")
     points = read_points(tmp_path / "points.csv", coordinates=coordinates)
     np.testing.assert_array_equal(points.coords_mm, COORDS_MM * signs)
 
