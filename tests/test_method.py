@@ -178,6 +178,15 @@ def test_shapes_that_are_no_multiple_of_16_are_refused():
         register_volumes(torch.zeros(1, 1, 30, 32, 32), torch.zeros(1, 1, 30, 32, 32), MindModel(), StagesConfig())
 
 
+def test_model_with_the_paper_s_head_alone_runs_the_paper_s_passes():
+    """Its file must work without an option: a pass on the 1/4 grid would ask for a head that it has not."""
+    model = random_model(config=NetworkConfig(strides=(8,)))
+    volume = 0.3 * scene((32, 48, 64), extra=0)[None, None]
+    found = register_volumes(volume, volume, model, StagesConfig(refine=RefineConfig(steps=0)))
+    assert model.passes == (8, 8)
+    assert found.coarse.abs().max() < 0.5
+
+
 # Instance optimisation
 
 

@@ -49,6 +49,8 @@ class FeatureModel(Protocol):
     """Anything that describes an image well enough to be registered by."""
 
     name: str
+    passes: tuple[int, ...]
+    """Strides of the passes that it is made for."""
 
     def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
         """Features of an image whose sizes are multiples of 16, for passes on grids of these strides."""
@@ -135,6 +137,8 @@ class ConvNetModel(nn.Module):
         self.config, self.name = config, name
         self.extractor = FeatureExtractor(config)
         self.head = ProjectionHead(config)
+        coarsest, finest = max(config.strides), min(config.strides)
+        self.passes: tuple[int, ...] = (coarsest, finest)
         self.statistics_filled = True
 
     def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
@@ -235,9 +239,4 @@ def _not_safetensors(path: Path) -> str:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(path)
-
-
-def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -99,6 +99,7 @@ class MindModel:
     """
 
     name = "mind"
+    passes: tuple[int, ...] = (8, 4)
 
     def __init__(self, *, intensity: float = 0.0) -> None:
         self.intensity = intensity

@@ -4,7 +4,7 @@ import math
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,7 @@ def register(
     ]
     both_ct = all(modality.startswith("ct") for modality in modalities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct)
+    config = replace(config, stages=replace(config.stages, passes=config.stages.passes or choice.model.passes))
     alignment = None
     if config.affine == "auto":
         say("affine pre-alignment")

@@ -34,8 +34,8 @@ FINAL_SMOOTHING = 3
 class StagesConfig:
     """The method's settings."""
 
-    passes: tuple[int, ...] = (8, 4)
-    """Stride of the feature grid of each pass, in working voxels; (8, 8) is the paper."""
+    passes: tuple[int, ...] | None = None
+    """Stride of the feature grid of each pass, in working voxels; (8, 8) is the paper's; None takes the model's own."""
     coupled_convex: CoupledConvexConfig = field(default_factory=CoupledConvexConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     target_sdlogj: float | None = None
@@ -44,7 +44,7 @@ class StagesConfig:
     """Of the feature projection."""
 
     def __post_init__(self) -> None:
-        if not self.passes or any(s not in (4, 8, 16) for s in self.passes):
+        if self.passes is not None and (not self.passes or any(s not in (4, 8, 16) for s in self.passes)):
             raise ValueError(f"passes must be strides among 4, 8 and 16, got {self.passes}")
         if self.target_sdlogj is not None and not 0 < self.target_sdlogj < 1:
             raise ValueError(f"target_sdlogj must lie between 0 and 1, got {self.target_sdlogj}")
@@ -109,6 +109,7 @@ def register_volumes(
             f"got shapes {tuple(fixed.shape)} and {tuple(moving.shape)}, expected one shape with sizes that are "
             f"multiples of {GRID_MULTIPLE}; pad the volumes first"
         )
+    config = replace(config, passes=config.passes or model.passes)
     watch = Stopwatch(fixed.device)
     with torch.no_grad():
         model.prepare([fixed, moving])
@@ -146,6 +147,7 @@ def _coarse(
     fixed: Image5D, moving: Image5D, model: FeatureModel, config: StagesConfig, watch: Stopwatch
 ) -> tuple[Float[Tensor, "B 3 X Y Z"], Tensor, Tensor]:
     """Displacement on the 1/2 grid after all passes, and both images' features for the refinement."""
+    assert config.passes is not None
     with watch("features"):
         fixed_encoded = model.encode(fixed, config.passes)
         moving_encoded = model.encode(moving, config.passes[:1])
