@@ -6,15 +6,17 @@ DEMO_DIR ?= out/demo
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INTEROP := .venv-interop
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow clean distclean
+.PHONY: help venv demo test test-slow test-interop clean distclean
 
 help:
 	@echo "make demo       make a synthetic cohort, register a pair, evaluate it, write $(DEMO_DIR)/report.html"
 	@echo "make test       style, types, layers and all quick tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-interop  transforms in the hands of ANTs, nitransforms and napari (in $(INTEROP) of its own)"
 	@echo "make clean      remove what the above made; make distclean removes $(VENV) too"
 
 venv: $(INSTALLED)
@@ -38,9 +40,20 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
 
+test-interop: $(INTEROP)/.installed
+	$(INTEROP)/bin/pytest -p no:napari -p no:npe2 tests/interop/*.py tests/test_convert.py tests/test_apply.py tests/test_integrations.py
+
+$(INTEROP)/.installed: pyproject.toml constraints.txt
+	@echo "Installing corereg beside other tools into $(INTEROP) (the first time takes a few minutes)"
+	@test -x $(INTEROP)/bin/pip || $(PYTHON) -m venv $(INTEROP)
+	@echo '*' > $(INTEROP)/.gitignore
+	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[test,interop,mesh,monai,napari]' -c constraints.txt
+	@touch $@
+
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(INTEROP)

@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--affine", default="none")
     parser.add_argument("--modality", default="auto")
     parser.add_argument("--passes", default=None)
+    parser.add_argument("--symmetric", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=None, help="only the first so many")
     parser.add_argument("--rows", type=Path, default=None)
@@ -78,7 +79,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     for model in args.model or ["mind"]:
         for point in args.point or ["default"]:
-            settings = {"model": model, "affine": args.affine, "modality": args.modality, "seed": args.seed}
+            settings = {
+                "model": model,
+                "affine": args.affine,
+                "modality": args.modality,
+                "seed": args.seed,
+                "symmetric": args.symmetric,
+            }
             settings |= settings_of(point) | (
                 {"passes": tuple(map(int, args.passes.split(",")))} if args.passes else {}
             )

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from torch.testing import assert_close
 
-from corereg.geometry.displacement import compose, sdlogj
+from corereg.geometry.displacement import compose, jacobian_determinant, sdlogj
 from corereg.geometry.warp import warp
 from corereg.method.cost_volume import candidates_vox, cost_volume
 from corereg.method.coupled_convex import CoupledConvexConfig, coupled_convex, inverse_consistent, match
@@ -171,6 +171,23 @@ def test_known_smooth_field_is_recovered():
     inner = (..., *(slice(8, -8),) * 3)
     assert (found.coarse - truth)[inner].norm(dim=1).mean() < 1.5
     assert (found.refined - truth)[inner].norm(dim=1).mean() < 0.4
+
+
+def test_both_ways_at_once_fold_less_and_lose_no_accuracy():
+    """Two scenes that do not belong together tear a displacement; a smooth motion is found as well as one way."""
+    strangers = [0.3 * scene(extra=0, seed=s)[None, None] for s in (5, 6)]
+    loose = RefineConfig(regularisation=2.0)
+    folds = []
+    for symmetric in (False, True):
+        found = register_volumes(*strangers, MindModel(), StagesConfig(refine=loose, symmetric=symmetric)).refined
+        folds.append(float((jacobian_determinant(found) <= 0).double().mean()))
+    assert folds[0] > 0.01
+    assert folds[1] < 0.1 * folds[0]
+    volume = strangers[0]
+    i, j, k = torch.meshgrid(*(torch.arange(float(n)) for n in SHAPE), indexing="ij")
+    truth = torch.stack([4 * torch.sin(j / 16), 5 * torch.cos(k / 18), 3 * torch.sin((i + j) / 20)])[None]
+    found = register_volumes(warp(volume, truth), volume, MindModel(), StagesConfig(symmetric=True))
+    assert (found.refined - truth)[(..., *(slice(8, -8),) * 3)].norm(dim=1).mean() < 0.4
 
 
 def test_shapes_that_are_no_multiple_of_16_are_refused():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from scenes import centred_grid, scan
 from test_bad_images import refusal
 from torch import Tensor, nn
@@ -23,7 +24,9 @@ from corereg.method.features import (
     random_model,
     save_model,
 )
-from corereg.method.models import DEFAULT_MODEL, MODELS, get_model
+from corereg.method.hybrid import DESCRIPTOR_WEIGHT
+from corereg.method.mind import CT_INTENSITY, MindModel
+from corereg.method.models import BOARD, DEFAULT_MODEL, MODELS, get_model
 
 SMALL = NetworkConfig(shallow_channels=(4, 6), deep_channels=8, head_channels=5, strides=(8, 4))
 
@@ -109,10 +112,55 @@ def test_statistics_of_one_pair_do_not_stay_for_the_next() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_models_on_board_have_no_file(name: str) -> None:
+def test_every_model_on_board_is_there_by_its_name(name: str) -> None:
     choice = get_model(name)
-    assert (choice.name, choice.sha256) == (name, None)
+    trained = name not in ("mind", "random")
+    assert (choice.name, choice.model.name, choice.sha256 is not None) == (name, name, trained)
     assert DEFAULT_MODEL in MODELS
+
+
+def test_the_trained_model_on_board_is_small_and_says_what_it_is() -> None:
+    path = BOARD / "head-neck-ct.safetensors"
+    assert path.stat().st_size < 2.5e6
+    with safe_open(path, "pt") as file:
+        card = json.loads(file.metadata()["corereg"])["card"]
+    assert (card["data"]["name"], card["data"]["scans"]) == ("HeadNeckCT", 74)
+    assert card["licence"]
+    choice = get_model("head-neck-ct", both_ct=True)
+    assert choice.model.passes == (8, 4)
+    encoded = choice.model.encode(volume(), (8, 4))
+    assert encoded.shallow is not None
+    assert encoded.shallow.shape[1] == 32
+
+
+def test_half_precision_halves_the_file_and_keeps_the_features(tmp_path: Path) -> None:
+    made = random_model(0)
+    made.prepare([volume()])
+    for half in (False, True):
+        save_model(tmp_path / f"{half}.safetensors", made, half=half)
+    sizes = [(tmp_path / f"{half}.safetensors").stat().st_size for half in (True, False)]
+    assert sizes[0] < 0.55 * sizes[1]
+    read = load_model(tmp_path / "True.safetensors")
+    read.precision = made.precision = "fp32"
+    with torch.no_grad():
+        first, second = (model.encode(volume(), (8,)).cost[8] for model in (made, read))
+    torch.testing.assert_close(first, second, atol=0.01 * float(first.std()), rtol=0.01)
+
+
+def test_descriptors_stand_beside_the_learned_features(tmp_path: Path) -> None:
+    config = NetworkConfig(shallow_channels=(4, 24), deep_channels=8, descriptors=True)
+    made = random_model(0, config)
+    made.prepare([volume()])
+    save_model(tmp_path / "both.safetensors", made)
+    with torch.no_grad():
+        both = get_model(tmp_path / "both.safetensors", both_ct=True).model.encode(volume(), (8,))
+        mind = MindModel(intensity=CT_INTENSITY).encode(volume(), ())
+        learned = load_model(tmp_path / "both.safetensors").encode(volume(), (8,))
+    assert both.shallow is not None
+    assert mind.shallow is not None
+    torch.testing.assert_close(both.shallow[:, :13], DESCRIPTOR_WEIGHT * mind.shallow)
+    assert both.shallow.shape[1] == 32
+    assert torch.equal(both.cost[8], learned.cost[8])
 
 
 def test_passes_without_a_head_are_refused(tmp_path: Path) -> None:
@@ -148,7 +196,7 @@ def test_pickle_is_refused_without_being_opened(tmp_path: Path, suffix: str, kin
 
 @pytest.mark.parametrize("name", ["mnid", "missing.safetensors", ""])
 def test_unknown_model_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
-    assert "mind, random" in refusal(get_model, str(tmp_path / name) if "." in name else name)
+    assert "mind, head-neck-ct, random" in refusal(get_model, str(tmp_path / name) if "." in name else name)
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])

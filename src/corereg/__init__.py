@@ -4,37 +4,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from corereg.data.pairs import Dataset, read_dataset
     from corereg.errors import InputError
     from corereg.geometry.displacement import Displacement
     from corereg.geometry.grid import Grid
+    from corereg.io.convert import convert_transform
     from corereg.io.images import Image, read_image, write_image
     from corereg.io.transforms import Transform
     from corereg.method.config import RegisterConfig
     from corereg.method.register import RegistrationResult, register
+    from corereg.training.config import TrainConfig
+    from corereg.training.train import TrainingResult, train
 
 _HOMES = {
+    "Dataset": "corereg.data.pairs",
     "Displacement": "corereg.geometry.displacement",
     "Grid": "corereg.geometry.grid",
     "Image": "corereg.io.images",
     "InputError": "corereg.errors",
     "RegisterConfig": "corereg.method.config",
     "RegistrationResult": "corereg.method.register",
+    "TrainConfig": "corereg.training.config",
+    "TrainingResult": "corereg.training.train",
     "Transform": "corereg.io.transforms",
+    "convert_transform": "corereg.io.convert",
+    "read_dataset": "corereg.data.pairs",
     "read_image": "corereg.io.images",
     "register": "corereg.method.register",
+    "train": "corereg.training.train",
     "write_image": "corereg.io.images",
 }
 
 __all__ = [
+    "Dataset",
     "Displacement",
     "Grid",
     "Image",
     "InputError",
     "RegisterConfig",
     "RegistrationResult",
+    "TrainConfig",
+    "TrainingResult",
     "Transform",
+    "convert_transform",
+    "read_dataset",
     "read_image",
     "register",
+    "train",
     "write_image",
 ]
 __version__ = "0.1.0"

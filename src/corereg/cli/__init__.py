@@ -5,11 +5,11 @@ import sys
 import warnings
 from typing import Any
 
-from corereg.cli import register, tour, transforms
+from corereg.cli import evaluate, register, tour, train, transforms
 from corereg.cli.common import app, say
 from corereg.errors import InputError
 
-__all__ = ["app", "main", "register", "tour", "transforms"]
+__all__ = ["app", "evaluate", "main", "register", "tour", "train", "transforms"]
 
 USER_MISTAKE, FAILURE = 2, 1
 

@@ -17,12 +17,22 @@ def register(
     model: Annotated[str | None, typer.Option(help="mind, random, or a .safetensors file.")] = None,
     modality: Annotated[str, typer.Option(help="auto, ct, ct-abdomen or mr.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the network: auto, fp32, bf16 or fp16.")] = "auto",
+    memory: Annotated[
+        float | None, typer.Option(help="Largest memory to plan for, GB; by default what is free.")
+    ] = None,
     affine: Annotated[str, typer.Option(help="auto, or none to trust the headers.")] = "auto",
     spacing: Annotated[float | None, typer.Option(help="Of the working grid, mm; by default from the scans.")] = None,
     passes: Annotated[str | None, typer.Option(help="Strides of the coarse passes, e.g. 8,4 or 8,8.")] = None,
+    refine: Annotated[
+        str, typer.Option(help="default, or paper: as published (8,8; 50 steps, rate 1, R 1).")
+    ] = "default",
     refine_steps: Annotated[int | None, typer.Option(help="Steps of the instance optimisation; 0 skips it.")] = None,
     regularisation: Annotated[float | None, typer.Option(help="R: larger is smoother.")] = None,
     target_sdlogj: Annotated[float | None, typer.Option(help="Search R for this SDlogJ.")] = None,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="Both ways at once: next to no folds, twice the time.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     fixed_mask: Annotated[Path | None, typer.Option(help="Only what lies inside counts.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="The same for the moving image.")] = None,
@@ -48,12 +58,16 @@ def register(
             model=model,
             modality=modality,
             device=device,
+            precision=precision,
+            memory=memory,
             affine=affine,
             spacing=spacing,
             passes=None if passes is None else _strides(passes),
+            refine=refine,
             refine_steps=refine_steps,
             regularisation=regularisation,
             target_sdlogj=target_sdlogj,
+            symmetric=symmetric,
             seed=seed,
             fixed_mask=fixed_mask,
             moving_mask=moving_mask,

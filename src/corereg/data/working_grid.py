@@ -1,6 +1,7 @@
 """The working grid of a pair: isotropic, close to RAS+, padded to a multiple of 16; and images brought to it."""
 
 import math
+import warnings
 
 import numpy as np
 import psutil
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corereg.errors import InputError
+from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.warp import affine_coords, inside, sample, sample_labels
 
@@ -21,8 +23,8 @@ SMALLEST_SIZE = 32
 """Voxels: a 1/8 grid needs a few points to have neighbours."""
 WANTED_SIZE = 96
 """Voxels along the longest axis: a small field of view gets a finer grid than 2 mm if the scans have it."""
-BYTES_PER_VOXEL = 420
-"""Peak memory of the registration per working voxel, measured (benchmarks/memory.md)."""
+BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 130, 440
+"""Peak memory of a registration per working voxel, with compiled kernels and without: benchmarks/memory.md."""
 SHARE_OF_MEMORY = 0.8
 """Of what is available may be planned for."""
 
@@ -32,8 +34,8 @@ def choose_working_grid(
 ) -> Grid:
     """Isotropic grid over the fixed image's field of view, voxel 0 on voxel 0 of its canonical orientation.
 
-    The spacing is 2 mm; coarser where a scan is, or where memory asks for it; finer, if the scans are, where the field
-    of view is small.
+    The spacing is 2 mm; coarser where a scan is, or, with a warning, where memory asks for it; finer, if the scans are,
+    where the field of view is small.
 
     Args:
         spacing_mm: use this spacing.
@@ -55,11 +57,18 @@ def choose_working_grid(
     fitting = wanted
     while _bytes(fixed, fitting) > budget:
         fitting *= 1.05
-    if spacing_mm is not None and fitting > spacing_mm:
-        need, have = _bytes(fixed, spacing_mm) / 2**30, budget / 2**30
-        raise InputError(
-            f"got a working spacing of {spacing_mm:g} mm, which needs about {need:.1f} GiB, expected one for the "
-            f"{have:.1f} GiB available; use --spacing {math.ceil(fitting * 100) / 100:g} or more"
+    if fitting > wanted:
+        need, have = _bytes(fixed, wanted) / 2**30, budget / 2**30
+        too_large = f"a working spacing of {wanted:g} mm, which needs about {need:.1f} GiB"
+        if spacing_mm is not None:
+            raise InputError(
+                f"got {too_large}, expected one for the {have:.1f} GiB available; "
+                f"use --spacing {math.ceil(fitting * 100) / 100:g} or more"
+            )
+        warnings.warn(
+            f"got scans for {too_large}, more than the {have:.1f} GiB available; they are registered at "
+            f"{fitting:.2f} mm; give --memory to use more, or --spacing to choose",
+            stacklevel=2,
         )
     return _grid_at(fixed, fitting)
 
@@ -86,7 +95,8 @@ def _padded(size: int, spacing: float, working_spacing: float) -> int:
 
 
 def _bytes(fixed: Grid, spacing_mm: float) -> int:
-    return BYTES_PER_VOXEL * math.prod(_grid_at(fixed, spacing_mm).shape)
+    per_voxel = BYTES_PER_VOXEL if use_kernels() else BYTES_PER_VOXEL_PLAIN
+    return per_voxel * math.prod(_grid_at(fixed, spacing_mm).shape)
 
 
 def resample_image(

@@ -28,6 +28,7 @@ __all__ = [
     "dice",
     "fold_percent",
     "hd95",
+    "inverse_consistency_mm",
     "jacobian_determinant",
     "mean_dice",
     "mean_over_labels",
@@ -47,12 +48,13 @@ LANDMARK_SPLINE_ORDER: Final = 3
 """Learn2Reg evaluation: landmarks read the field by scipy's default, a cubic spline."""
 
 
-def warp_labels(labels: Labels, disp_vox: Field) -> Labels:
+def warp_labels(labels: Labels, disp_vox: Field, *, other_shape: bool = False) -> Labels:
     """Pull a label map back by a displacement, to the nearest label, exactly as the challenge does.
 
     Args:
         labels: (I, J, K), integers, on the grid of the displacement.
         disp_vox: (3, I, J, K), voxels.
+        other_shape: allow labels (X, Y, Z) of another shape, into whose indices x + u(x) then points.
 
     Returns: (I, J, K), of the same type. At p = x + u(x) the label at index floor(p + 0.5), and 0 where some p < 0
         or p > S - 1 (or is not a number): half a voxel beyond the outermost centres is outside already.
@@ -60,11 +62,12 @@ def warp_labels(labels: Labels, disp_vox: Field) -> Labels:
         InputError: the shapes do not fit.
     Source: Learn2Reg evaluation, `map_coordinates(labels, identity + u, order=0)`.
     """
-    check_field(disp_vox, labels)
-    inside = np.ones(labels.shape, bool)
-    flat_index = np.zeros(labels.shape, np.intp)
+    check_field(disp_vox, None if other_shape else labels)
+    shape = disp_vox.shape[1:]
+    inside = np.ones(shape, bool)
+    flat_index = np.zeros(shape, np.intp)
     for axis, size in enumerate(labels.shape):
-        steps = np.arange(size, dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
+        steps = np.arange(shape[axis], dtype=np.float64).reshape([-1 if a == axis else 1 for a in range(3)])
         position = steps + np.asarray(disp_vox[axis], np.float64)
         inside_axis = (position >= 0) & (position <= size - 1)
         inside &= inside_axis
@@ -174,6 +177,33 @@ def tre(
     ]
     offsets_mm = (fixed + np.stack(disp, -1) - moving) * np.asarray(spacing_moving_mm, np.float64)
     return np.asarray(np.linalg.norm(offsets_mm, axis=1))
+
+
+def inverse_consistency_mm(disp_vox: Field, back_vox: Field, spacing_mm: Spacing) -> NDArray[np.float64]:
+    """How far going there by one field and back by the other misses the start.
+
+    Args:
+        disp_vox, back_vox: (3, I, J, K) each, voxels of one grid: x -> x + u(x), and back y -> y + v(y).
+        spacing_mm: voxel size along i, j, k.
+
+    Returns: (N,), mm: || u(x) + v(x + u(x)) ||, v linear between voxels, at the voxels x whose match x + u(x) lies
+        inside the grid; a case's score is its mean.
+    Raises:
+        InputError: the fields differ in shape.
+    """
+    check_field(disp_vox)
+    if disp_vox.shape != back_vox.shape:
+        raise InputError(
+            f"got fields of shapes {disp_vox.shape} and {back_vox.shape}, expected one for both; resample one of them"
+        )
+    index = np.indices(disp_vox.shape[1:], np.float64)
+    there = index + disp_vox
+    sizes = np.reshape(disp_vox.shape[1:], (3, 1, 1, 1))
+    inside = ((there >= 0) & (there <= sizes - 1)).all(0)
+    at = there[:, inside]
+    back = np.stack([ndimage.map_coordinates(np.asarray(component, np.float64), at, order=1) for component in back_vox])
+    missed = (at + back - index[:, inside]) * np.reshape(np.asarray(spacing_mm, np.float64), (3, 1))
+    return np.asarray(np.linalg.norm(missed, axis=0))
 
 
 def _score(

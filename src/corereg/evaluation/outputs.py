@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -128,28 +129,34 @@ def save_registration(
     staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=directory))
     try:
         warped = result.warped()
-        write_image(staging / "warped.nii.gz", warped.array, result.fixed)
-        result.transform.save(staging / "transform.nii.gz")
-        result.inverse_transform.save(staging / "inverse_transform.nii.gz")
         summary = result.summary() | dict(extra or {}) | {"command": command}
         overlays: dict[str, Any] = {}
-        if moving_labels is not None:
-            before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
-            write_image(staging / "warped_labels.nii.gz", after.array, result.fixed)
-            overlays = {"moving_labels": before.array, "warped_labels": after.array}
-            if fixed_labels is not None:
-                overlays["fixed_labels"] = fixed_labels.array
-                summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
-        if report:
-            _report(staging / "report.html", result, warped, summary, command, overlays)
+        with ThreadPoolExecutor(1) as pool:
+            # One file after the other, for the memory's sake, while this thread draws the report.
+            writing = [
+                pool.submit(result.transform.save, staging / "transform.nii.gz"),
+                pool.submit(result.inverse_transform.save, staging / "inverse_transform.nii.gz"),
+                pool.submit(write_image, staging / "warped.nii.gz", warped.array, result.fixed),
+            ]
+            if moving_labels is not None:
+                before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
+                write_image(staging / "warped_labels.nii.gz", after.array, result.fixed)
+                overlays = {"moving_labels": before.array, "warped_labels": after.array}
+                if fixed_labels is not None:
+                    overlays["fixed_labels"] = fixed_labels.array
+                    summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
+            if report:
+                _report(staging / "report.html", result, warped, summary, command, overlays)
+            for file in writing:
+                file.result()
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())
         (staging / "result.json").write_text(
             json.dumps(_finite(summary), indent=1, allow_nan=False, default=str) + "\n"
         )
-        written = {file.name for file in staging.iterdir()}
-        for file in sorted(staging.iterdir(), key=lambda file: file.name == "result.json"):
-            os.replace(file, directory / file.name)
+        written = {path.name for path in staging.iterdir()}
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == "result.json"):
+            os.replace(path, directory / path.name)
         for name in set(OPTIONAL_OUTPUTS) - written:
             (directory / name).unlink(missing_ok=True)
         return dict(summary["metrics"])

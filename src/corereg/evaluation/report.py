@@ -9,17 +9,18 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.evaluation.metrics import dice
-from corereg.evaluation.panels import Scene, make_sections, scale_bar_mm, structure_colour
+from corereg.evaluation.pages import render
+from corereg.evaluation.panels import make_sections, scale_bar_mm, structure_colour
 from corereg.evaluation.planes import PLANES, View, body_mask, display_window, make_view, reorient
+from corereg.evaluation.scene import Scene
+from corereg.evaluation.viewer import make_viewer
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
 
@@ -93,6 +94,7 @@ def write_report(
     warped_labels: Volume | None = None,
     label_names: Mapping[int, str] | None = None,
     title: str = "Registration report",
+    viewer: bool = True,
 ) -> None:
     """Write one self-contained HTML page about a registration; the same input gives the same bytes.
 
@@ -110,6 +112,7 @@ def write_report(
             `moving_before`.
         label_names: label -> name of the structure.
         title: heading of the page.
+        viewer: whether to put the volumes and a viewer into it: a megabyte and up to 12 more for the volumes.
 
     Raises:
         InputError: a volume is not on the grid, or `path` cannot be written to.
@@ -125,13 +128,14 @@ def write_report(
     for name, volume in volumes.items():
         if volume is not None and volume.shape != grid.shape:
             raise InputError(f"got {name} of shape {volume.shape}, expected that of the fixed grid, {grid.shape}")
-    volumes["displacement_mm"] = None if disp_mm is None else _lengths(disp_mm, grid)
     volumes["det_j"] = None if det_j is None else _with_border(det_j, grid)
-    scene = _make_scene(volumes, grid)
+    scene = _make_scene(volumes, disp_mm, grid)
     tables = list(_tables(summary))
     metrics = next((table.rows for table in tables if table.title == _words(HEADLINE_GROUP)), [])
     headline = [row for row in metrics if row[1] != DASH][:HEADLINE_NUMBERS]
-    html = _template().render(
+    names = label_names or {}
+    html = render(
+        TEMPLATE,
         title=title,
         grid=str(grid),
         position=_position(scene.view, grid),
@@ -142,14 +146,15 @@ def write_report(
         sections=make_sections(scene),
         headline=headline,
         tables=tables,
-        overlaps=_overlaps(fixed_labels, moving_labels, warped_labels, label_names or {}),
+        overlaps=_overlaps(fixed_labels, moving_labels, warped_labels, names),
+        viewer=make_viewer(scene, grid, names) if viewer else None,
         command=command,
     )
     with atomic_path(path) as unfinished:
         unfinished.write_text(html, "utf-8")
 
 
-def _make_scene(volumes: Mapping[str, Volume | None], grid: Grid) -> Scene:
+def _make_scene(volumes: Mapping[str, Volume | None], disp_mm: Volume | None, grid: Grid) -> Scene:
     """Everything in canonical order, with windows and planes chosen."""
     upright = {name: reorient(volume, grid) for name, volume in volumes.items() if volume is not None}
     fixed_window = display_window(upright["fixed"])
@@ -159,15 +164,18 @@ def _make_scene(volumes: Mapping[str, Volume | None], grid: Grid) -> Scene:
         body=body,
         fixed_window=fixed_window,
         moving_window=display_window(upright["moving_before"]),
+        displacement=None if disp_mm is None else _along_axes(disp_mm, grid),
         **upright,
     )
 
 
-def _lengths(disp_mm: Volume, grid: Grid) -> Volume:
-    """(I, J, K), how far each voxel moves, in mm."""
+def _along_axes(disp_mm: Volume, grid: Grid) -> Volume:
+    """(3, R, A, S), millimetres along the canonical axes, which differ from the world's where the scan is oblique."""
     if disp_mm.shape != (3, *grid.shape):
         raise InputError(f"got disp_mm of shape {disp_mm.shape}, expected {(3, *grid.shape)}")
-    return np.asarray(np.sqrt(np.einsum("cijk,cijk->ijk", disp_mm, disp_mm)))
+    directions = grid.canonical().linear / np.asarray(grid.canonical().spacing)
+    upright = np.stack([reorient(component, grid) for component in disp_mm])
+    return np.asarray(np.einsum("wc,wijk->cijk", directions, upright), np.float32)
 
 
 def _with_border(det_j: Volume, grid: Grid) -> Volume:
@@ -259,11 +267,3 @@ def _overlaps(
 
 def _percent(score: float) -> float | None:
     return None if math.isnan(score) else round(100 * score, 1)
-
-
-def _template() -> jinja2.Template:
-    source = resources.files("corereg.evaluation").joinpath(TEMPLATE).read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source)

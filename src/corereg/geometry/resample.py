@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.dispatch import use_kernels, use_triton
 
 __all__ = ["box_mean", "strided_shape", "subsample", "upsample"]
 
@@ -28,6 +28,10 @@ def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Ten
         from corereg.geometry import kernels_filter
 
         return kernels_filter.box_mean(volume, times)
+    if times and use_triton(volume):
+        from corereg.geometry import kernels_cuda
+
+        return kernels_cuda.box_mean(volume, times)
     for _ in range(times):
         volume = functional.avg_pool3d(volume, 3, stride=1, padding=1, count_include_pad=False)
     return volume

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.dispatch import use_kernels, use_triton
 from corereg.geometry.grid import Matrix
 
 __all__ = ["affine_coords", "identity_coords", "inside", "sample", "sample_labels", "warp", "warp_labels"]
@@ -58,6 +58,10 @@ def sample(
         from corereg.geometry import kernels_sample
 
         return kernels_sample.sample(volume, coords_vox, from_identity=False, outside=outside)
+    if use_triton(volume, coords_vox):
+        from corereg.geometry import kernels_cuda
+
+        return kernels_cuda.pull(volume, coords_vox, from_identity=False, outside=outside)
     grid = _vox_to_grid_sample(coords_vox, volume.shape[2:])
     values = functional.grid_sample(volume, grid, mode="bilinear", padding_mode="border", align_corners=True)
     return values if outside is None else torch.where(inside(coords_vox, volume.shape[2:]), values, outside)
@@ -85,6 +89,10 @@ def warp(
         from corereg.geometry import kernels_sample
 
         return kernels_sample.sample(volume, disp_vox, from_identity=True, outside=outside)
+    if use_triton(volume, disp_vox):
+        from corereg.geometry import kernels_cuda
+
+        return kernels_cuda.pull(volume, disp_vox, from_identity=True, outside=outside)
     return sample(volume, identity_coords(volume.shape[2:], like=disp_vox) + disp_vox, outside=outside)
 
 

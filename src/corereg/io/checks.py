@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 
-__all__ = ["clean_intensities", "integer_labels", "one_line", "scalar_volume_shape", "smallest_integers"]
+__all__ = [
+    "clean_intensities",
+    "finite_intensities",
+    "integer_labels",
+    "one_line",
+    "scalar_volume_shape",
+    "smallest_integers",
+    "whole_numbers",
+]
 
 ITK_PREFIX = re.compile(r".*ERROR: (\w+\(0x\w+\): )?")
 
@@ -52,12 +60,25 @@ def scalar_volume_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str)
 
 
 def clean_intensities(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """As `finite_intensities`, for an image with contrast.
+
+    Raises:
+        InputError: no finite voxel, or all voxels alike.
+    """
+    array = finite_intensities(array, name)
+    low = array.min()
+    if low == array.max():
+        raise InputError(f"got {name}, whose voxels all equal {low:g}, expected an image with contrast; check the file")
+    return array
+
+
+def finite_intensities(array: NDArray[Any], name: str) -> NDArray[Any]:
     """The array itself or a cleaned copy: native byte order, floats as float32, finite.
 
     Voxels that are NaN or infinite take the minimum of the others, and a warning tells how many they were.
 
     Raises:
-        InputError: no finite voxel, or all voxels alike.
+        InputError: no finite voxel.
     """
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -70,11 +91,7 @@ def clean_intensities(array: NDArray[Any], name: str) -> NDArray[Any]:
             floor = array[finite].min()
             array = np.where(finite, array, floor)
             warnings.warn(f"{name}: {bad} NaN or infinite voxels replaced by the minimum, {floor:g}", stacklevel=2)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    low = array.min()
-    if low == array.max():
-        raise InputError(f"got {name}, whose voxels all equal {low:g}, expected an image with contrast; check the file")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def smallest_integers(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -93,10 +110,22 @@ def smallest_integers(array: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def integer_labels(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """The array as integers in native byte order; integer types are kept, floats of integer value are cast.
+    """As `whole_numbers`, for a map with a label in it.
 
     Raises:
         InputError: a value is not an integer, or every voxel is background (0).
+    """
+    array = whole_numbers(array, name)
+    if not array.any():
+        raise InputError(f"got {name}, in which every voxel is 0, expected a label map; check the file")
+    return array
+
+
+def whole_numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """The array as integers in native byte order; integer types are kept, floats of integer value are cast.
+
+    Raises:
+        InputError: a value is not an integer.
     """
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
@@ -110,6 +139,4 @@ def integer_labels(array: NDArray[Any], name: str) -> NDArray[Any]:
         array = smallest_integers(array, name)
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
-    if not array.any():
-        raise InputError(f"got {name}, in which every voxel is 0, expected a label map; check the file")
     return array.astype(array.dtype.newbyteorder("="), copy=False)

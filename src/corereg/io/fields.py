@@ -11,14 +11,13 @@ from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
 from corereg.io.checks import one_line
 from corereg.io.images import ITK_SUFFIXES, Image
-from corereg.io.itk import LPS_RAS, write_itk
+from corereg.io.itk import LPS_SIGNS, vectors_of_sitk, write_itk
 from corereg.io.lazy import nibabel, simpleitk
-from corereg.io.nifti import MM_PER_UNIT, SPACE_UNIT_BITS, VECTOR_INTENT, is_nifti, write_nifti
+from corereg.io.nifti import VECTOR_INTENT, is_nifti, mm_affine, write_nifti
 
-__all__ = ["read_displacement_field", "write_displacement_field"]
+__all__ = ["FIELD_SUFFIXES", "read_displacement_field", "write_displacement_field"]
 
-SIGNS = np.diag(LPS_RAS)[:3].astype(np.float32)
-"""LPS to RAS and back, for the components of an offset."""
+FIELD_SUFFIXES = (".nii.gz", ".nii", *ITK_SUFFIXES)
 
 EXPECTED = "a displacement field (.nii, .nii.gz, .nrrd, .mha, .mhd) with three components in LPS millimetres"
 CURE = "write it again as an ITK displacement field"
@@ -31,7 +30,7 @@ def write_displacement_field(path: Path, disp_mm: NDArray[np.float32], fixed: Im
         InputError: an unknown extension, or a folder that is missing or not writable.
     """
     grid, header = (fixed, None) if isinstance(fixed, Grid) else (fixed.grid, fixed.header)
-    lps = np.moveaxis(disp_mm, 0, -1) * SIGNS
+    lps = np.moveaxis(disp_mm, 0, -1) * LPS_SIGNS
     if is_nifti(path):
         with atomic_path(path) as staged:
             write_nifti(staged, lps[:, :, :, None, :], grid, header)
@@ -53,7 +52,7 @@ def read_displacement_field(path: Path) -> tuple[NDArray[np.float32], Image | Gr
     lps, grid, header = _read_nifti(path) if is_nifti(path) else _read_itk(path)
     if not np.isfinite(lps).all():
         raise InputError(f"got {path} with NaN or infinite offsets, expected {EXPECTED}; make it again")
-    disp_mm = np.ascontiguousarray(np.moveaxis(lps.astype(np.float32) * SIGNS, -1, 0))
+    disp_mm = np.ascontiguousarray(np.moveaxis(lps.astype(np.float32) * LPS_SIGNS, -1, 0))
     if header is None:
         return disp_mm, grid
     header["dim"] = (3, *grid.shape, 1, 1, 1, 1)
@@ -76,9 +75,7 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], Grid, Any]:
             "write it again with the right intent"
         )
     i, j, k = values.shape[:3]
-    affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= MM_PER_UNIT.get(int(image.header["xyzt_units"]) & SPACE_UNIT_BITS, 1.0)
-    return values[:, :, :, 0, :], Grid((i, j, k), affine), image.header.copy()
+    return values[:, :, :, 0, :], Grid((i, j, k), mm_affine(image)), image.header.copy()
 
 
 def _read_itk(path: Path) -> tuple[NDArray[Any], Grid, Any]:
@@ -91,9 +88,6 @@ def _read_itk(path: Path) -> tuple[NDArray[Any], Grid, Any]:
             f"got {path} with {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} components, "
             f"expected {EXPECTED}; {CURE}"
         )
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    i, j, k = image.GetSize()
-    values = simpleitk().GetArrayFromImage(image).transpose(2, 1, 0, 3)
-    return values, Grid((i, j, k), LPS_RAS @ affine), None
+    values, affine = vectors_of_sitk(image)
+    i, j, k = values.shape[:3]
+    return values, Grid((i, j, k), affine), None

@@ -15,9 +15,9 @@ from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
 from corereg.io.checks import clean_intensities, integer_labels, scalar_volume_shape, smallest_integers
 from corereg.io.dicom import read_dicom_folder
-from corereg.io.itk import from_sitk, read_itk, to_sitk, volume_of_sitk, write_itk
-from corereg.io.lazy import nibabel, simpleitk
-from corereg.io.nifti import is_nifti, read_nifti, volume_of_nibabel, write_nifti
+from corereg.io.itk import from_sitk, read_itk, to_sitk, write_itk
+from corereg.io.memory import volume_in_memory
+from corereg.io.nifti import is_nifti, read_nifti, write_nifti
 
 __all__ = ["Image", "as_image", "from_sitk", "read_image", "read_labels", "read_mask", "to_sitk", "write_image"]
 
@@ -108,7 +108,7 @@ def read_mask(path: PathLike, *, like: Grid, of: str) -> Image:
 
 
 def as_image(image: Any, *, labels: bool = False) -> Image:
-    """Make an `Image` of a path, an `Image`, a SimpleITK or a nibabel image, with the same checks for all.
+    """Make an `Image` of a path, an `Image`, a SimpleITK or nibabel image, or a MetaTensor, with the same checks.
 
     Args:
         labels: check it as `read_labels` does, not as `read_image`.
@@ -119,7 +119,7 @@ def as_image(image: Any, *, labels: bool = False) -> Image:
     if isinstance(image, (str, os.PathLike)):
         image = _read(Path(image))
     elif not isinstance(image, Image):
-        image = _image_in_memory(image)
+        image = _located(*volume_in_memory(image))
     return _checked_labels(image) if labels else _checked(image)
 
 
@@ -197,20 +197,6 @@ def _read(path: Path, series: str | None = None) -> Image:
     except PermissionError:
         raise InputError(f"got {path}, which may not be read, expected {KNOWN}; ask for the permission") from None
     return _located(array, affine, header, str(path))
-
-
-def _image_in_memory(image: Any) -> Image:
-    sitk, nib = simpleitk(), nibabel()
-    if isinstance(image, sitk.Image):
-        name = "the SimpleITK image"
-        return _located(*volume_of_sitk(image, name), None, name)
-    if isinstance(image, nib.spatialimages.SpatialImage):
-        name = image.get_filename() or "the nibabel image"
-        return _located(*volume_of_nibabel(image, name), name)
-    raise InputError(
-        f"got {type(image).__module__}.{type(image).__name__}, expected a path, an Image, a SimpleITK image or a "
-        "nibabel image; wrap an array with its grid: Image(array, Grid(array.shape, affine))"
-    )
 
 
 def _located(array: NDArray[Any], affine: NDArray[np.float64], header: Any, name: str) -> Image:

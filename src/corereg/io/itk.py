@@ -13,17 +13,23 @@ from corereg.io.lazy import simpleitk
 
 __all__ = [
     "LPS_RAS",
+    "LPS_SIGNS",
     "affine_from_sitk",
+    "affine_to_sitk",
     "from_sitk",
     "read_itk",
     "to_sitk",
     "vector_to_sitk",
+    "vectors_of_sitk",
     "volume_of_sitk",
     "write_itk",
 ]
 
 LPS_RAS: NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0])
 """(4, 4), its own inverse."""
+
+LPS_SIGNS: NDArray[np.float32] = np.diag(LPS_RAS)[:3].astype(np.float32)
+"""(3,), the same for the components of an offset."""
 
 STAND_INS: dict[np.dtype[Any], type] = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
 
@@ -78,6 +84,14 @@ def volume_of_sitk(image: Any, name: str) -> tuple[NDArray[Any], NDArray[np.floa
     return array, LPS_RAS @ affine + 0.0
 
 
+def vectors_of_sitk(image: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Vectors (I, J, K, C) as stored, in LPS, and voxel-to-RAS affine (4, 4) of a 3-D SimpleITK.Image of vectors."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return simpleitk().GetArrayFromImage(image).transpose(2, 1, 0, 3), LPS_RAS @ affine + 0.0
+
+
 def read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Array (I, J, K) and voxel-to-RAS affine of a file that SimpleITK reads.
 
@@ -110,6 +124,15 @@ def affine_from_sitk(transform: Any) -> NDArray[np.float64]:
     matrix[:3, :3] = (moved[1:] - moved[0]).T
     matrix[:3, 3] = moved[0]
     return LPS_RAS @ matrix @ LPS_RAS
+
+
+def affine_to_sitk(matrix: NDArray[np.float64]) -> Any:
+    """A SimpleITK.AffineTransform of a (4, 4) matrix of RAS+ millimetres."""
+    lps = LPS_RAS @ matrix @ LPS_RAS
+    transform = simpleitk().AffineTransform(3)
+    transform.SetMatrix(lps[:3, :3].ravel().tolist())
+    transform.SetTranslation(lps[:3, 3].tolist())
+    return transform
 
 
 def vector_to_sitk(vector_mm: NDArray[np.float64]) -> list[float]:

@@ -3,7 +3,14 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["nibabel", "simpleitk"]
+from corereg.errors import InputError
+
+__all__ = ["h5py", "nibabel", "simpleitk", "vtk_module"]
+
+
+def h5py() -> Any:
+    """The module h5py."""
+    return import_module("h5py")
 
 
 def nibabel() -> Any:
@@ -14,3 +21,17 @@ def nibabel() -> Any:
 def simpleitk() -> Any:
     """The module SimpleITK."""
     return import_module("SimpleITK")
+
+
+def vtk_module(name: str) -> Any:
+    """A module of VTK.
+
+    Raises:
+        InputError: VTK is not installed; it comes with an extra.
+    """
+    try:
+        return import_module(f"vtkmodules.{name}")
+    except ImportError:
+        raise InputError(
+            "got a mesh, but VTK is not installed, expected it for meshes; pip install 'corereg[mesh]'"
+        ) from None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 
-__all__ = ["PARSERS", "PointFile", "coordinate_system", "new_point_file"]
+__all__ = ["DIGITS", "PARSERS", "SIGNS", "PointFile", "coordinate_system", "new_point_file"]
 
 Coords = NDArray[np.float64]
 Row = list[str]

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
+from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
-from corereg.io.point_files import PARSERS, PointFile, coordinate_system, new_point_file
+from corereg.io.point_files import DIGITS, PARSERS, PointFile, coordinate_system, new_point_file
 
-__all__ = ["POINT_SUFFIXES", "Points", "read_points", "write_points"]
+__all__ = ["POINT_SUFFIXES", "Points", "read_points", "read_voxel_points", "write_points", "write_voxel_points"]
 
 POINT_SUFFIXES = tuple(PARSERS)
 
@@ -97,6 +98,33 @@ def write_points(path: str | os.PathLike[str], points: Points, *, like: Points |
         target = new_point_file(suffix, labels, target.system if target else None)
     with atomic_path(path) as staged:
         staged.write_text(target.text(like.coords_mm), encoding="utf-8", newline="\n")
+
+
+def read_voxel_points(path: Path, grid: Grid) -> NDArray[np.float64]:
+    """(N, 3), RAS+ millimetres, of Learn2Reg's tables: three columns of an image's voxel coordinates, without a header.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        coords_vox = np.loadtxt(path, delimiter=",", ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InputError(f"got {path}, expected lines of x,y,z in voxels ({error}); check the file") from None
+    if coords_vox.shape[1:] != (3,) or not coords_vox.size or not np.isfinite(coords_vox).all():
+        raise InputError(f"got {path} of {coords_vox.shape}, expected lines of three finite numbers; check the file")
+    return grid.to_world(coords_vox)
+
+
+def write_voxel_points(path: Path, coords_mm: NDArray[np.float64], grid: Grid) -> None:
+    """The same back, in voxel coordinates of `grid`. The file appears when it is complete.
+
+    Raises:
+        InputError: another extension than .csv, or a folder that is missing or not writable.
+    """
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"got the output {path} for voxel coordinates, expected a name ending in .csv; rename it")
+    with atomic_path(path) as staged:
+        np.savetxt(staged, grid.to_voxel(coords_mm), fmt=f"%{DIGITS}", delimiter=",")
 
 
 def _suffix(path: Path) -> str:

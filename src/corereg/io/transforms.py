@@ -1,13 +1,13 @@
 """Transforms in the patient: from the fixed image's world to the moving image's.
 
-A transform is a chain of parts that a point passes in order, each a map of RAS+ millimetres: an affine matrix, or a
-displacement p + d(p). Warping reads the moving image at T(p), so points travel from fixed to moving, as in ITK.
+A transform is a chain of named parts that a point passes in order, each a map of RAS+ millimetres: an affine matrix, or
+a displacement p + d(p). Warping reads the moving image at T(p), so points travel from fixed to moving, as in ITK.
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,53 +16,111 @@ from torch import Tensor
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement
-from corereg.geometry.grid import Grid, Matrix, Points
-from corereg.geometry.warp import affine_coords, inside, sample, sample_labels
-from corereg.io.fields import read_displacement_field, write_displacement_field
+from corereg.geometry.grid import Grid, Points
+from corereg.io.consistency import InverseError, inverse_error
 from corereg.io.images import Image, as_image
+from corereg.io.parts import Part, beyond, check_matrix, distinct, inverse_part, kind, remainder, through
+from corereg.io.positions import as_points, as_positions, fitted_affine, inverse_matrix, linear_map, slabs
+from corereg.io.resampling import resample
 
-__all__ = ["InverseError", "Transform"]
-
-SLAB_VOXELS = 2**22
-"""Voxels resampled at a time: bounds the memory that positions take."""
-
-ERROR_POINTS = 200_000
-"""Points at which the error of an inverse is measured."""
-
-FIT_POINTS = 20_000
-"""Grid points to which the affine part of a field from a file is fitted."""
-
-Part = Matrix | Displacement
-
-
-@dataclass(frozen=True, slots=True)
-class InverseError:
-    """Millimetres |T(T^-1(q)) - q| over points q of the moving image with a match inside the fixed image's grid."""
-
-    mean: float
-    p95: float
-    max: float
+__all__ = ["InverseError", "Part", "Transform"]
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
     """Maps points of the fixed image to the moving image, and so resamples the moving image onto the fixed grid.
 
+    Beyond its grid a displacement is held at its edge value (`extrapolated` tells where).
+
     Args:
-        parts: what a point passes, in order: (4, 4) matrices of RAS+ millimetres, or displacements (held constant
-            beyond their grid).
-        fixed: the image, or its grid, whose geometry `apply` and `save` give to their output.
+        parts: what a point passes, in order: (4, 4) matrices of RAS+ millimetres, or displacements.
+        fixed: the image, or its grid, whose geometry `apply` and `save` give to their output; None for a file that does
+            not say it.
         moving: the same for the inverse, where known.
+        names: one for each part; "affine" and "deformation" by default.
+        backward: the other direction, where it is known already; `inverse` gives it then.
+
+    Raises:
+        InputError: a singular matrix, or not one name of its own for each part.
     """
 
     parts: tuple[Part, ...]
-    fixed: Image | Grid
+    fixed: Image | Grid | None
     moving: Image | Grid | None = None
+    names: tuple[str, ...] = ()
+    backward: "Transform | None" = None
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if not isinstance(part, Displacement):
+                check_matrix(part)
+        names = self.names or distinct([kind(part) for part in self.parts])
+        if len(set(names)) != len(self.parts) or len(names) != len(self.parts):
+            raise InputError(
+                f"got the names {list(names)} for {len(self.parts)} parts, expected one of its own each; rename them"
+            )
+        object.__setattr__(self, "names", names)
 
     @property
     def fixed_grid(self) -> Grid:
-        """The grid of what `apply` returns."""
-        return _grid(self.fixed)
+        """The grid of what `apply` returns.
+
+        Raises:
+            InputError: not known, as for an affine matrix from a file.
+        """
+        return _grid(self.fixed, "fixed")
+
+    @property
+    def moving_grid(self) -> Grid:
+        """The grid of what the inverse's `apply` returns.
+
+        Raises:
+            InputError: not known.
+        """
+        return _grid(self.moving, "moving")
+
+    def named(self, *names: str) -> "Transform":
+        """Only these parts, in the order in which they are here.
+
+        Raises:
+            InputError: no part has such a name.
+        """
+        self._check_names(names)
+        return self._picked([name in names for name in self.names])
+
+    def without(self, *names: str) -> "Transform":
+        """All parts but these.
+
+        Raises:
+            InputError: no part has such a name.
+        """
+        self._check_names(names)
+        return self._picked([name not in names for name in self.names])
+
+    def then(self, other: "Transform") -> "Transform":
+        """Warp by this, then warp the result by `other`: as one transform, with one interpolation.
+
+        It reads this one's moving image onto the other's fixed grid, so a point passes the other's parts first.
+        """
+        names = distinct([*other.names, *self.names])
+        return Transform((*other.parts, *self.parts), fixed=other.fixed, moving=self.moving, names=names)
+
+    def split(self, name: str, coarse: Displacement, names: Sequence[str] = ("fine", "coarse")) -> "Transform":
+        """Two parts in the place of one displacement: what remains of it, then `coarse`.
+
+        `RegistrationResult.coarse` and the part "deformation" of its transform belong together.
+
+        Raises:
+            InputError: no displacement has such a name.
+        """
+        self._check_names([name])
+        at = self.names.index(name)
+        whole = self.parts[at]
+        if not isinstance(whole, Displacement):
+            raise InputError(f"got the part {name}, a matrix, expected a displacement to split; name another")
+        coarse = coarse.at(whole.grid)
+        parts = (*self.parts[:at], remainder(whole, coarse), coarse, *self.parts[at + 1 :])
+        return replace(self, parts=parts, names=(*self.names[:at], *names, *self.names[at + 1 :]))
 
     def apply_points(self, points_mm: Points) -> NDArray[np.float64]:
         """Positions on the moving image of positions on the fixed image, (..., 3), both RAS+ millimetres.
@@ -70,13 +128,13 @@ class Transform:
         Raises:
             InputError: the last dimension is not 3.
         """
-        points = np.asarray(points_mm, dtype=np.float64)
-        if points.shape[-1:] != (3,):
-            raise InputError(
-                f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them"
-            )
-        world = torch.as_tensor(points.reshape(-1, 3).T.copy())[None, :, :, None, None]
-        return np.asarray(self._map(world)[0, :, :, 0, 0].T.numpy().reshape(points.shape))
+        points = _points(points_mm)
+        return as_points(self.moved(as_positions(points))).reshape(points.shape)
+
+    def extrapolated(self, points_mm: Points) -> NDArray[np.bool_]:
+        """(...), true where a position (..., 3) meets a displacement beyond its grid, where the edge value is held."""
+        points = _points(points_mm)
+        return np.asarray(self.beyond(as_positions(points)).numpy().reshape(points.shape[:-1]))
 
     def apply(
         self,
@@ -85,164 +143,153 @@ class Transform:
         labels: bool = False,
         reference: object = None,
         outside: float | None = None,
+        interpolation: str | None = None,
     ) -> Image:
         """Resample an image of the moving side onto the fixed grid, with one interpolation.
 
         Args:
-            image: path, Image, SimpleITK or nibabel image; its own grid counts, it need not be the registered one.
-            labels: nearest neighbour, so that no new label appears; otherwise linear, and the result is float32.
+            image: path, Image, SimpleITK or nibabel image, or MONAI MetaTensor; its own grid counts, it need not be the
+                registered one.
+            labels: a label map: nearest neighbour, and its type is kept. With `interpolation="linear"` the label with
+                the most weight among the eight around wins: smoother, and still no new label.
             reference: image or Grid that defines the output instead of the fixed one.
             outside: value where the image has none; its smallest value by default, 0 for labels.
+            interpolation: nearest, linear (the default), bspline (cubic) or sinc (Hamming window of 5 voxels radius).
+                The result is float32, but for nearest.
 
         Raises:
-            InputError: an image that cannot be used; with `labels`, one that is no label map.
+            InputError: an image that cannot be used; with `labels`, one that is no label map; an unknown interpolation.
         """
         source = as_image(image, labels=labels)
         like = self.fixed if reference is None else reference if isinstance(reference, Grid) else as_image(reference)
-        target = _grid(like)
-        if labels:
-            values, dtype = torch.as_tensor(np.ascontiguousarray(source.array).astype(np.int64)), source.array.dtype
-        else:
-            values, dtype = torch.as_tensor(np.ascontiguousarray(source.array, dtype=np.float32)), np.dtype(np.float32)
-            outside = float(values.amin()) if outside is None else outside
-        out = np.empty(target.shape, dtype=dtype)
-        for start, world in _slabs(target):
-            coords = _linear_map(source.grid.inverse_affine, self._map(world))
-            if labels:
-                slab = sample_labels(values, coords, outside=int(outside or 0))
-            else:
-                slab = sample(values[None, None], coords.float(), outside=outside)[0, 0]
-            out[start : start + len(slab)] = slab.numpy()
-        return Image(out, target, header=None if isinstance(like, Grid) else like.header, name=source.name)
+        return self.resampled(source, like, labels=labels, outside=outside, interpolation=interpolation)
+
+    def resampled(
+        self,
+        source: Image,
+        like: Image | Grid | None,
+        *,
+        labels: bool = False,
+        outside: float | None = None,
+        interpolation: str | None = None,
+    ) -> Image:
+        """`apply` for an image whose voxels are known to be sound, such as a constant frame of a series."""
+        target = _grid(like, "fixed")
+        chosen = interpolation or ("nearest" if labels else "linear")
+        out = resample(
+            source.array, source.grid, target, self.moved, interpolation=chosen, labels=labels, outside=outside
+        )
+        return Image(out, target, header=like.header if isinstance(like, Image) else None, name=source.name)
 
     def inverse(self) -> "Transform":
         """The transform from moving to fixed: parts inverted in reverse order (`inverse_error` says how well).
 
-        Raises:
-            InputError: the moving grid is not known.
+        Its own inverse is this transform again.
         """
-        if self.moving is None:
-            raise InputError("got a transform without its moving grid, expected one to invert onto; set `moving`")
-        parts = tuple(_inverse_part(part) for part in reversed(self.parts))
-        return Transform(parts, fixed=self.moving, moving=self.fixed)
+        if self.backward is not None:
+            return replace(self.backward, backward=self)
+        parts = tuple(inverse_part(part) for part in reversed(self.parts))
+        return Transform(parts, fixed=self.moving, moving=self.fixed, names=self.names[::-1], backward=self)
 
-    def inverse_error(self, inverse: "Transform") -> InverseError:
-        """How far going to the fixed image by `inverse` and back misses the start, in millimetres.
-
-        Measured between voxels, half a voxel from each along all axes, where interpolation errs most.
-        """
-        step = _thinning(inverse.fixed_grid, ERROR_POINTS)
-        thinned = inverse.fixed_grid.strided(step)
-        matrix = thinned.affine.copy()
-        matrix[:3, 3] = inverse.fixed_grid.to_world([0.5, 0.5, 0.5])
-        errors = []
-        for _, world in _slabs(Grid(thinned.shape, matrix)):
-            there = inverse._map(world)
-            back = (self._map(there) - world).norm(dim=1, keepdim=True)
-            errors.append(back[inside(_linear_map(self.fixed_grid.inverse_affine, there), self.fixed_grid.shape)])
-        error = torch.cat(errors).numpy()
-        if not error.size:
-            return InverseError(float("nan"), float("nan"), float("nan"))
-        return InverseError(float(error.mean()), float(np.quantile(error, 0.95)), float(error.max()))
+    def inverse_error(self, inverse: "Transform | None" = None) -> InverseError:
+        """How far going to the fixed image by `inverse` and back misses the start, in millimetres."""
+        inverse = inverse or self.inverse()
+        return inverse_error(self.moved, inverse.moved, self.fixed_grid, inverse.fixed_grid)
 
     def total_mm(self) -> NDArray[np.float32]:
         """T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres."""
         total = np.empty((3, *self.fixed_grid.shape), dtype=np.float32)
-        for start, world in _slabs(self.fixed_grid):
-            total[:, start : start + world.shape[2]] = (self._map(world) - world)[0].numpy()
+        for where, world in slabs(self.fixed_grid):
+            total[:, where] = (self.moved(world) - world)[0].numpy()
         return total
 
-    def save(self, path: str | Path) -> None:
-        """Write as one displacement field that includes every part: .nii, .nii.gz, .nrrd, .mha or .mhd.
+    def jacobian_determinant(self, reference: Grid | None = None) -> NDArray[np.float32]:
+        """Local volume ratio of T, all parts included, at the voxels of the fixed grid or of another: (I, J, K)."""
+        grid = reference or self.fixed_grid
+        total_mm = torch.as_tensor(replace(self, fixed=grid).total_mm())
+        return np.asarray(Displacement.from_mm(total_mm, grid).jacobian_determinant().numpy())
 
-        The file opens in 3D Slicer, ANTs and ITK: a vector image in LPS millimetres with the fixed image's geometry.
+    def save(self, path: str | Path) -> None:
+        """Write for every tool: .h5 or .tfm as an ITK composite of all parts, .nii.gz, .nrrd or .mha as one ITK field.
+
+        The .h5 holds both directions, the names and the inverse's error besides; the field includes every part.
+        For other formats see `corereg.convert_transform`.
         """
-        write_displacement_field(Path(path), self.total_mm(), self.fixed)
+        from corereg.io.convert import save_by_suffix
+
+        save_by_suffix(self, Path(path))
 
     @staticmethod
-    def load(path: str | Path, *, moving: Image | Grid | None = None) -> "Transform":
-        """Read a displacement field file of ours or of another ITK tool.
+    def load(
+        path: str | Path, *, fixed: Any = None, moving: Any = None, source_format: str | None = None
+    ) -> "Transform":
+        """Read a transform of ours or of another tool; the format is found by looking into the file.
+
+        Args:
+            fixed, moving: images, or grids, for formats that do not hold them; they stand in for those of the file.
+            source_format: one of `corereg convert --help`, where looking is not enough.
+
+        Raises:
+            InputError: not a transform, or a grid is missing.
+        """
+        from corereg.io.convert import read_transform
+
+        return read_transform(Path(path), fixed=fixed, moving=moving, source_format=source_format)
+
+    @staticmethod
+    def from_field(
+        total_mm: NDArray[np.float32], fixed: Image | Grid, moving: Image | Grid | None = None
+    ) -> "Transform":
+        """From T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres.
 
         The field's affine part (its least-squares fit) becomes a part of its own, so that the field goes on sensibly
         beyond its grid and can be inverted whatever the rotation.
-
-        Args:
-            moving: image or grid that the inverse shall live on.
-
-        Raises:
-            InputError: not a displacement field.
         """
-        total_mm, fixed = read_displacement_field(Path(path))
-        grid = _grid(fixed)
-        affine = _fitted_affine(total_mm, grid)
+        grid = _grid(fixed, "fixed")
+        affine = fitted_affine(total_mm, grid)
+        back = inverse_matrix(affine)
         rest = np.empty_like(total_mm)
-        back = _inverse(affine)
-        for start, world in _slabs(grid):
-            stop = start + world.shape[2]
-            moved = _linear_map(back, world + torch.as_tensor(total_mm[None, :, start:stop]))
-            rest[:, start:stop] = (moved - world)[0].numpy()
-        displacement = Displacement.from_mm(torch.as_tensor(rest), grid)
-        return Transform((displacement, affine), fixed=fixed, moving=moving)
+        for where, world in slabs(grid):
+            moved = linear_map(back, world + torch.as_tensor(total_mm[None, :, where]))
+            rest[:, where] = (moved - world)[0].numpy()
+        return Transform((Displacement.from_mm(torch.as_tensor(rest), grid), affine), fixed=fixed, moving=moving)
 
-    def _map(self, world: Tensor) -> Tensor:
+    def moved(self, positions: Tensor) -> Tensor:
         """T of positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
         for part in self.parts:
-            if isinstance(part, Displacement):
-                coords = _linear_map(part.grid.inverse_affine, world).to(part.disp_vox.dtype)
-                offset = sample(part.disp_vox[None], coords).to(world.dtype)
-                linear = np.eye(4)
-                linear[:3, :3] = part.grid.linear
-                world = world + _linear_map(linear, offset)
-            else:
-                world = _linear_map(part, world)
-        return world
+            positions = through(part, positions)
+        return positions
+
+    def beyond(self, positions: Tensor) -> Tensor:
+        """(1, 1, X, Y, Z), true where positions (1, 3, X, Y, Z) meet a displacement beyond its grid."""
+        missed = torch.zeros(1, 1, *positions.shape[2:], dtype=torch.bool)
+        for part in self.parts:
+            missed |= beyond(part, positions)
+            positions = through(part, positions)
+        return missed
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.names:
+                raise InputError(f"got the part {name}, expected one of {', '.join(self.names)}; correct it")
+
+    def _picked(self, keep: Sequence[bool]) -> "Transform":
+        parts = tuple(part for part, kept in zip(self.parts, keep, strict=True) if kept)
+        names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
+        return Transform(parts, self.fixed, self.moving, names)
 
 
-def _grid(image: Image | Grid) -> Grid:
+def _grid(image: Image | Grid | None, name: str) -> Grid:
+    if image is None:
+        raise InputError(
+            f"got a transform without its {name} grid, expected one; give the {name} image with it (of an inverse, the "
+            "other one)"
+        )
     return image if isinstance(image, Grid) else image.grid
 
 
-def _inverse_part(part: Part) -> Part:
-    return part.inverse()[0] if isinstance(part, Displacement) else _inverse(part)
-
-
-def _inverse(matrix: Matrix) -> Matrix:
-    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
-
-
-def _linear_map(matrix: Matrix, points: Tensor) -> Tensor:
-    matrix_t = torch.as_tensor(np.array(matrix)).to(points)
-    return torch.einsum("ac,bcxyz->baxyz", matrix_t[:3, :3], points) + matrix_t[:3, 3].view(1, 3, 1, 1, 1)
-
-
-def _slabs(grid: Grid) -> Iterator[tuple[int, Tensor]]:
-    """World positions of a grid's voxels, slab by slab along i: where it starts, and (1, 3, X, J, K) in float64."""
-    step = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
-    for start in range(0, grid.shape[0], step):
-        shape = (min(step, grid.shape[0] - start), *grid.shape[1:])
-        matrix = grid.affine.copy()
-        matrix[:3, 3] = grid.to_world((start, 0, 0))
-        yield start, affine_coords(shape, matrix, like=torch.empty(0, dtype=torch.float64))
-
-
-def _thinning(grid: Grid, points: int) -> int:
-    """Stride at which a grid keeps about so many of its voxels."""
-    return max(1, int(np.rint(np.cbrt(math.prod(grid.shape) / points))))
-
-
-def _fitted_affine(total_mm: NDArray[np.float32], grid: Grid) -> Matrix:
-    """The affine map (4, 4) closest to p + d(p) over the grid, or the identity where no invertible one is near."""
-    step = _thinning(grid, FIT_POINTS)
-    picked = tuple(slice(None, None, min(step, max(1, n // 2))) for n in grid.shape)
-    index = np.stack(
-        np.meshgrid(*(np.arange(n)[s] for n, s in zip(grid.shape, picked, strict=True)), indexing="ij"), -1
-    )
-    start = grid.to_world(index.reshape(-1, 3))
-    end = start + total_mm[(slice(None), *picked)].reshape(3, -1).T
-    centre = start.mean(0)
-    design = np.c_[start - centre, np.ones(len(start))]
-    solution = np.linalg.lstsq(design, end - centre, rcond=None)[0].T
-    affine = np.eye(4)
-    affine[:3, :3] = solution[:, :3]
-    affine[:3, 3] = solution[:, 3] + centre - solution[:, :3] @ centre
-    return affine if np.linalg.det(affine[:3, :3]) > 0 else np.eye(4)
+def _points(points_mm: Points) -> NDArray[np.float64]:
+    points = np.asarray(points_mm, dtype=np.float64)
+    if points.shape[-1:] != (3,):
+        raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them")
+    return points

@@ -9,13 +9,22 @@ import torch
 
 from corereg.data.intensity import MODALITIES
 from corereg.errors import InputError
+from corereg.method.inference import PRECISIONS
 from corereg.method.models import DEFAULT_MODEL
 from corereg.method.refine import RefineConfig
 from corereg.method.stages import StagesConfig
 
-__all__ = ["RegisterConfig", "find_device", "with_settings"]
+__all__ = ["PAPER_REFINE", "REFINEMENTS", "RegisterConfig", "find_device", "with_settings"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+PAPER_REFINE = RefineConfig(steps=50, learning_rate=1.0, regularisation=1.0, channels=32)
+PAPER_PASSES = (8, 8)
+
+REFINEMENTS = ("default", "paper")
+"""paper: passes and instance optimisation as published."""
+
+BYTES_PER_GB = 10**9
 
 LARGEST_SEED = 2**32 - 2
 """SimpleITK's are of 32 bits, and 0 means the clock to it."""
@@ -35,6 +44,10 @@ class RegisterConfig:
     """Of the working grid; None chooses it from the scans and the memory."""
     device: str = "auto"
     """auto takes CUDA where there is one."""
+    precision: str = "auto"
+    """Of the network's convolutions: auto, fp32, bf16 or fp16; auto takes what the device is fastest with."""
+    memory_gb: float | None = None
+    """Largest memory to plan for, 10^9 bytes; a working grid that would take more is coarsened. None: what is free."""
     stages: StagesConfig = field(default_factory=StagesConfig)
 
     def __post_init__(self) -> None:
@@ -42,9 +55,17 @@ class RegisterConfig:
             ("modality", self.modality, MODALITIES),
             ("affine", self.affine, ("auto", "none")),
             ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
         ):
             if value not in allowed:
                 raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise InputError(f"got {self.memory_gb:g} GB of memory, expected a positive number; correct it")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The bound of `memory_gb` in bytes."""
+        return None if self.memory_gb is None else int(self.memory_gb * BYTES_PER_GB)
 
 
 def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> RegisterConfig:
@@ -60,13 +81,17 @@ def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> Regist
         "regularisation": ("refine", "regularisation"),
         "passes": ("stages", "passes"),
         "target_sdlogj": ("stages", "target_sdlogj"),
+        "symmetric": ("stages", "symmetric"),
         "seed": ("stages", "seed"),
         "spacing": ("top", "spacing_mm"),
-        **{name: ("top", name) for name in ("model", "modality", "affine", "device")},
+        "memory": ("top", "memory_gb"),
+        **{name: ("top", name) for name in ("model", "modality", "affine", "device", "precision")},
     }
+    config = _with_refinement(config, given.pop("refine", "default"))
     unknown = set(given) - set(places)
     if unknown:
-        raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {sorted(places)}")
+        known = sorted([*places, "refine"])
+        raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {known}")
     for name, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"got {name} {value}, expected a finite number; correct it")
@@ -82,6 +107,14 @@ def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> Regist
         return replace(config, stages=stages, **sorted_out["top"])
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def _with_refinement(config: RegisterConfig, name: str) -> RegisterConfig:
+    if name not in REFINEMENTS:
+        raise InputError(f"got refine {name!r}, expected one of {', '.join(REFINEMENTS)}; choose one")
+    if name == "default":
+        return config
+    return replace(config, stages=replace(config.stages, passes=PAPER_PASSES, refine=PAPER_REFINE))
 
 
 def find_device(name: str) -> torch.device:

@@ -4,13 +4,14 @@ Legend: B batch, L candidates, I J K axes of the feature grid; displacements in 
 Source: coupled convex optimisation, Heinrich, Papiez, Schnabel and Handels 2014; soft-argmin form as in CoRe.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.dispatch import use_kernels, use_triton
 from corereg.geometry.displacement import Disp, compose
 from corereg.geometry.resample import box_mean
 from corereg.method.cost_volume import candidates_vox, cost_volume
@@ -82,6 +83,14 @@ def inverse_consistent(forward: Disp, backward: Disp, *, steps: int) -> tuple[Di
             backward = pull_displacement(forward, backward, HALF_DIFFERENCE)[0]
             forward = ahead
         return forward, backward
+    if use_triton(forward, backward):
+        from corereg.geometry.kernels_cuda import pull
+
+        for _ in range(steps):
+            ahead = pull(backward, forward, from_identity=True, own=0.5, sampled=-0.5)
+            backward = pull(forward, backward, from_identity=True, own=0.5, sampled=-0.5)
+            forward = ahead
+        return forward, backward
     for _ in range(steps):
         # compose(a, b) = b + a o (id + b), so b - a o (id + b) = 2 b - compose(a, b).
         forward, backward = forward - compose(backward, forward) / 2, backward - compose(forward, backward) / 2
@@ -100,10 +109,9 @@ def match(
 
 
 def _one_way(fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig) -> Disp:
-    if use_kernels(fixed_features, moving_features):
-        from corereg.method.kernels_match import coupled_convex_of_features
-
-        return coupled_convex_of_features(
+    kernels = _kernels(fixed_features, moving_features)
+    if kernels is not None:
+        return kernels(
             fixed_features,
             moving_features,
             radius=config.radius,
@@ -115,3 +123,15 @@ def _one_way(fixed_features: Tensor, moving_features: Tensor, config: CoupledCon
     candidates = candidates_vox(config.radius, like=fixed_features)
     cost = cost_volume(*scaled, radius=config.radius)
     return coupled_convex(cost, candidates, sharpness=config.sharpness, couplings=config.couplings)
+
+
+def _kernels(fixed_features: Tensor, moving_features: Tensor) -> Callable[..., Tensor] | None:
+    if use_kernels(fixed_features, moving_features):
+        from corereg.method.kernels_match import coupled_convex_of_features
+
+        return coupled_convex_of_features
+    if use_triton(fixed_features, moving_features):
+        from corereg.method.kernels_cuda_match import coupled_convex_of_features as on_cuda
+
+        return on_cuda
+    return None

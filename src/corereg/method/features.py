@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from corereg.errors import InputError
+from corereg.method.inference import computing_type, convolve, extract, fold
 
 __all__ = [
     "ConvNetModel",
@@ -31,6 +32,9 @@ __all__ = [
 
 Image5D = Float[Tensor, "B 1 I J K"]
 
+WEIGHT_AXES = 5
+"""Of a convolution's weights."""
+
 METADATA_KEY = "corereg"
 """Entry of a safetensors header that holds the network's configuration as JSON."""
 
@@ -38,8 +42,8 @@ METADATA_KEY = "corereg"
 class Encoded(NamedTuple):
     """What the later stages need of one image."""
 
-    shallow: Float[Tensor, "B C I J K"]
-    """1/2 grid, matched by the instance optimisation."""
+    shallow: Float[Tensor, "B C I J K"] | None
+    """1/2 grid, matched by the instance optimisation; None where it was not asked for."""
     cost: Mapping[int, Float[Tensor, "B C X Y Z"]]
     """For each stride of a pass, what its cost volume compares."""
 
@@ -52,7 +56,7 @@ class FeatureModel(Protocol):
     passes: tuple[int, ...]
     """Strides of the passes that it is made for."""
 
-    def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
+    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
         """Features of an image whose sizes are multiples of 16, for passes on grids of these strides."""
         ...
 
@@ -73,6 +77,8 @@ class NetworkConfig:
     """Channels that a cost volume compares."""
     strides: tuple[int, ...] = (8,)
     """Grids for which there is a head: 8 (the paper), 4 (1x1x1 on block 4)."""
+    descriptors: bool = False
+    """Whether the refinement matches MIND-SSC descriptors beside the learned features (see `hybrid`)."""
 
     def __post_init__(self) -> None:
         if not self.strides or not set(self.strides) <= {4, 8}:
@@ -106,6 +112,11 @@ class FeatureExtractor(nn.Module):
         self.block3 = _block(second, config.deep_channels, 2)
         self.block4 = _block(config.deep_channels, config.deep_channels, 1)
 
+    @property
+    def blocks(self) -> tuple[nn.Sequential, ...]:
+        """The four in order."""
+        return self.block1, self.block2, self.block3, self.block4
+
     def forward(self, image: Tensor) -> Stages:
         shallow = self.block2(self.block1(image))
         deep_conv = self.block4[0](self.block3(shallow))
@@ -128,6 +139,12 @@ class ProjectionHead(nn.Module):
     def forward(self, deep: Tensor, stride: int) -> Tensor:
         return self.out(self.block(deep)) if stride == 8 else self.out4(deep)  # type: ignore[no-any-return]
 
+    def infer(self, deep: Tensor, stride: int) -> Tensor:
+        """The same without gradients, from features of any number type: the 1x1x1 convolution is always in float32."""
+        if stride == 8:
+            return self.out(convolve(fold(self.block, deep.dtype), deep).float())  # type: ignore[no-any-return]
+        return self.out4(deep.float())  # type: ignore[no-any-return]
+
 
 class ConvNetModel(nn.Module):
     """FeatureExtractor and ProjectionHead together: the model that training makes and files hold."""
@@ -140,8 +157,11 @@ class ConvNetModel(nn.Module):
         coarsest, finest = max(config.strides), min(config.strides)
         self.passes: tuple[int, ...] = (coarsest, finest)
         self.statistics_filled = True
+        self.precision = "auto"
+        """Of the convolutions where nothing is recorded for a gradient: auto, fp32, bf16 or fp16."""
 
-    def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
+    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
+        """See `FeatureModel`. Without gradients it runs folded, in the number type of `precision`."""
         wanted = sorted(set(strides))
         missing = set(wanted) - set(self.config.strides)
         if missing:
@@ -149,8 +169,12 @@ class ConvNetModel(nn.Module):
                 f"got passes with stride {sorted(missing)}, expected some of {self.config.strides}, for which model "
                 f"{self.name} has heads; choose --passes among these"
             )
-        stages = self.extractor(image)
-        return Encoded(stages.shallow, {s: self.head(stages.deep, s) for s in wanted})
+        if self.training or torch.is_grad_enabled():
+            stages = self.extractor(image)
+            return Encoded(stages.shallow, {s: self.head(stages.deep, s) for s in wanted})
+        dtype = computing_type(self.precision, image.device)
+        kept, deep = extract(self.extractor.blocks, image, dtype, shallow=shallow)
+        return Encoded(kept, {s: self.head.infer(deep, s) for s in wanted})
 
     def prepare(self, images: Iterable[Image5D]) -> None:
         """Fill empty normalisation statistics (a model that was never trained) from the images at hand."""
@@ -186,13 +210,23 @@ def random_model(seed: int = 0, config: NetworkConfig | None = None) -> ConvNetM
     return model
 
 
-def save_model(path: Path, model: ConvNetModel, card: Mapping[str, object] | None = None) -> None:
-    """Weights and configuration as one safetensors file. `card` is what to know about the training, JSON-able."""
-    from safetensors.torch import save_file
+def save_model(
+    path: Path, model: ConvNetModel, card: Mapping[str, object] | None = None, *, half: bool = False
+) -> None:
+    """Weights and configuration as one safetensors file.
 
-    header = {"network": asdict(model.config), "card": dict(card or {})}
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-    save_file(tensors, str(path), metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
+    Args:
+        card: what to know about the training, JSON-able.
+        half: convolutions in half precision, for half the size.
+    """
+    from safetensors.torch import save
+
+    header = {"network": asdict(model.config), "passes": list(model.passes), "card": dict(card or {})}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        tensors = {key: value.half() if value.ndim == WEIGHT_AXES else value for key, value in tensors.items()}
+    # safetensors' own writer to files makes them readable by their owner alone.
+    Path(path).write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}))
 
 
 def load_model(path: Path) -> ConvNetModel:
@@ -217,8 +251,10 @@ def load_model(path: Path) -> ConvNetModel:
             "choose another"
         )
     try:
-        network = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(header)["network"].items()}
+        content = json.loads(header)
+        network = {key: tuple(v) if isinstance(v, list) else v for key, v in content["network"].items()}
         model = ConvNetModel(NetworkConfig(**network), path.stem)  # type: ignore[arg-type]
+        model.passes = tuple(content.get("passes", model.passes))
         counters = {k: v.long() for k, v in state.items() if k.endswith("num_batches_tracked")}
         model.load_state_dict(state | counters)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

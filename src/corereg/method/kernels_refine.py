@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.geometry.kernels_filter import box_band, filter_plane, filter_row
+from corereg.geometry.kernels_filter import Band, box_band, filter_plane, filter_row
 from corereg.geometry.parallel import kernel, run_slabs
 
 __all__ = ["Factors", "energy_gradient", "minimise"]
@@ -55,27 +55,18 @@ def minimise(
 
     Returns: s(v) after the last step, and the energy before each step.
     """
-    shape, channels = fixed.shape[:3], (0,) * fixed.shape[3]
-    forward = tuple(box_band(n, smoothing) for n in shape)
-    adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
-    features = fixed.reshape(-1), moving.reshape(-1)
-    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
-    gradient_factors = np.array([2 * w for w in (factors.data, *factors.smooth)], np.float32)
+    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
+    shape = problem.shape
     parameters = start.flatten()
     state = parameters, np.zeros_like(parameters), np.zeros_like(parameters)
     disp, planes, pulled = (np.empty_like(parameters) for _ in range(3))
-    energies = np.empty((shape[0], 4))
     losses = []
-    run_slabs(_smooth_planes, shape[0], parameters, planes, shape, forward)
+    run_slabs(_smooth_planes, shape[0], parameters, planes, shape, problem.forward)
     for step in range(1, steps + 1):
-        run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
-        run_slabs(
-            _energy_planes, shape[0], features, disp, mask, gradient_factors, channels, shape, adjoint, pulled, energies
-        )
-        losses.append(float(np.dot((factors.data, *factors.smooth), energies.sum(0))))
+        losses.append(_evaluate(problem, planes, disp, pulled))
         adam = _adam_factors(step, learning_rate)
-        run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, adjoint, forward)
-    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
+        run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, problem.adjoint, problem.forward)
+    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, problem.forward)
     return disp.reshape(start.shape), losses
 
 
@@ -83,22 +74,47 @@ def energy_gradient(
     fixed: Array, moving: Array, parameters: Array, voxel_weight: Array | None, factors: Factors, *, smoothing: int
 ) -> tuple[float, Array]:
     """The energy of s(parameters) and its gradient with respect to them: one evaluation as `minimise` makes it."""
-    shape, channels = fixed.shape[:3], (0,) * fixed.shape[3]
+    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
+    disp, planes, pulled = (np.empty(parameters.size, np.float32) for _ in range(3))
+    run_slabs(_smooth_planes, problem.shape[0], parameters.flatten(), planes, problem.shape, problem.forward)
+    energy = _evaluate(problem, planes, disp, pulled)
+    run_slabs(_smooth_along_i, problem.shape[0], pulled, disp, problem.shape, problem.adjoint)
+    return energy, disp.reshape(parameters.shape)
+
+
+class _Problem(NamedTuple):
+    """What stays the same from step to step, as the kernels take it."""
+
+    shape: tuple[int, ...]
+    features: tuple[Array, Array]
+    mask: Array
+    factors: Factors
+    channels: tuple[int, ...]
+    forward: tuple[Band, ...]
+    adjoint: tuple[Band, ...]
+
+
+def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int) -> _Problem:
+    shape = fixed.shape[:3]
+    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
     forward = tuple(box_band(n, smoothing) for n in shape)
     adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
     features = fixed.reshape(-1), moving.reshape(-1)
-    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
-    gradient_factors = np.array([2 * w for w in (factors.data, *factors.smooth)], np.float32)
-    disp, planes = (np.empty(parameters.size, np.float32) for _ in range(2))
-    energies = np.empty((shape[0], 4))
-    run_slabs(_smooth_planes, shape[0], parameters.flatten(), planes, shape, forward)
+    return _Problem(shape, features, mask, factors, (0,) * fixed.shape[3], forward, adjoint)
+
+
+def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
+    """The energy; leaves the displacement in `disp` and its gradient, still to be smoothed along i, in `pulled`.
+
+    Args:
+        planes: the parameters, smoothed along j and k.
+    """
+    shape, features, mask, factors, channels, forward, adjoint = problem
+    weights = np.array((factors.data, *factors.smooth))
+    slopes, energies = (2 * weights).astype(np.float32), np.empty((shape[0], 4))
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
-    run_slabs(
-        _energy_planes, shape[0], features, disp, mask, gradient_factors, channels, shape, adjoint, planes, energies
-    )
-    gradient = np.empty_like(disp)
-    run_slabs(_smooth_along_i, shape[0], planes, gradient, shape, adjoint)
-    return float(np.dot((factors.data, *factors.smooth), energies.sum(0))), gradient.reshape(parameters.shape)
+    run_slabs(_energy_planes, shape[0], features, disp, mask, slopes, channels, shape, adjoint, pulled, energies)
+    return float(weights @ energies.sum(0))
 
 
 def _adam_factors(step: int, learning_rate: float) -> Array:

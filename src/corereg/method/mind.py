@@ -104,17 +104,17 @@ class MindModel:
     def __init__(self, *, intensity: float = 0.0) -> None:
         self.intensity = intensity
 
-    def encode(self, image: Image5D, strides: Iterable[int]) -> Encoded:
+    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
         features = mind_ssc_half(_compress(image))
         if self.intensity:
             tissue = _halve(image.clamp(*SOFT_TISSUE))
             features = torch.cat([features, self.intensity * tissue], 1)
-        shallow, cost, stride, wanted = features, {}, 2, set(strides)
+        half, cost, stride, wanted = features, {}, 2, set(strides)
         while True:
             if stride in wanted:
                 cost[stride] = COST_GAIN * features
             if stride >= max(wanted, default=0):
-                return Encoded(shallow, cost)
+                return Encoded(half if shallow else None, cost)
             features, stride = _halve(features), stride * 2
 
     def prepare(self, images: Iterable[Image5D]) -> None:

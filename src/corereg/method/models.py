@@ -5,14 +5,19 @@ from pathlib import Path
 
 from corereg.errors import InputError
 from corereg.method.features import FeatureModel, file_hash, load_model, random_model
+from corereg.method.hybrid import with_descriptors
 from corereg.method.mind import CT_INTENSITY, MindModel
 
 __all__ = ["DEFAULT_MODEL", "MODELS", "ModelChoice", "get_model"]
 
 DEFAULT_MODEL = "mind"
 
+BOARD = Path(__file__).parents[1] / "models"
+"""Folder of the trained models that come with the package."""
+
 MODELS = {
     "mind": "MIND-SSC descriptors, for two CTs with the intensity beside them: no training, also between CT and MR",
+    "head-neck-ct": "the network trained on 74 unlabelled head-and-neck CTs, MIND-SSC beside it in the refinement",
     "random": "the network with seeded random weights, statistics filled from the pair: what training starts from",
 }
 """Models on board and what they are."""
@@ -45,9 +50,10 @@ def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False) -> Mode
         return ModelChoice(MindModel(intensity=CT_INTENSITY if both_ct else 0.0), "mind")
     if str(name) == "random":
         return ModelChoice(random_model(seed), "random")
-    path = Path(name)
+    path = BOARD / f"{name}.safetensors" if str(name) in MODELS else Path(name)
     if not path.is_file():
         raise InputError(
             f"got the model {str(name)!r}, expected one of {', '.join(MODELS)} or a .safetensors file; check the name"
         )
-    return ModelChoice(load_model(path), path.stem, file_hash(path))
+    network = load_model(path)
+    return ModelChoice(with_descriptors(network, both_ct=both_ct), path.stem, file_hash(path))

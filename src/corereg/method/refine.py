@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.dispatch import use_kernels, use_triton
 from corereg.geometry.displacement import Disp
 from corereg.geometry.resample import box_mean
 from corereg.geometry.warp import warp
 
-__all__ = ["RefineConfig", "diffusion_energy", "energy", "project_features", "refine"]
+__all__ = ["RefineConfig", "diffusion_energy", "energy", "energy_factors", "project_features", "refine"]
 
 DATA_WEIGHT = 12.0
 FEATURE_SCALE = 5.0
@@ -85,54 +85,89 @@ def energy(
 def refine(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, *, weight: Tensor | None = None
 ) -> tuple[Disp, tuple[float, ...]]:
-    """Refine a displacement by minimising E.
+    """Refine a displacement by minimising E, each pair of the batch by itself.
 
     Args:
         fixed, moving: features on the 1/2 grid.
         start_vox: voxels of the 1/2 grid.
         weight: (B, 1, I, J, K), voxels that count; None counts all.
 
-    Returns: the displacement s(v) on the 1/2 grid, and E before each step.
+    Returns: the displacement s(v) on the 1/2 grid, and E before each step, its mean over the pairs.
     """
-    if use_kernels(fixed, moving, start_vox, weight) and min(start_vox.shape[2:]) > 1:
-        return _refine_compiled(fixed, moving, start_vox, config, weight)
+    thick = min(start_vox.shape[2:]) > 1
+    if thick and use_triton(fixed, moving, start_vox, weight):
+        disp_vox, energies = _refine_on_cuda(fixed, moving, start_vox, config, weight)
+    else:
+        compiled = thick and use_kernels(fixed, moving, start_vox, weight)
+        refine_pair = _refine_pair_compiled if compiled else _refine_pair
+        pairs = [slice(n, n + 1) for n in range(len(start_vox))]
+        found = [
+            refine_pair(fixed[n], moving[n], start_vox[n], config, None if weight is None else weight[n]) for n in pairs
+        ]
+        disp_vox, energies = (torch.cat(parts, at) for at, parts in enumerate(zip(*found, strict=True)))
+    return disp_vox, tuple(energies.mean(1).tolist())
+
+
+def _refine_pair(
+    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+) -> tuple[Disp, Float[Tensor, "S 1"]]:
     parameters = start_vox.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
-    losses = []
-    for _ in range(config.steps):
+    losses = parameters.new_empty(config.steps, 1, requires_grad=False)
+    for step in range(config.steps):
         optimiser.zero_grad()
-        smooth = box_mean(parameters, times=config.smoothing)
-        loss = energy(smooth, fixed, moving, regularisation=config.regularisation, weight=weight)
+        with torch.enable_grad():
+            smooth = box_mean(parameters, times=config.smoothing)
+            loss = energy(smooth, fixed, moving, regularisation=config.regularisation, weight=weight)
         torch.autograd.backward(loss)
         optimiser.step()
-        losses.append(float(loss.detach()))
-    return box_mean(parameters.detach(), times=config.smoothing), tuple(losses)
+        losses[step] = loss.detach()
+    return box_mean(parameters.detach(), times=config.smoothing), losses
 
 
-def _refine_compiled(
+def _refine_pair_compiled(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
-) -> tuple[Disp, tuple[float, ...]]:
-    """The same on the compiled kernels, pair by pair: energies add up, and Adam takes each parameter by itself."""
+) -> tuple[Disp, Float[Tensor, "S 1"]]:
+    """The same on the compiled CPU kernels."""
     from corereg.method.kernels_refine import Factors, minimise
 
-    counted = start_vox[:, 0].numel() if weight is None else max(float(weight.sum()), NO_WEIGHT)
-    smooth = config.regularisation * DIFFUSION_WEIGHT
-    steps = [start_vox.numel() // n * (n - 1) for n in start_vox.shape[2:]]
-    data = DATA_WEIGHT * FEATURE_SCALE**2 / (fixed.shape[1] * counted)
-    factors = Factors(data, tuple(smooth / count for count in steps))
-    found, losses = [], torch.zeros(config.steps, dtype=torch.float64)
-    for n, start in enumerate(start_vox.detach()):
-        fixed_last, moving_last = (f[n].detach().permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
-        disp_vox, energies = minimise(
-            fixed_last,
-            moving_last,
-            start.contiguous().numpy(),
-            None if weight is None else weight[n, 0].detach().contiguous().numpy(),
-            factors,
-            steps=config.steps,
-            learning_rate=config.learning_rate,
-            smoothing=config.smoothing,
-        )
-        found.append(torch.from_numpy(disp_vox))
-        losses += torch.tensor(energies, dtype=torch.float64)
-    return torch.stack(found), tuple(losses.tolist())
+    data, smooth = energy_factors(fixed, start_vox, config, weight)
+    fixed_last, moving_last = (f[0].detach().permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
+    disp_vox, energies = minimise(
+        fixed_last,
+        moving_last,
+        start_vox[0].detach().contiguous().numpy(),
+        None if weight is None else weight[0, 0].detach().contiguous().numpy(),
+        Factors(float(data), smooth),
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        smoothing=config.smoothing,
+    )
+    return torch.from_numpy(disp_vox)[None], torch.tensor(energies, dtype=torch.float64)[:, None]
+
+
+def _refine_on_cuda(
+    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+) -> tuple[Disp, Float[Tensor, "S B"]]:
+    """The same on the compiled CUDA kernels, all pairs at a time."""
+    from corereg.method.kernels_cuda import Problem, minimise
+
+    return minimise(
+        Problem.of(fixed, moving, weight, *energy_factors(fixed, start_vox, config, weight)),
+        start_vox.detach().contiguous(),
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        smoothing=config.smoothing,
+    )
+
+
+def energy_factors(
+    fixed: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+) -> tuple[Float[Tensor, "B"], tuple[float, ...]]:
+    """E as data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along axis a."""
+    shape = start_vox.shape[2:]
+    voxels = start_vox.new_full((len(start_vox),), shape.numel(), dtype=torch.float64)
+    counted = voxels if weight is None else weight.detach().double().sum((1, 2, 3, 4)).clamp(min=NO_WEIGHT)
+    steps = [3 * shape.numel() // n * (n - 1) for n in shape]
+    smooth = tuple(config.regularisation * DIFFUSION_WEIGHT / count for count in steps)
+    return DATA_WEIGHT * FEATURE_SCALE**2 / (fixed.shape[1] * counted), smooth

@@ -15,21 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.data.intensity import detect_modality, normalise
-from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask, shrink
+from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images import Image, as_image, read_mask
 from corereg.io.transforms import InverseError, Transform
-from corereg.method.affine import Alignment, align
+from corereg.method.affine import Alignment
+from corereg.method.alignment import align_copies, coarse_copy, field_of_view
 from corereg.method.config import RegisterConfig, find_device, with_settings
 from corereg.method.models import ModelChoice, get_model
 from corereg.method.stages import Registration, Stopwatch, register_volumes
 
 __all__ = ["RegisterConfig", "RegistrationResult", "register"]
-
-AFFINE_SPACING_MM = 4.0
-"""Of the coarse copies that are pre-aligned."""
 
 Progress = Callable[[str], None]
 Mask = NDArray[np.bool_]
@@ -109,7 +107,7 @@ def register(
         fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
         progress: called with the name of each stage as it begins.
         **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
-            device, passes, refine_steps, regularisation, target_sdlogj, seed.
+            device, passes, refine_steps, regularisation, target_sdlogj, symmetric, seed.
 
     Raises:
         InputError: a scan, mask or setting that cannot be used, in one line.
@@ -139,7 +137,8 @@ def register(
     if config.affine == "auto":
         say("affine pre-alignment")
         with watch("affine"):
-            alignment = _align(fixed_image, moving_image, modalities, masks, config.stages.seed)
+            scans = zip((fixed_image, moving_image), modalities, masks, strict=True)
+            alignment = align_copies(*(coarse_copy(*scan) for scan in scans), seed=config.stages.seed)
     affine = None if alignment is None else alignment.affine
     say("resampling to the working grid")
     with watch("resample"):
@@ -156,7 +155,7 @@ def register(
         config.stages,
         fixed_weight=fixed_weight,
         moving_weight=moving_weight,
-        field_of_view=_field_of_view(fixed_image.grid, working),
+        field_of_view=field_of_view(fixed_image.grid, working),
     )
     say("inverting")
     return _result(found, watch, working, alignment, (fixed_image, moving_image), choice, config)
@@ -178,7 +177,8 @@ def _result(
         transform = Transform(parts, fixed=fixed, moving=moving)
         inverse = transform.inverse()
         error = transform.inverse_error(inverse)
-    i, j, k = _field_of_view(fixed.grid, working)
+        transform = replace(transform, backward=inverse)
+    i, j, k = field_of_view(fixed.grid, working)
     disp_vox = refined.disp_vox[None, :, :i, :j, :k]
     metrics = {
         # A slab of few slices has no voxels inside the border that the measure leaves out.
@@ -207,33 +207,8 @@ def _result(
     )
 
 
-def _field_of_view(fixed: Grid, working: Grid) -> tuple[int, int, int]:
-    """Working voxels along each axis that cover the fixed image; the others are padding."""
-    canonical = fixed.canonical()
-    sizes = zip(canonical.shape, canonical.spacing, working.spacing, working.shape, strict=True)
-    i, j, k = (min(math.ceil((n - 1) * s / w) + 1, most) for n, s, w, most in sizes)
-    return i, j, k
-
-
 def _mask(mask: str | Path | None, image: Image) -> Mask | None:
     return None if mask is None else read_mask(mask, like=image.grid, of=image.name).array
-
-
-def _align(fixed: Image, moving: Image, modalities: list[str], masks: list[Mask | None], seed: int) -> Alignment:
-    volumes, grids, coarse_masks = [], [], []
-    for image, modality, mask in zip((fixed, moving), modalities, masks, strict=True):
-        volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=torch.device("cpu"))
-        # Fat, muscle and organs tell where a field of view lies within another; all of air to bone does not.
-        window = "ct-abdomen" if modality.startswith("ct") else modality
-        volumes.append(normalise(volume, window)[0, 0].numpy())
-        grids.append(grid)
-        coarse = None
-        if mask is not None:
-            coarse = resample_mask(mask, image.grid, grid, device=torch.device("cpu"))[0, 0].numpy() > 0
-        coarse_masks.append(coarse)
-    return align(
-        volumes[0], grids[0], volumes[1], grids[1], fixed_mask=coarse_masks[0], moving_mask=coarse_masks[1], seed=seed
-    )
 
 
 def _prepared(

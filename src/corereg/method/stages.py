@@ -4,9 +4,10 @@ Legend: volumes are (1, 1, I, J, K) on one working grid whose sizes are multiple
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,12 +16,21 @@ from torch import Tensor
 from corereg.geometry.displacement import Disp, compose, sdlogj, upsample_displacement
 from corereg.geometry.resample import subsample
 from corereg.geometry.warp import identity_coords, sample, warp
-from corereg.method.coupled_convex import CoupledConvexConfig, match
-from corereg.method.features import FeatureModel, Image5D
+from corereg.method.coupled_convex import CoupledConvexConfig, inverse_consistent, match
+from corereg.method.features import Encoded, FeatureModel, Image5D
 from corereg.method.refine import RefineConfig, project_features, refine
 from corereg.method.target import search_regularisation
 
-__all__ = ["GRID_MULTIPLE", "Registration", "StagesConfig", "Stopwatch", "register_volumes"]
+__all__ = [
+    "GRID_MULTIPLE",
+    "Registration",
+    "StagesConfig",
+    "Stopwatch",
+    "coarse_displacement",
+    "full_grid_displacement",
+    "half_grid_displacement",
+    "register_volumes",
+]
 
 GRID_MULTIPLE = 16
 """The working grid's sizes are multiples of this, so that every strided grid ends on the same voxel."""
@@ -28,6 +38,10 @@ GRID_MULTIPLE = 16
 COARSE_SMOOTHING = 2
 FINAL_SMOOTHING = 3
 """3x3x3 means after each doubling of a coarse displacement, and after the refined one is brought to the full grid."""
+
+
+SYMMETRY_STEPS = 15
+"""Fixed-point steps between the two directions, as many as in the coarse stage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +54,9 @@ class StagesConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     target_sdlogj: float | None = None
     """Search refine.regularisation until the displacement has this SDlogJ."""
+    symmetric: bool = False
+    """Register both ways and make the two refined displacements inverse to each other: next to no folds at the same
+    overlap, for twice the time."""
     seed: int = 0
     """Of the feature projection."""
 
@@ -109,27 +126,39 @@ def register_volumes(
             f"got shapes {tuple(fixed.shape)} and {tuple(moving.shape)}, expected one shape with sizes that are "
             f"multiples of {GRID_MULTIPLE}; pad the volumes first"
         )
-    config = replace(config, passes=config.passes or model.passes)
+    passes = config.passes or model.passes
     watch = Stopwatch(fixed.device)
     with torch.no_grad():
         model.prepare([fixed, moving])
-        coarse_half, fixed_features, moving_features = _coarse(fixed, moving, model, config, watch)
-        weight = _half_grid_weight(coarse_half, fixed_weight, moving_weight)
+        with watch("features"):
+            fixed_encoded = _encode(model, fixed, passes, config)
+            moving_encoded = _encode(model, moving, passes if config.symmetric else passes[:1], config)
+
+        def match_from(
+            one: Encoded, image: Image5D, other: Encoded, weight: Tensor | None, other_weight: Tensor | None
+        ) -> _Matched:
+            half = coarse_displacement(
+                one, image, other, model, passes=passes, config=config.coupled_convex, watch=watch
+            )
+            return _Matched(half, one.shallow, other.shallow, _half_grid_weight(half, weight, other_weight))
+
+        ways = [match_from(fixed_encoded, moving, moving_encoded, fixed_weight, moving_weight)]
+        if config.symmetric:
+            ways.append(match_from(moving_encoded, fixed, fixed_encoded, moving_weight, fixed_weight))
         with watch("upsample"):
-            coarse = _to_full_grid(coarse_half, smoothing=COARSE_SMOOTHING)
+            coarse = full_grid_displacement(ways[0].coarse)
     if config.refine.steps == 0:
         return Registration(coarse, coarse, (), config.refine.regularisation, watch.seconds)
-    with watch("refine"):
-        fixed_features, moving_features = (
-            project_features(f, config.refine.channels, seed=config.seed) for f in (fixed_features, moving_features)
-        )
 
     def refined_with(regularisation: float) -> tuple[float, tuple[Disp, tuple[float, ...]]]:
         with watch("refine"):
             settings = replace(config.refine, regularisation=regularisation)
-            half, losses = refine(fixed_features, moving_features, coarse_half, settings, weight=weight)
+            found = [refine(*way.features, way.coarse, settings, weight=way.weight) for way in ways]
+            half, losses = found[0]
+            if config.symmetric:
+                half, _ = inverse_consistent(half, found[1][0], steps=SYMMETRY_STEPS)
         with watch("upsample"):
-            full = _to_full_grid(half, smoothing=FINAL_SMOOTHING)
+            full = full_grid_displacement(half, smoothing=FINAL_SMOOTHING)
         i, j, k = field_of_view or full.shape[2:]
         return (sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0), (full, losses)
 
@@ -143,32 +172,72 @@ def register_volumes(
     return Registration(coarse, refined, losses, regularisation, watch.seconds)
 
 
-def _coarse(
-    fixed: Image5D, moving: Image5D, model: FeatureModel, config: StagesConfig, watch: Stopwatch
-) -> tuple[Float[Tensor, "B 3 X Y Z"], Tensor, Tensor]:
-    """Displacement on the 1/2 grid after all passes, and both images' features for the refinement."""
-    assert config.passes is not None
-    with watch("features"):
-        fixed_encoded = model.encode(fixed, config.passes)
-        moving_encoded = model.encode(moving, config.passes[:1])
-    shallow = moving_encoded.shallow
-    half_shape = shallow.shape[2:]
+class _Matched(NamedTuple):
+    """One direction before its refinement, on the 1/2 grid."""
+
+    coarse: Disp
+    fixed: Tensor | None
+    moving: Tensor | None
+    weight: Tensor | None
+
+    @property
+    def features(self) -> tuple[Tensor, Tensor]:
+        assert self.fixed is not None
+        assert self.moving is not None
+        return self.fixed, self.moving
+
+
+def _encode(model: FeatureModel, image: Image5D, strides: Sequence[int], config: StagesConfig) -> Encoded:
+    """An image's features, those of the refinement projected at once: before that they take the most memory of all."""
+    encoded = model.encode(image, strides, shallow=config.refine.steps > 0)
+    if encoded.shallow is None:
+        return encoded
+    return encoded._replace(shallow=project_features(encoded.shallow, config.refine.channels, seed=config.seed))
+
+
+def coarse_displacement(
+    fixed_encoded: Encoded,
+    moving: Image5D,
+    moving_encoded: Encoded,
+    model: FeatureModel,
+    *,
+    passes: Sequence[int],
+    config: CoupledConvexConfig,
+    watch: Stopwatch | None = None,
+) -> Float[Tensor, "B 3 X Y Z"]:
+    """Stages 2 and 3, pass after pass: each registers the moving image as warped by those before it.
+
+    Args:
+        fixed_encoded: features for every pass.
+        moving: (B, 1, I, J, K), warped and encoded again after the first pass.
+        moving_encoded: its features for the first pass.
+
+    Returns: (B, 3, I/2, J/2, K/2), voxels of the 1/2 grid.
+    """
+    watch = watch or Stopwatch(moving.device)
+    half_shape = [n // 2 for n in moving.shape[2:]]
     total: Disp | None = None
-    for stride in config.passes:
+    for stride in passes:
         if total is not None:
             with watch("warp"):
-                warped = warp(moving, _to_full_grid(total, smoothing=COARSE_SMOOTHING))
+                warped = warp(moving, full_grid_displacement(total))
             with watch("features"):
-                moving_encoded = model.encode(warped, [stride])
+                moving_encoded = model.encode(warped, [stride], shallow=False)
         with watch("coupled_convex"):
-            found = match(fixed_encoded.cost[stride], moving_encoded.cost[stride], config.coupled_convex)
-            step = upsample_displacement(found, stride // 2, half_shape, smoothing=COARSE_SMOOTHING)
+            found = match(fixed_encoded.cost[stride], moving_encoded.cost[stride], config)
+            step = half_grid_displacement(found, stride, half_shape)
             total = step if total is None else compose(total, step)
     assert total is not None
-    return total, fixed_encoded.shallow, shallow
+    return total
 
 
-def _to_full_grid(half: Disp, *, smoothing: int) -> Float[Tensor, "B 3 X Y Z"]:
+def half_grid_displacement(disp_vox: Disp, stride: int, shape: Sequence[int]) -> Float[Tensor, "B 3 X Y Z"]:
+    """A displacement found on the grid of a pass, on the 1/2 grid of `shape`, smoothed on the way."""
+    return upsample_displacement(disp_vox, stride // 2, shape, smoothing=COARSE_SMOOTHING)
+
+
+def full_grid_displacement(half: Disp, *, smoothing: int = COARSE_SMOOTHING) -> Float[Tensor, "B 3 X Y Z"]:
+    """A displacement of the 1/2 grid on the full grid."""
     return upsample_displacement(half, 2, [2 * n for n in half.shape[2:]], smoothing=smoothing)
 
 

@@ -1,0 +1,276 @@
+"""Correctness and time of the CUDA path: the Triton kernels beside the plain torch they stand for, in one run.
+
+    python benchmarks/gpu.py                    # 96 x 80 x 128 and 192 x 160 x 256, and batches of 40 x 48 x 56
+    python benchmarks/gpu.py --shape 96 80 128  # one size only
+
+First the kernels against float64 on the same device, then the times: CUDA events, median, after warm-up; at least 20
+runs of what is quick. Prints tables, and writes everything as JSON to $OUT/gpu.json where OUT is set, else to stdout.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from corereg.geometry.dispatch import KERNELS_VARIABLE
+from corereg.geometry.displacement import compose, invert, subsample_displacement, upsample_displacement
+from corereg.geometry.resample import box_mean, strided_shape, upsample
+from corereg.geometry.warp import identity_coords, warp
+from corereg.method.coupled_convex import CoupledConvexConfig, match
+from corereg.method.features import NetworkConfig, random_model
+from corereg.method.refine import RefineConfig, energy, energy_factors, project_features, refine
+from corereg.method.stages import StagesConfig, register_volumes
+
+SHAPES = [(96, 80, 128), (192, 160, 256)]
+BATCH_SHAPE = (40, 48, 56)
+"""Half grid of the volumes that a training sweep refines by the thousand."""
+BATCHES = (1, 4, 16)
+CHANNELS, COST_CHANNELS = 32, 16
+BORDER_VOXELS = 1e-3
+"""Positions nearer than this to a voxel border are left out of the strict check of the gradient."""
+RUNS, LEAST_RUNS, PATIENCE_S = 20, 5, 2.0
+"""Timed runs: RUNS, or as many as fit into the patience, but LEAST_RUNS."""
+
+Run = Callable[[], object]
+Shape = tuple[int, int, int]
+
+
+@contextmanager
+def kernels(choice: str):
+    os.environ[KERNELS_VARIABLE] = choice
+    yield
+    del os.environ[KERNELS_VARIABLE]
+
+
+def smooth_noise(generator: torch.Generator, *shape: int, size: float = 1.0) -> Tensor:
+    """Smooth at several scales, as images and features are; independent of the kernels that are measured."""
+    total = torch.zeros(shape, device="cuda")
+    for factor in (1, 2, 4, 8):
+        coarse = [max(-(-n // factor), 3) for n in shape[2:]]
+        with kernels("torch"):
+            noise = torch.randn(*shape[:2], *coarse, generator=generator, device="cuda")
+            total += factor * upsample(box_mean(noise, times=2), factor, shape[2:])
+    return size * total / total.std()
+
+
+def relative(found: Tensor, exact: Tensor) -> float:
+    assert found.shape == exact.shape
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def milliseconds(run: Run) -> tuple[float, int]:
+    """Median time on the device, queueing included, and the number of runs."""
+    for _ in range(2):
+        run()
+    torch.cuda.synchronize()
+    begun, times = time.perf_counter(), []
+    while len(times) < RUNS and (len(times) < LEAST_RUNS or time.perf_counter() - begun < PATIENCE_S):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times), len(times)
+
+
+def refine_problem(generator: torch.Generator, batch: int, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    fixed, moving = (smooth_noise(generator, batch, CHANNELS, *shape, size=0.3) for _ in range(2))
+    fixed, moving = (f.contiguous(memory_format=torch.channels_last_3d) for f in (fixed, moving))
+    return fixed, moving, smooth_noise(generator, batch, 3, *shape, size=2.0)
+
+
+def check(shape: Shape) -> dict[str, float]:
+    """Relative differences from plain torch in float64; 0 or 1 where a property holds or not."""
+    generator = torch.Generator("cuda").manual_seed(1)
+    half, quarter = strided_shape(shape, 2), strided_shape(shape, 4)
+    errors = {}
+    volume, disp_vox = smooth_noise(generator, 1, 3, *half), smooth_noise(generator, 1, 3, *half, size=3.0)
+    errors["box_mean"] = relative(box_mean(volume, times=3), box_mean(volume.double(), times=3))
+    errors["warp"] = relative(warp(volume, disp_vox), warp(volume.double(), disp_vox.double()))
+    errors["compose"] = relative(compose(volume, disp_vox), compose(volume.double(), disp_vox.double()))
+    fixed, moving = (smooth_noise(generator, 1, COST_CHANNELS, *quarter, size=0.2) for _ in range(2))
+    config = CoupledConvexConfig()
+    errors["match"] = relative(match(fixed, moving, config), match(fixed.double(), moving.double(), config))
+    fixed, moving, start = refine_problem(generator, 1, half)
+    clear = _clear_of_borders(start)
+    weight = clear * (smooth_noise(generator, 1, 1, *half) + 0.5).clamp(0, 1)
+    for name, given in (("", None), (", clear of borders", clear), (", clear, weighted", weight)):
+        value, gradient = _exact_energy(fixed, moving, start, given)
+        found, found_gradient = _kernel_energy(fixed, moving, start, given)
+        errors["energy" + name] = abs(float(found / value) - 1)
+        errors["gradient" + name] = relative(found_gradient, gradient)
+    return errors
+
+
+def _clear_of_borders(start: Tensor) -> Tensor:
+    """0 where a position lies so near a voxel border that float32 may take it for one of the other side, where the
+    image has another slope."""
+    coords = identity_coords(start.shape[2:], like=start.double()) + box_mean(start.double(), times=3)
+    return ((coords - coords.round()).abs() > BORDER_VOXELS).all(1, keepdim=True).float()
+
+
+def _exact_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    exact = start.double().requires_grad_(True)
+    smooth = box_mean(exact, times=3)
+    weight = None if weight is None else weight.double()
+    value = energy(smooth, fixed.double(), moving.double(), regularisation=40.0, weight=weight)
+    (gradient,) = torch.autograd.grad(value, exact)
+    return value.detach(), gradient
+
+
+def _kernel_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    from corereg.method.kernels_cuda import Problem, energy_gradient
+
+    factors = energy_factors(fixed, start, RefineConfig(), weight)
+    return energy_gradient(Problem.of(fixed, moving, weight, *factors), start, smoothing=3)
+
+
+def check_batch() -> dict[str, float]:
+    generator = torch.Generator("cuda").manual_seed(2)
+    fixed, moving, start = refine_problem(generator, BATCHES[-1], BATCH_SHAPE)
+    together, losses = refine(fixed, moving, start, RefineConfig())
+    singles = [refine(*(t[n : n + 1] for t in (fixed, moving, start)), RefineConfig()) for n in range(len(start))]
+    again = refine(fixed, moving, start, RefineConfig())[0]
+    with kernels("torch"):
+        plain = refine(fixed[:1], moving[:1], start[:1], RefineConfig())
+    return {
+        "a batch gives what its pairs give alone": float(torch.equal(together, torch.cat([d for d, _ in singles]))),
+        "the same bits again": float(torch.equal(together, again)),
+        "energy lowered to, of the first": losses[-1] / losses[0],
+        "last energy against plain torch": singles[0][1][-1] / plain[1][-1] - 1,
+    }
+
+
+def stages(shape: Shape) -> dict[str, Run]:
+    generator = torch.Generator("cuda").manual_seed(0)
+    half, quarter, eighth = (strided_shape(shape, s) for s in (2, 4, 8))
+    image = smooth_noise(generator, 1, 1, *shape, size=0.3)
+    coarse = {
+        stride: [smooth_noise(generator, 1, COST_CHANNELS, *grid, size=0.2) for _ in range(2)]
+        for stride, grid in ((8, eighth), (4, quarter))
+    }
+    disp_full, disp_half = smooth_noise(generator, 1, 3, *shape, size=3.0), smooth_noise(generator, 1, 3, *half)
+    disp_quarter = subsample_displacement(disp_half, 2).contiguous()
+    fixed, moving, start = refine_problem(generator, 1, half)
+    shallow = smooth_noise(generator, 1, 64, *half).contiguous(memory_format=torch.channels_last_3d)
+    config = CoupledConvexConfig()
+    return {
+        "match on the 1/8 grid": lambda: match(*coarse[8], config),
+        "match on the 1/4 grid": lambda: match(*coarse[4], config),
+        "upsample 1/4 -> 1/2, smoothed": lambda: upsample_displacement(disp_quarter, 2, half, smoothing=2),
+        "upsample 1/2 -> full, smoothed": lambda: upsample_displacement(disp_half, 2, shape, smoothing=3),
+        "warp, full grid": lambda: warp(image, disp_full),
+        "compose, 1/2 grid": lambda: compose(disp_half, disp_half),
+        "invert, full grid": lambda: invert(disp_full / 3),
+        "project 64 -> 32 channels": lambda: project_features(shallow, CHANNELS, seed=0),
+        "refine, 50 steps": lambda: refine(fixed, moving, start, RefineConfig()),
+    }
+
+
+def both(runs: dict[str, Run]) -> list[dict[str, object]]:
+    rows = []
+    for name, run in runs.items():
+        times = {}
+        for choice in ("torch", "triton"):
+            with kernels(choice):
+                times[choice] = milliseconds(run)
+        row = {"name": name, "torch_ms": times["torch"][0], "triton_ms": times["triton"][0],
+               "runs": [n for _, n in times.values()]}  # fmt: skip
+        rows.append(row)
+        ratio = times["torch"][0] / times["triton"][0]
+        print(f"| {name} | {times['torch'][0]:.3f} | {times['triton'][0]:.3f} | {ratio:.1f} |", flush=True)
+    return rows
+
+
+def pair(shape: Shape) -> list[dict[str, object]]:
+    """The network in both precisions, and whole pairs with it."""
+    generator = torch.Generator("cuda").manual_seed(3)
+    moving = smooth_noise(generator, 1, 1, *shape, size=0.3)
+    fixed = warp(moving, smooth_noise(generator, 1, 3, *shape, size=2.0))
+    model = random_model(config=NetworkConfig(strides=(8, 4))).cuda()
+    model.prepare([fixed[:, :, :64, :64, :64], moving[:, :, :64, :64, :64]])
+    model.statistics_filled = True
+    rows = []
+    for precision in ("fp32", "bf16"):
+        model.precision = precision
+        with torch.no_grad():
+            encode = milliseconds(lambda: model.encode(fixed, (8, 4)))[0]
+        for choice in ("torch", "triton"):
+            with kernels(choice):
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+                register_volumes(fixed, moving, model, StagesConfig())
+                peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+                total = milliseconds(lambda: register_volumes(fixed, moving, model, StagesConfig()))[0]
+                found = register_volumes(fixed, moving, model, StagesConfig())
+            parts = {name: 1000 * seconds for name, seconds in found.seconds.items()}
+            row = {"precision": precision, "kernels": choice, "encode_ms": encode, "pair_ms": total, "peak_mib": peak,
+                   "stages_ms": parts, "energies": [found.losses[0], found.losses[-1]]}  # fmt: skip
+            rows.append(row)
+            told = ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items())
+            print(f"| {precision} | {choice} | {encode:.2f} | {total:.1f} | {peak:.0f} | {told} |", flush=True)
+    return rows
+
+
+def batches() -> dict[str, Run]:
+    generator = torch.Generator("cuda").manual_seed(4)
+    problems = {n: refine_problem(generator, n, BATCH_SHAPE) for n in BATCHES}
+    return {f"refine, 50 steps, batch of {n}": lambda n=n: refine(*problems[n], RefineConfig()) for n in BATCHES}
+
+
+def provenance() -> dict[str, object]:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "commit": commit or "unknown",
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "triton": version("triton"),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, metavar=("I", "J", "K"), help="one size only")
+    given = parser.parse_args().shape
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device here")
+    shapes = [tuple(given)] if given else SHAPES
+    begun = time.perf_counter()
+    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE), RefineConfig())
+    torch.cuda.synchronize()
+    result: dict[str, object] = {"provenance": provenance() | {"first_refine_s": time.perf_counter() - begun}}
+    print(json.dumps(result["provenance"]))
+    result["checks"] = {str(shape): check(shape) for shape in shapes} | {"batch": check_batch()}
+    print(json.dumps(result["checks"], indent=1), flush=True)
+    header = "\n| {} | torch ms | triton ms | ratio |\n|---|---|---|---|"
+    print(header.format(f"{BATCHES[-1]} and fewer pairs of {BATCH_SHAPE}"))
+    result["batches"] = both(batches())
+    for shape in shapes:
+        print(header.format(shape))
+        result[f"stages {shape}"] = both(stages(shape))
+        print("\n| network | kernels | encode ms | pair ms | peak MiB | stages ms |\n|---|---|---|---|---|---|")
+        result[f"pair {shape}"] = pair(shape)
+    text = json.dumps(result, indent=1)
+    if "OUT" in os.environ:
+        Path(os.environ["OUT"], "gpu.json").write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""nnU-Net's raw layout: dataset.json, imagesTr/<case>_<channel>, labelsTr/<case>. Cases are of different patients.
+
+Channel 0000 is the scan; the others lie on it already and would add nothing to where things are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from corereg.data.layouts.listing import Listing, Scan
+
+__all__ = ["list_nnunet"]
+
+CHANNEL = "_0000"
+
+
+def list_nnunet(folder: Path, content: Mapping[str, Any]) -> Listing:
+    """Read a folder by the content of its dataset.json. Labels may be missing."""
+    ending = str(content.get("file_ending", ".nii.gz"))
+    files = sorted((folder / "imagesTr").glob(f"*{ending}"))
+    images = [file for file in files if file.name.endswith(CHANNEL + ending)]
+    scans = []
+    for image in images:
+        case = image.name.removesuffix(CHANNEL + ending)
+        labels = folder / "labelsTr" / (case + ending)
+        scans.append(Scan(case, image, labels if labels.is_file() else None))
+    left_out = len(files) - len(images)
+    return Listing(
+        name=folder.resolve().name,
+        layout="nnunet",
+        scans=tuple(scans),
+        training=tuple(range(len(scans))),
+        # A region, as nnU-Net calls a group of labels, has a list in place of a number.
+        label_names={n: name for name, n in content.get("labels", {}).items() if isinstance(n, int) and n > 0},
+        notes=(f"{left_out} files of channels other than 0000 are left out",) if left_out else (),
+    )

@@ -1,0 +1,121 @@
+"""Figures of a benchmark, as SVG text that a page can hold and a paper can use. The same rows give the same bytes.
+
+Upstream: rows of `benchmark`. Downstream: `cohort`.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from corereg.evaluation.measures import MEASURES, per_label, values
+from corereg.evaluation.statistics import summarise
+
+__all__ = ["make_figures"]
+
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Title of a method -> its rows."""
+
+COLOURS = ("#0a6c87", "#d1662b", "#5b8c2a", "#8a4fae", "#b98a10", "#b23a5c", "#4a6fb5", "#6b6b6b")
+"""Told apart in print and by both kinds of colour blindness, with the help of the markers; repeated."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH_INCHES, HEIGHT_INCHES, FEW_LABELS = 6.4, 4.2, 8
+STYLE = {
+    "svg.hashsalt": "corereg",
+    "svg.fonttype": "path",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e7eb",
+    "axes.axisbelow": True,
+    "figure.facecolor": "#ffffff",
+}
+
+
+def make_figures(rows: Rows, label_names: Mapping[int, str]) -> dict[str, tuple[str, str]]:
+    """Name -> (caption, SVG): Dice per label, Dice against SDlogJ, Dice against seconds; those that the rows allow."""
+    wanted: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "dice-per-label": (
+            "Dice of each structure over the pairs: median, quartiles, whiskers to 1.5 times their distance.",
+            lambda figure: _box_plot(figure, rows, label_names),
+        ),
+        "dice-sdlogj": (
+            "Accuracy against regularity: mean over the pairs with 95 % intervals. Up and to the left is better.",
+            lambda figure: _scatter(figure, rows, "sdlogj"),
+        ),
+        "dice-seconds": (
+            "Accuracy against time for a pair: mean with 95 % intervals, seconds on a logarithmic axis.",
+            lambda figure: _scatter(figure, rows, "seconds", logarithmic=True),
+        ),
+    }
+    matplotlib: Any = import_module("matplotlib")
+    matplotlib_figure: Any = import_module("matplotlib.figure")
+    made = {}
+    with matplotlib.rc_context(STYLE):
+        for name, (caption, draw) in wanted.items():
+            figure = matplotlib_figure.Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
+            if draw(figure):
+                text = io.StringIO()
+                figure.savefig(text, format="svg", metadata={"Date": None, "Creator": "corereg"})
+                made[name] = (caption, text.getvalue())
+    return made
+
+
+def _box_plot(figure: Any, rows: Rows, label_names: Mapping[int, str]) -> bool:
+    scores = {title: per_label(method_rows) for title, method_rows in rows.items()}
+    labels = sorted({label for found in scores.values() for label in found})
+    if not labels:
+        return False
+    if len(labels) > FEW_LABELS:
+        figure.set_size_inches(WIDTH_INCHES * len(labels) / FEW_LABELS, HEIGHT_INCHES)
+    axes = figure.subplots()
+    width = 0.8 / len(scores)
+    for place, (title, found) in enumerate(scores.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        axes.boxplot(
+            [found.get(label, []) for label in labels],
+            positions=[at + (place - (len(scores) - 1) / 2) * width for at in range(len(labels))],
+            widths=0.85 * width,
+            patch_artist=True,
+            manage_ticks=False,
+            boxprops={"facecolor": colour, "alpha": 0.55, "edgecolor": colour},
+            medianprops={"color": "#16191d"},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": colour},
+        )
+        axes.plot([], [], color=colour, linewidth=6, alpha=0.55, label=title)
+    axes.set_xticks(range(len(labels)), [label_names.get(label, f"label {label}") for label in labels], rotation=30)
+    axes.set_ylabel("Dice")
+    axes.set_ylim(0, 1)
+    figure.legend(loc="outside upper center", ncols=min(4, len(scores)), frameon=False)
+    return True
+
+
+def _scatter(figure: Any, rows: Rows, across: str, *, logarithmic: bool = False) -> bool:
+    points = {
+        title: (summarise(values(found, across)), summarise(values(found, "dice"))) for title, found in rows.items()
+    }
+    if not any(x.count and y.count for x, y in points.values()):
+        return False
+    axes = figure.subplots()
+    for place, (title, (x, y)) in enumerate(points.items()):
+        known = y.count > 1 and x.count > 1
+        errors = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
+        axes.errorbar(
+            [x.mean],
+            [y.mean],
+            **(errors if known else {}),
+            marker=MARKERS[place % len(MARKERS)],
+            color=COLOURS[place % len(COLOURS)],
+            markersize=7,
+            linestyle="none",
+            label=title,
+        )
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_xlabel("seconds for a pair" if across == "seconds" else MEASURES[across].title)
+    axes.set_ylabel("Dice")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return True

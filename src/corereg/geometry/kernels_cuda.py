@@ -1,0 +1,186 @@
+"""Triton kernels on CUDA that filter a volume axis by axis, or read it at displaced positions.
+
+Any sequence of 3x3x3 means is one small matrix per axis, with few non-zero weights per row: a `Band`. The matrices
+reproduce the borders exactly, so the kernels know nothing of them.
+
+Legend: B batch, C channels, I J K axes of what is read, X Y Z axes of the output; tensors are contiguous float32.
+"""
+# mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, no-untyped-call"
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+__all__ = ["Band", "band_row", "box_band", "box_mean", "filter_axis", "kernel", "locate", "pull", "try_out"]
+
+BLOCK = 512
+"""Values that one program computes."""
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function with Triton at its first call."""
+    return triton.jit(inspect.unwrap(function))  # without the shape checks that tests put around every function
+
+
+class Band(NamedTuple):
+    """Square matrix of one axis, out[x] = sum_t weights[t, x] in[start[x] + t]."""
+
+    start: Tensor
+    weights: Tensor
+
+
+def _band(matrix: Tensor, device: torch.device) -> Band:
+    """The non-zero part of a dense matrix."""
+    size, used = len(matrix), matrix != 0
+    columns = torch.arange(size)
+    first = torch.where(used, columns, size).amin(1)
+    taps = int((torch.where(used, columns, 0).amax(1) - first).amax()) + 1
+    start = first.clamp(max=size - taps)
+    weights = matrix.gather(1, start[:, None] + torch.arange(taps)).T
+    return Band(start.int().to(device), weights.float().contiguous().to(device))
+
+
+@cache
+def box_band(size: int, times: int, device: torch.device, *, adjoint: bool = False) -> Band:
+    """`times` normalised means of 3 neighbours along an axis, or the adjoint of that, which differs at the border."""
+    matrix = torch.linalg.matrix_power(_mean_matrix(size), times)
+    return _band(matrix.T if adjoint else matrix, device)
+
+
+def _mean_matrix(size: int) -> Tensor:
+    place = torch.arange(size)
+    near = ((place[:, None] - place).abs() <= 1).double()
+    return near / near.sum(1, keepdim=True)
+
+
+def try_out() -> None:
+    """Run a kernel, which fails where Triton cannot."""
+    volume = torch.zeros(1, 1, 2, 3, 4, device="cuda")
+    filter_axis(volume, box_band(4, 1, volume.device), 4, torch.empty_like(volume))
+    torch.cuda.synchronize()
+
+
+def box_mean(volume: Tensor, times: int) -> Tensor:
+    """See `resample.box_mean`."""
+    out = volume.detach().contiguous()
+    with torch.cuda.device_of(volume):
+        for axis in (2, 3, 4):
+            source, out = out, torch.empty_like(out)
+            filter_axis(source, box_band(volume.shape[axis], times, volume.device), axis, out)
+    return out
+
+
+def filter_axis(source: Tensor, band: Band, axis: int, out: Tensor) -> None:
+    """out = band along an axis of source; both contiguous, and on the current device, as Triton wants it."""
+    count = out[0].numel()
+    _filter_axis[(triton.cdiv(count, BLOCK), len(out))](
+        source, out, *band, count, source.shape[axis], source.stride(axis), len(band.weights), BLOCK
+    )
+
+
+@kernel
+def band_row(source, start, weights, at, mask, size, inner, TAPS: tl.constexpr):  # noqa: N803
+    """Values of the filtered volume at flat positions `at` of it; `inner` is the axis' stride."""
+    x = at // inner % size
+    first = at + (tl.load(start + x, mask, 0) - x) * inner
+    value = tl.zeros_like(at).to(tl.float32)
+    for t in tl.static_range(TAPS):
+        weight = tl.load(weights + t * size + x, mask, 0.0)
+        value += weight * tl.load(source + first + t * inner, mask, 0.0)
+    return value
+
+
+@kernel
+def _filter_axis(source, out, start, weights, count, size, inner, TAPS: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < count
+    skipped = tl.program_id(1).to(tl.int64) * count
+    value = band_row(source + skipped, start, weights, at, mask, size, inner, TAPS)
+    tl.store(out + skipped + at, value, mask)
+
+
+def pull(
+    volume: Tensor,
+    offsets: Tensor,
+    *,
+    from_identity: bool,
+    outside: float | None = None,
+    own: float = 0.0,
+    sampled: float = 1.0,
+) -> Tensor:
+    """own * offsets(x) + sampled * volume(p), where p is offsets(x), or x + offsets(x): linear, held at the edge.
+
+    Args:
+        volume: (B, C, I, J, K).
+        offsets: (B, 3, X, Y, Z); either batch may be 1.
+        outside: value of volume(p) where p is beyond the volume by more than half a voxel; None holds the edge.
+        own: other than 0 for a volume of 3 channels only.
+    """
+    volume, offsets = volume.detach().contiguous(), offsets.detach().contiguous()
+    batch, count = max(len(volume), len(offsets)), offsets[0, 0].numel()
+    out = volume.new_empty(batch, volume.shape[1], *offsets.shape[2:])
+    of_volume, of_offsets = (0 if len(t) == 1 else t[0].numel() for t in (volume, offsets))
+    with torch.cuda.device_of(volume):
+        _pull[(triton.cdiv(count, BLOCK), batch)](
+            volume, offsets, out, of_volume, of_offsets, count, *volume.shape[1:], *offsets.shape[3:], own, sampled,
+            outside or 0.0, from_identity, outside is not None, own != 0, BLOCK,
+        )  # fmt: skip
+    return out
+
+
+@kernel
+def locate(position, size):
+    """Lower corner, share of the upper one, and 1 where the position moves with the displacement: not beyond the edge,
+    where it is held, nor on it (as grid_sample has it)."""
+    last = 1.0 * (size - 1)
+    free = (position > 0) & (position < last)
+    position = tl.maximum(tl.minimum(position, last), 0.0)
+    cell = tl.maximum(tl.minimum(position.to(tl.int32), size - 2), 0)
+    return cell, position - cell, free.to(tl.float32)
+
+
+@kernel
+def _pull(
+    volume, offsets, out, of_volume, of_offsets, count, C, I, J, K, Y, Z, own, sampled, outside,  # noqa: E741, N803
+    IDENTITY: tl.constexpr, OUTSIDE: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < count
+    pair = tl.program_id(1).to(tl.int64)
+    offsets += pair * of_offsets + at
+    volume += pair * of_volume
+    out += pair * C * count + at
+    i, j, k = tl.load(offsets, mask, 0.0), tl.load(offsets + count, mask, 0.0), tl.load(offsets + 2 * count, mask, 0.0)
+    if IDENTITY:
+        i, j, k = i + at // (Y * Z), j + at // Z % Y, k + at % Z
+    cell_i, wi, _ = locate(i, I)
+    cell_j, wj, _ = locate(j, J)
+    cell_k, wk, _ = locate(k, K)
+    step_i, step_j, step_k = tl.where(I > 1, J * K, 0), tl.where(J > 1, K, 0), tl.where(K > 1, 1, 0)
+    for channel in range(C):
+        near = volume + channel * I * J * K + (cell_i * J + cell_j) * K + cell_k
+        line = _between(near, step_k, wk, mask)
+        plane = line + wj * (_between(near + step_j, step_k, wk, mask) - line)
+        near += step_i
+        line = _between(near, step_k, wk, mask)
+        far_plane = line + wj * (_between(near + step_j, step_k, wk, mask) - line)
+        value = plane + wi * (far_plane - plane)
+        if OUTSIDE:
+            inside = (i >= -0.5) & (i <= I - 0.5) & (j >= -0.5) & (j <= J - 0.5) & (k >= -0.5) & (k <= K - 0.5)
+            value = tl.where(inside, value, outside)
+        value *= sampled
+        if OWN:
+            value += own * tl.load(offsets + channel * count, mask, 0.0)
+        tl.store(out + channel * count, value, mask)
+
+
+@kernel
+def _between(lower, step, share, mask):
+    value = tl.load(lower, mask, 0.0)
+    return value + share * (tl.load(lower + step, mask, 0.0) - value)

@@ -1,0 +1,65 @@
+"""From scans to the working grid: coarse copies that are pre-aligned, and what part of the grid a scan covers."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corereg.data.intensity import normalise
+from corereg.data.working_grid import resample_mask, shrink
+from corereg.geometry.grid import Grid
+from corereg.io.images import Image
+from corereg.method.affine import Alignment, align
+
+__all__ = ["CoarseCopy", "align_copies", "coarse_copy", "field_of_view"]
+
+AFFINE_SPACING_MM = 4.0
+"""Of the coarse copies that are pre-aligned."""
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseCopy:
+    """An image with voxels of about 4 mm (its own where they are larger), scaled."""
+
+    array: NDArray[np.float32]
+    grid: Grid
+    mask: NDArray[np.bool_] | None
+    """Voxels that count; None: all."""
+
+
+def coarse_copy(image: Image, modality: str, mask: NDArray[np.bool_] | None = None) -> CoarseCopy:
+    """What the pre-alignment needs of an image.
+
+    Raises:
+        InputError: an image without contrast.
+    """
+    volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=CPU)
+    # Fat, muscle and organs tell where a field of view lies within another; all of air to bone does not.
+    window = "ct-abdomen" if modality.startswith("ct") else modality
+    coarse = None if mask is None else resample_mask(mask, image.grid, grid, device=CPU)[0, 0].numpy() > 0
+    return CoarseCopy(normalise(volume, window)[0, 0].numpy(), grid, coarse)
+
+
+def align_copies(fixed: CoarseCopy, moving: CoarseCopy, *, seed: int) -> Alignment:
+    """The affine map from the world of the fixed image to that of the moving one."""
+    return align(
+        fixed.array,
+        fixed.grid,
+        moving.array,
+        moving.grid,
+        fixed_mask=fixed.mask,
+        moving_mask=moving.mask,
+        seed=seed,
+    )
+
+
+def field_of_view(fixed: Grid, working: Grid) -> tuple[int, int, int]:
+    """Working voxels along each axis that cover the fixed image; the others are padding."""
+    canonical = fixed.canonical()
+    sizes = zip(canonical.shape, canonical.spacing, working.spacing, working.shape, strict=True)
+    i, j, k = (min(math.ceil((n - 1) * s / w) + 1, most) for n, s, w, most in sizes)
+    return i, j, k

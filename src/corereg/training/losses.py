@@ -1,0 +1,95 @@
+"""The two losses of CoRe: registration against pseudo-labels (2), equivariance by contrast (3).
+
+Legend: B batch of pairs, S images, N drawn points, C channels, I J K axes of the 1/2 grid.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from corereg.geometry.displacement import Disp
+from corereg.geometry.warp import sample
+
+__all__ = ["NEGATIVES", "REGISTRATION_LOSSES", "contrastive_loss", "draw_points", "features_at", "registration_loss"]
+
+REGISTRATION_LOSSES = ("mse", "epe")
+NEGATIVES = ("both", "opposite")
+
+EPE_FLOOR = 1e-6
+"""Squared voxels added below the root: its slope has no limit where the displacements agree."""
+
+LARGEST_SHARE = 6
+"""A margin takes at most this part of a small grid's axis on each side."""
+
+Points = Int[Tensor, "N 3"]
+
+
+def registration_loss(
+    disp_vox: Disp, pseudo_vox: Disp, *, kind: Literal["mse", "epe"], margin: int
+) -> Float[Tensor, ""]:
+    """Mean over x of |u(x) - u_pseudo(x)|^2 (`mse`, equation 2 of CoRe), or of its root (`epe`), in voxels.
+
+    Args:
+        disp_vox, pseudo_vox: on the 1/2 grid, in its voxels.
+        margin: voxels left out at each face, a sixth of the axis at most.
+    """
+    i, j, k = _inner(disp_vox.shape[2:], margin)
+    squared = ((disp_vox - pseudo_vox)[:, :, i, j, k] ** 2).sum(1)
+    return squared.mean() if kind == "mse" else (squared + EPE_FLOOR).sqrt().mean()
+
+
+def _inner(shape: Sequence[int], margin: int) -> list[slice]:
+    margins = (min(margin, n // LARGEST_SHARE) for n in shape)
+    return [slice(m, n - m) for n, m in zip(shape, margins, strict=True)]
+
+
+def draw_points(
+    eligible: Bool[Tensor, "I J K"], count: int, *, margin: int, generator: torch.Generator
+) -> Int[Tensor, "N 3"]:
+    """Voxels drawn evenly from the eligible ones, none twice, in random order.
+
+    Args:
+        eligible: where a point may lie: inside the body and inside the view's valid region.
+        count: fewer are drawn where there are fewer.
+        margin: voxels kept clear at each face, a sixth of the axis at most.
+        generator: on the CPU, whatever the device.
+    """
+    inner = torch.zeros_like(eligible)
+    i, j, k = _inner(eligible.shape, margin)
+    inner[i, j, k] = eligible[i, j, k]
+    points = inner.nonzero()
+    chosen = torch.randperm(len(points), generator=generator)[:count]
+    return points[chosen.to(points.device)]
+
+
+def features_at(features: Float[Tensor, "1 C I J K"], coords_vox: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
+    """Features interpolated at positions in voxels of their grid: nothing but the points is warped."""
+    values = sample(features, coords_vox.T[None, :, :, None, None].to(features.dtype))
+    return values[0, :, :, 0, 0].T
+
+
+def contrastive_loss(
+    first: Float[Tensor, "N C"],
+    second: Float[Tensor, "N C"],
+    *,
+    temperature: float,
+    negatives: Literal["both", "opposite"],
+) -> Float[Tensor, ""]:
+    """InfoNCE over points of all images: -mean_i log [exp(z_i . z'_i / t) / sum_k exp(z_i . z_k / t)], equation 3.
+
+    Args:
+        first, second: z and z', features of the same anatomy seen in the two views, row by row; brought to unit length
+            here.
+        negatives: k runs over both views without i itself (`both`, the paper after SimCLR), or over z' (`opposite`).
+    """
+    z, other = (functional.normalize(v.float(), dim=1) for v in (first, second))
+    logits = z @ other.T / temperature
+    target = torch.arange(len(z), device=z.device)
+    if negatives == "both":
+        own = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+        logits = torch.cat([logits, own], 1)
+    return functional.cross_entropy(logits, target)

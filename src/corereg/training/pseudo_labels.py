@@ -1,0 +1,157 @@
+"""Pseudo-labels: what the current network, the optimiser and instance optimisation find for a cycle's pairs.
+
+They are kept on the 1/2 grid in half precision, in files, so that they need no memory and outlive an interruption.
+
+Legend: P pairs, X Y Z axes of the 1/2 grid.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Float32, Int64
+from torch import Tensor
+
+from corereg.method.features import Encoded, FeatureModel
+from corereg.method.refine import project_features, refine
+from corereg.method.stages import coarse_displacement
+from corereg.training.config import TrainConfig
+from corereg.training.volumes import Volumes
+
+__all__ = ["PseudoLabels", "Sweep", "draw_pairs", "open_labels", "sampling_weights", "sweep"]
+
+HALF = 2
+EASIEST, HARDEST = 5.0, -5.0
+"""Sampling weight of rank r among N is sigmoid(linspace(5, -5, N)[r]): the method section of CoRe."""
+
+Pairs = Int64[np.ndarray, "P 2"]
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """One cycle's labels."""
+
+    pairs: Pairs
+    """Rows of the cohort: fixed, moving."""
+    disp_vox: Float16[np.ndarray, "P 3 X Y Z"]
+    """Voxels of the 1/2 grid; a memory map."""
+    difficulty_mm: Float32[np.ndarray, "P"]
+    """Mean distance between the displacement with and without instance optimisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Share of the pairs that this process labels, where it runs and whom it tells."""
+
+    device: torch.device
+    rank: int = 0
+    ranks: int = 1
+    seed: int = 0
+    progress: Callable[[int, int], None] | None = None
+    """Called with pairs done and pairs in all."""
+
+
+def draw_pairs(pairs: Sequence[tuple[int, int]], count: int | None, *, either_way: bool, seed: int) -> Pairs:
+    """A cycle's pairs, drawn without repetition and sorted so that neighbours share their fixed scan.
+
+    Args:
+        count: None takes all.
+        either_way: also draw which of the two is fixed.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.asarray(pairs, dtype=np.int64)[rng.permutation(len(pairs))[:count]]
+    if either_way:
+        swapped = rng.random(len(chosen)) < 0.5
+        chosen[swapped] = chosen[swapped][:, ::-1]
+    return np.asarray(chosen[np.lexsort(chosen.T[::-1])])
+
+
+def sampling_weights(difficulty_mm: Float32[np.ndarray, "P"]) -> Float[Tensor, "P"]:
+    """How likely each pair is drawn: reliable ones, whose label instance optimisation moved least, more often."""
+    ranks = np.empty(len(difficulty_mm), dtype=np.int64)
+    ranks[np.argsort(difficulty_mm, kind="stable")] = np.arange(len(difficulty_mm))
+    return torch.linspace(EASIEST, HARDEST, len(difficulty_mm), dtype=torch.float64).sigmoid()[torch.from_numpy(ranks)]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {name: folder / f"{name}.npy" for name in ("pairs", "disp_vox", "difficulty_mm")}
+
+
+def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int]) -> None:
+    """Files of the right size for a cycle's labels, to be filled by the sweep of every process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = _files(folder)
+    np.save(files["pairs"], pairs)
+    for name, shape, dtype in (
+        ("disp_vox", (len(pairs), 3, *half_shape), np.float16),
+        ("difficulty_mm", (len(pairs),), np.float32),
+    ):
+        np.lib.format.open_memmap(files[name], mode="w+", dtype=dtype, shape=shape).flush()  # type: ignore[no-untyped-call]
+
+
+def open_labels(folder: Path) -> PseudoLabels:
+    """The labels in a folder, displacements as a memory map."""
+    files = _files(folder)
+    return PseudoLabels(
+        np.load(files["pairs"]), np.load(files["disp_vox"], mmap_mode="r"), np.load(files["difficulty_mm"])
+    )
+
+
+@torch.no_grad()
+def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Path, task: Sweep) -> None:
+    """Label this process's share of the pairs in `folder` (made by `create_files`): coarse, refined, difficulty.
+
+    Both directions are made consistent; each scan is encoded once for the first pass, and for the later ones the image
+    as warped so far, which differs from pair to pair.
+    """
+    files = _files(folder)
+    pairs = np.load(files["pairs"])
+    disp_file, difficulty_file = (np.load(files[name], mmap_mode="r+") for name in ("disp_vox", "difficulty_mm"))
+    own = np.array_split(np.arange(len(pairs)), task.ranks)[task.rank]
+    scans = _Scans(model, volumes, config, task)
+    settings = config.pseudo_labels
+    mm_per_vox = HALF * torch.tensor(volumes.grid.spacing, dtype=torch.float32).view(1, 3, 1, 1, 1)
+    for start in range(0, len(own), settings.batch):
+        rows = own[start : start + settings.batch]
+        fixed, moving = (scans.stacked(pairs[rows, side]) for side in (0, 1))
+        images = torch.cat([volumes.image(int(row)) for row in pairs[rows, 1]]).to(task.device)
+        coarse = coarse_displacement(fixed, images, moving, model, passes=config.passes, config=config.coupled_convex)
+        assert fixed.shallow is not None
+        assert moving.shallow is not None
+        refined, _ = refine(fixed.shallow, moving.shallow, coarse, settings.refine)
+        distance = ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
+        disp_file[rows] = refined.cpu().numpy().astype(np.float16)
+        difficulty_file[rows] = distance.numpy()
+        if task.progress:
+            task.progress(min(start + settings.batch, len(own)), len(own))
+    disp_file.flush()
+    difficulty_file.flush()
+
+
+class _Scans:
+    """Features of the scans used last, shallow ones projected: what one sweep encodes once and not once per pair."""
+
+    def __init__(self, model: FeatureModel, volumes: Volumes, config: TrainConfig, task: Sweep) -> None:
+        self.model, self.volumes, self.config, self.task = model, volumes, config, task
+        self.kept: OrderedDict[int, Encoded] = OrderedDict()
+
+    def stacked(self, rows: Int64[np.ndarray, "B"]) -> Encoded:
+        encoded = [self._encoded(int(row)) for row in rows]
+        cost = {stride: torch.cat([e.cost[stride] for e in encoded]) for stride in encoded[0].cost}
+        shallow = torch.cat([e.shallow for e in encoded if e.shallow is not None]).float()
+        return Encoded(shallow, cost)
+
+    def _encoded(self, row: int) -> Encoded:
+        if row not in self.kept:
+            full = self.model.encode(self.volumes.image(row).to(self.task.device), self.config.passes)
+            assert full.shallow is not None
+            channels = self.config.pseudo_labels.refine.channels
+            shallow = project_features(full.shallow, channels, seed=self.task.seed)
+            self.kept[row] = Encoded(shallow.half(), dict(full.cost))
+        self.kept.move_to_end(row)
+        while len(self.kept) > max(self.config.pseudo_labels.encoded_scans, 1):
+            self.kept.popitem(last=False)
+        return self.kept[row]

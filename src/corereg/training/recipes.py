@@ -1,0 +1,98 @@
+"""Recipes: full configurations by name, for `--recipe`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from corereg.errors import InputError
+from corereg.method.features import NetworkConfig
+from corereg.method.refine import RefineConfig
+from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConfig
+
+__all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "tiny"]
+
+PAPER_REFINE = RefineConfig(learning_rate=1.0, regularisation=1.0)
+"""Of the paper's pseudo-labels."""
+
+ABDOMEN_R, CHEST_R = 3.0, 10.0
+"""R at which the paper's bands of SDlogJ (0.135-0.155 and 0.090-0.110) are to be searched; the search starts here."""
+
+
+def default() -> TrainConfig:
+    """The method with the project's own choices: passes on the 1/8 and 1/4 grids, smooth labels, a sample of pairs."""
+    return TrainConfig()
+
+
+def abdomen_ct() -> TrainConfig:
+    """The paper's inter-patient abdominal CT: 8 cycles of 1000 steps on all pairs, -200 to 300 HU, passes 8,8."""
+    return replace(
+        _paper(),
+        modality="ct-abdomen",
+        pairing="inter",
+        validation_refine=replace(PAPER_REFINE, regularisation=ABDOMEN_R),
+    )
+
+
+def chest_ct() -> TrainConfig:
+    """The paper's longitudinal chest CT: pairs of the same patient at 1.5 mm."""
+    paper = _paper()
+    return replace(
+        paper,
+        modality="ct",
+        pairing="intra",
+        spacing_mm=1.5,
+        # Scans of one patient are in few pairs: nothing to keep.
+        pseudo_labels=replace(paper.pseudo_labels, encoded_scans=4),
+        validation_refine=replace(PAPER_REFINE, regularisation=CHEST_R),
+    )
+
+
+def _paper() -> TrainConfig:
+    return TrainConfig(
+        passes=(8, 8),
+        network=NetworkConfig(strides=(8,)),
+        pseudo_labels=PseudoLabelConfig(pairs=None, refine=PAPER_REFINE),
+    )
+
+
+def head_neck_ct() -> TrainConfig:
+    """Inter-patient head-and-neck CT at 3 mm, of which the model on board is made: longer runs gained nothing there."""
+    return TrainConfig(
+        modality="ct",
+        pairing="inter",
+        cycles=3,
+        steps_per_cycle=150,
+        pseudo_labels=PseudoLabelConfig(pairs=64, refine=RefineConfig(regularisation=10.0)),
+    )
+
+
+def tiny() -> TrainConfig:
+    """A few minutes on two CPU cores: enough to beat untrained features on a small cohort, for the demo and tests."""
+    return TrainConfig(
+        cycles=2,
+        steps_per_cycle=40,
+        batch_size=1,
+        checkpoint_every=40,
+        contrast=ContrastConfig(points=500),
+        pseudo_labels=PseudoLabelConfig(pairs=8, refine=RefineConfig(regularisation=10.0)),
+        validation_pairs=3,
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "default": default,
+    "abdomen-ct": abdomen_ct,
+    "chest-ct": chest_ct,
+    "head-neck-ct": head_neck_ct,
+    "tiny": tiny,
+}
+
+
+def get_recipe(name: str) -> TrainConfig:
+    """The configuration called `name`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in RECIPES:
+        raise InputError(f"got the recipe {name!r}, expected one of {', '.join(RECIPES)}; choose one")
+    return RECIPES[name]()

@@ -1,0 +1,103 @@
+"""What a model is worth after a cycle: overlap where validation pairs have labels, label-free figures elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corereg.data.pairs import Dataset
+from corereg.evaluation.metrics import dice, fold_percent, mean_over_labels, sdlogj, warp_labels
+from corereg.geometry.displacement import compose
+from corereg.geometry.warp import affine_coords, sample_labels
+from corereg.io.images import read_labels
+from corereg.method.features import FeatureModel
+from corereg.method.stages import StagesConfig, register_volumes
+from corereg.training.config import TrainConfig
+from corereg.training.volumes import Volumes
+
+__all__ = ["Validation"]
+
+LABEL_FREE_PAIRS = 3
+"""Training pairs that are registered both ways where there is nothing to validate on."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Pairs to register after each cycle, with the label maps of their scans on the cohort's grid where they exist."""
+
+    volumes: Volumes
+    pairs: tuple[tuple[int, int], ...]
+    """Rows of the cohort: fixed, moving."""
+    labels: dict[int, NDArray[np.int32]]
+    """By row; empty where the figures are label-free."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, volumes: Volumes, config: TrainConfig) -> "Validation":
+        """The data set's validation pairs with labels on both sides, or else a few of its training pairs."""
+        rows = volumes.rows
+        usable = [(f, m) for f, m in dataset.validation if f in rows and m in rows]
+        labelled = [(f, m) for f, m in usable if dataset.scans[f].labels and dataset.scans[m].labels]
+        if labelled:
+            chosen = labelled[: config.validation_pairs]
+            scans = sorted({scan for pair in chosen for scan in pair})
+            labels = {rows[s]: _on_grid(dataset.scans[s].labels, volumes, s) for s in scans}
+        else:
+            training = [(f, m) for f, m in dataset.training if f in rows and m in rows]
+            chosen, labels = _spread(usable or training, min(LABEL_FREE_PAIRS, config.validation_pairs)), {}
+        return cls(volumes, tuple((rows[f], rows[m]) for f, m in chosen), labels)
+
+    def measure(self, model: FeatureModel, config: TrainConfig, device: torch.device) -> dict[str, float]:
+        """Means over the pairs: dice, dice_coarse, dice_before with labels; inverse_error_mm and residual without;
+        sdlogj, folds_percent and seconds always."""
+        stages = StagesConfig(
+            passes=config.passes,
+            coupled_convex=config.coupled_convex,
+            refine=config.validation_refine,
+            seed=config.seed,
+        )
+        rows = [self._measure_pair(model, stages, fixed, moving, device) for fixed, moving in self.pairs]
+        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+
+    def _measure_pair(
+        self, model: FeatureModel, stages: StagesConfig, fixed: int, moving: int, device: torch.device
+    ) -> dict[str, float]:
+        images = [self.volumes.image(row).to(device) for row in (fixed, moving)]
+        found = register_volumes(images[0], images[1], model, stages, field_of_view=self.volumes.field_of_view)
+        disp_vox = found.refined[0].cpu().numpy()
+        row = {
+            "sdlogj": sdlogj(disp_vox),
+            "folds_percent": fold_percent(disp_vox),
+            "seconds": sum(found.seconds.values()),
+        }
+        if self.labels:
+            truth, other = self.labels[fixed], self.labels[moving]
+            coarse = found.coarse[0].cpu().numpy()
+            return row | {
+                "dice_before": mean_over_labels(dice(truth, other, other)),
+                "dice_coarse": mean_over_labels(dice(truth, warp_labels(other, coarse), other)),
+                "dice": mean_over_labels(dice(truth, warp_labels(other, disp_vox), other)),
+            }
+        back = register_volumes(images[1], images[0], model, stages, field_of_view=self.volumes.field_of_view)
+        there_and_back = compose(back.refined, found.refined)
+        spacing = there_and_back.new_tensor(self.volumes.grid.spacing).view(1, 3, 1, 1, 1)
+        row["inverse_error_mm"] = float((there_and_back * spacing).norm(dim=1).mean())
+        if found.losses:
+            row["residual"] = found.losses[-1]
+        return row
+
+
+def _on_grid(path: Path | None, volumes: Volumes, scan: int) -> NDArray[np.int32]:
+    assert path is not None
+    labels = read_labels(path)
+    world = volumes.affines[scan] @ volumes.grid.affine
+    coords = affine_coords(volumes.grid.shape, labels.grid.inverse_affine @ world, like=torch.empty(0))
+    return np.asarray(sample_labels(torch.from_numpy(labels.array.astype(np.int32)), coords).numpy())
+
+
+def _spread(pairs: Sequence[Any], count: int) -> list[Any]:
+    """So many pairs at even distances in the list."""
+    return [pairs[n * len(pairs) // count] for n in range(min(count, len(pairs)))]
