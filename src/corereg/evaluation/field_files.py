@@ -167,4 +167,4 @@ def _from_npz(path: Path, fixed: Grid) -> NDArray[Any]:
 
 def _doubled(component: NDArray[np.float32]) -> NDArray[np.float32]:
     """(2 I, 2 J, 2 K) of (I, J, K), as the challenge reads its older fields; the values stay."""
-    return ndimage.zoom(component, 2, order=ZOOM_ORDER)
+    return np.asarray(ndimage.zoom(component, 2, order=ZOOM_ORDER))

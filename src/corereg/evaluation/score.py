@@ -200,5 +200,5 @@ class _Sample:
             score = metrics.mean_dice(self.fixed, warped, self.moving)
         else:
             values = [volume.reshape(-1).astype(np.float64) for volume in (self.fixed, warped)]
-            score = float(np.corrcoef(values)[0, 1]) if all(value.std() > 0 for value in values) else 0.0
+            score = float(np.asarray(np.corrcoef(values))[0, 1]) if all(value.std() > 0 for value in values) else 0.0
         return 0.0 if math.isnan(score) else score

@@ -134,4 +134,4 @@ def _half_size(field: FieldFile, file: Path) -> NDArray[Any]:
 
 
 def _halved(component: NDArray[np.float32]) -> NDArray[np.float32]:
-    return ndimage.zoom(component, 0.5, order=ZOOM_ORDER)
+    return np.asarray(ndimage.zoom(component, 0.5, order=ZOOM_ORDER))

@@ -85,11 +85,12 @@ def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(folder)
     np.save(files["pairs"], pairs)
+    create: Any = np.lib.format.open_memmap
     for name, shape, dtype in (
         ("disp_vox", (len(pairs), 3, *half_shape), np.float16),
         ("difficulty_mm", (len(pairs),), np.float32),
     ):
-        np.lib.format.open_memmap(files[name], mode="w+", dtype=dtype, shape=shape).flush()  # type: ignore[no-untyped-call]
+        create(files[name], mode="w+", dtype=dtype, shape=shape).flush()
 
 
 def open_labels(folder: Path) -> PseudoLabels:
