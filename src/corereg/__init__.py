@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corereg.data.pairs import Dataset, read_dataset
     from corereg.errors import InputError
+    from corereg.evaluation.benchmark import benchmark
+    from corereg.evaluation.evaluate import evaluate
     from corereg.geometry.displacement import Displacement
     from corereg.geometry.grid import Grid
     from corereg.io.convert import convert_transform
@@ -27,7 +29,9 @@ _HOMES = {
     "TrainConfig": "corereg.training.config",
     "TrainingResult": "corereg.training.train",
     "Transform": "corereg.io.transforms",
+    "benchmark": "corereg.evaluation.benchmark",
     "convert_transform": "corereg.io.convert",
+    "evaluate": "corereg.evaluation.evaluate",
     "read_dataset": "corereg.data.pairs",
     "read_image": "corereg.io.images",
     "register": "corereg.method.register",
@@ -46,7 +50,9 @@ __all__ = [
     "TrainConfig",
     "TrainingResult",
     "Transform",
+    "benchmark",
     "convert_transform",
+    "evaluate",
     "read_dataset",
     "read_image",
     "register",

@@ -157,7 +157,7 @@ def reproduce(
         ensure_output_folder(out / "scores"),
         plan,
         tuning=search,
-        own={"modality": protocol.modality},
+        own={"modality": protocol.modality, "refine": "paper"},
         command=command,
         progress=progress,
     )

@@ -23,7 +23,7 @@ SMALLEST_SIZE = 32
 """Voxels: a 1/8 grid needs a few points to have neighbours."""
 WANTED_SIZE = 96
 """Voxels along the longest axis: a small field of view gets a finer grid than 2 mm if the scans have it."""
-BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 130, 440
+BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 140, 440
 """Peak memory of a registration per working voxel, with compiled kernels and without: benchmarks/memory.md."""
 SHARE_OF_MEMORY = 0.8
 """Of what is available may be planned for."""
