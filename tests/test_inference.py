@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from scenes import centred_grid, scan
 from torch import Tensor, nn
 
+from corereg import register
 from corereg.errors import InputError
-from corereg.method import inference
+from corereg.method import features, inference
 from corereg.method.config import PAPER_PASSES, PAPER_REFINE, RegisterConfig, with_settings
 from corereg.method.features import ConvNetModel, NetworkConfig, random_model
 from corereg.method.inference import computing_type, convolve, extract, fold
@@ -184,3 +186,20 @@ def test_settings_that_cannot_be_are_refused_in_one_line(settings):
         with_settings(RegisterConfig(), settings)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("got ")
+
+
+FIXED, MOVING = (scan(centred_grid(shape, (3.0, 3.0, 3.5))) for shape in ((48, 40, 36), (44, 42, 38)))
+
+
+def test_precision_reaches_the_network(monkeypatch):
+    seen = []
+    monkeypatch.setattr(features, "computing_type", lambda precision, _: seen.append(precision) or torch.float32)
+    register(FIXED, MOVING, affine="none", model="random", precision="bf16", refine_steps=0)
+    assert set(seen) == {"bf16"}
+
+
+def test_memory_bound_makes_the_working_grid_coarser_and_says_so():
+    free = register(FIXED, MOVING, affine="none", refine_steps=0)
+    with pytest.warns(UserWarning, match="--memory"):
+        bound = register(FIXED, MOVING, affine="none", refine_steps=0, memory=0.01)
+    assert bound.refined.grid.spacing[0] > 1.05 * free.refined.grid.spacing[0]

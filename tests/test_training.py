@@ -235,32 +235,32 @@ def test_a_run_stopped_while_it_labels_its_first_pairs_can_go_on(
     assert same(weights_of(tmp_path / "run"), weights_of(finished))
 
 
-def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
-    finished: Path, cohort_json: Path, cache: Path, tmp_path: Path
-):
-    folder = tmp_path / "run"
+def command_of(dataset: Path, folder: Path, cache: Path, settings: Path) -> list[str]:
+    """The program as a user starts it."""
+    code = "from corereg.cli import main; main()"
+    options = ["--cache", str(cache), "--config", str(settings), "--device", "cpu"]
+    return [sys.executable, "-c", code, "train", str(dataset), "-o", str(folder), *options]
+
+
+def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(cohort_json: Path, cache: Path, tmp_path: Path):
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(SMALL))
-    command = ["train", str(cohort_json), "-o", str(folder), "--cache", str(cache), "--config", str(settings)]
-    code = "from corereg.cli import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, *command, "--device", "cpu"], stderr=subprocess.PIPE)
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    subprocess.run(command_of(cohort_json, whole, cache, settings), check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(command_of(cohort_json, folder, cache, settings), stderr=subprocess.PIPE)
     _wait_for(lambda: sum("loss" in row for row in _readable_rows(folder)) >= 2, process)
     process.kill()
     process.communicate()
-    train(cohort_json, folder, settings={}, device="cpu", cache=cache, resume=True)
-    assert comparable(folder) == comparable(finished)
-    assert same(weights_of(folder), weights_of(finished))
+    again = [*command_of(cohort_json, folder, cache, settings), "--resume"]
+    subprocess.run(again, check=True, capture_output=True, timeout=300)
+    assert comparable(folder) == comparable(whole)
+    assert same(weights_of(folder), weights_of(whole))
 
 
 def test_sigterm_saves_first_and_says_how_to_go_on(cohort_json: Path, cache: Path, tmp_path: Path):
-    folder = tmp_path / "run"
-    settings = tmp_path / "settings.yaml"
+    folder, settings = tmp_path / "run", tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(SMALL | {"steps_per_cycle": 1000, "checkpoint_every": 1000}))
-    command = ["train", str(cohort_json), "-o", str(folder), "--cache", str(cache), "--config", str(settings)]
-    code = "from corereg.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command, "--device", "cpu"], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command_of(cohort_json, folder, cache, settings), stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: sum("loss" in row for row in _readable_rows(folder)) >= 2, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)

@@ -80,7 +80,8 @@ def test_rounding_in_a_header_adds_no_voxel() -> None:
 def test_little_memory_makes_the_automatic_spacing_coarser() -> None:
     fixed = centred_grid((300, 260, 280), (1.0, 1.0, 1.0), "oblique")
     need = BYTES_PER_VOXEL * np.prod(chosen(fixed).shape)
-    working = chosen(fixed, memory=int(need) // 3)
+    with pytest.warns(UserWarning, match="--memory"):
+        working = chosen(fixed, memory=int(need) // 3)
     assert 2.0 < min(working.spacing) < 4.0
     assert BYTES_PER_VOXEL * np.prod(working.shape) <= need // 3
 

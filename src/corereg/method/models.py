@@ -36,12 +36,13 @@ class ModelChoice:
     sha256: str | None = None
 
 
-def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False) -> ModelChoice:
+def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False, precision: str = "auto") -> ModelChoice:
     """The model called `name`, or read from a safetensors file.
 
     Args:
         seed: of the weights of `random`.
         both_ct: whether intensities mean the same in both images, which `mind` then compares as well.
+        precision: of a network's convolutions, one of `inference.PRECISIONS`.
 
     Raises:
         InputError: neither a known name nor a file, or a file that is no model.
@@ -49,11 +50,14 @@ def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False) -> Mode
     if str(name) == "mind":
         return ModelChoice(MindModel(intensity=CT_INTENSITY if both_ct else 0.0), "mind")
     if str(name) == "random":
-        return ModelChoice(random_model(seed), "random")
+        network = random_model(seed)
+        network.precision = precision
+        return ModelChoice(network, "random")
     path = BOARD / f"{name}.safetensors" if str(name) in MODELS else Path(name)
     if not path.is_file():
         raise InputError(
             f"got the model {str(name)!r}, expected one of {', '.join(MODELS)} or a .safetensors file; check the name"
         )
     network = load_model(path)
+    network.precision = precision
     return ModelChoice(with_descriptors(network, both_ct=both_ct), path.stem, file_hash(path))

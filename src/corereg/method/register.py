@@ -107,7 +107,7 @@ def register(
         fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
         progress: called with the name of each stage as it begins.
         **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
-            device, passes, refine_steps, regularisation, target_sdlogj, symmetric, seed.
+            device, precision, memory, passes, refine, refine_steps, regularisation, target_sdlogj, symmetric, seed.
 
     Raises:
         InputError: a scan, mask or setting that cannot be used, in one line.
@@ -125,13 +125,15 @@ def register(
             f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, expected an "
             "overlap where the affine pre-alignment is off; leave --affine at auto"
         )
-    working = choose_working_grid(fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm)
+    working = choose_working_grid(
+        fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm, memory_bytes=config.memory_bytes
+    )
     modalities = [
         detect_modality(image.array) if config.modality == "auto" else config.modality
         for image in (fixed_image, moving_image)
     ]
     both_ct = all(modality.startswith("ct") for modality in modalities)
-    choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct)
+    choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
     config = replace(config, stages=replace(config.stages, passes=config.stages.passes or choice.model.passes))
     alignment = None
     if config.affine == "auto":

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -129,8 +130,7 @@ def train(
     return TrainingResult(folder, folder / MODEL, metrics)
 
 
-def _say_nothing(line: str) -> None:
-    pass
+def _say_nothing(line: str) -> None: ...
 
 
 def _log_line(line: str) -> None:
@@ -186,6 +186,9 @@ def _fabric(device: torch.device, devices: int, nodes: int) -> Fabric:
 
 def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
     """One process of the run, from the scans to the model file."""
+    if fabric.world_size > 1:
+        # A 1x1x1 convolution's weights are channels-last and not, both at once: no matter in the run's own processes.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     volumes = _volumes(fabric, task)
     rows, dataset = volumes.rows, task.dataset
     pairs = [(rows[f], rows[m]) for f, m in dataset.training if f in rows and m in rows]
