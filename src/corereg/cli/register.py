@@ -31,7 +31,7 @@ def register(
     regularisation: Annotated[float | None, typer.Option(help="R: larger is smoother.")] = None,
     target_sdlogj: Annotated[float | None, typer.Option(help="Search R for this SDlogJ.")] = None,
     symmetric: Annotated[
-        bool, typer.Option("--symmetric", help="Both ways at once: next to no folds, twice the time.")
+        bool, typer.Option("--symmetric", help="Both ways at once: next to no folds, half as much time again.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     fixed_mask: Annotated[Path | None, typer.Option(help="Only what lies inside counts.")] = None,

@@ -56,7 +56,7 @@ class StagesConfig:
     """Search refine.regularisation until the displacement has this SDlogJ."""
     symmetric: bool = False
     """Register both ways and make the two refined displacements inverse to each other: next to no folds at the same
-    overlap, for twice the time."""
+    overlap, for about half as much time again."""
     seed: int = 0
     """Of the feature projection."""
 

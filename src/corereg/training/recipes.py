@@ -11,10 +11,7 @@ from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConf
 __all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "tiny"]
 
 PAPER_REFINE = RefineConfig(learning_rate=1.0, regularisation=1.0)
-"""Of the paper's pseudo-labels."""
-
-ABDOMEN_R, CHEST_R = 3.0, 10.0
-"""R at which the paper's bands of SDlogJ (0.135-0.155 and 0.090-0.110) are to be searched; the search starts here."""
+"""Of the pseudo-labels, and of the validation: the paper's working points are searched later, by `reproduce`."""
 
 
 def default() -> TrainConfig:
@@ -24,12 +21,7 @@ def default() -> TrainConfig:
 
 def abdomen_ct() -> TrainConfig:
     """The paper's inter-patient abdominal CT: 8 cycles of 1000 steps on all pairs, -200 to 300 HU, passes 8,8."""
-    return replace(
-        _paper(),
-        modality="ct-abdomen",
-        pairing="inter",
-        validation_refine=replace(PAPER_REFINE, regularisation=ABDOMEN_R),
-    )
+    return replace(_paper(), modality="ct-abdomen", pairing="inter")
 
 
 def chest_ct() -> TrainConfig:
@@ -42,7 +34,6 @@ def chest_ct() -> TrainConfig:
         spacing_mm=1.5,
         # Scans of one patient are in few pairs: nothing to keep.
         pseudo_labels=replace(paper.pseudo_labels, encoded_scans=4),
-        validation_refine=replace(PAPER_REFINE, regularisation=CHEST_R),
     )
 
 
@@ -51,6 +42,7 @@ def _paper() -> TrainConfig:
         passes=(8, 8),
         network=NetworkConfig(strides=(8,)),
         pseudo_labels=PseudoLabelConfig(pairs=None, refine=PAPER_REFINE),
+        validation_refine=PAPER_REFINE,
     )
 
 
