@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--affine", default="none")
     parser.add_argument("--modality", default="auto")
     parser.add_argument("--passes", default=None)
-    parser.add_argument("--symmetric", action="store_true")
+    parser.add_argument("--one-way", action="store_true")
+    parser.add_argument("--no-fine", action="store_true")
+    parser.add_argument("--parametrisation", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=None, help="only the first so many")
     parser.add_argument("--rows", type=Path, default=None)
@@ -84,7 +86,9 @@ def main() -> None:
                 "affine": args.affine,
                 "modality": args.modality,
                 "seed": args.seed,
-                "symmetric": args.symmetric,
+                "symmetric": not args.one_way,
+                "fine": False if args.no_fine else None,
+                "parametrisation": args.parametrisation,
             }
             settings |= settings_of(point) | (
                 {"passes": tuple(map(int, args.passes.split(",")))} if args.passes else {}

@@ -99,7 +99,7 @@ def volumes(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
 def task(name: str) -> tuple[FeatureModel, StagesConfig]:
     if name == "mind":
         return MindModel(intensity=CT_INTENSITY), StagesConfig()
-    return random_model(), StagesConfig(passes=(8, 8), refine=PAPER_REFINE)
+    return random_model(), StagesConfig(passes=(8, 8), refine=PAPER_REFINE, symmetric=False, fine=False)
 
 
 def measure(name: str, shape: tuple[int, int, int], repeats: int, with_plain: bool) -> dict[str, Any]:

@@ -31,8 +31,18 @@ def register(
     regularisation: Annotated[float | None, typer.Option(help="R: larger is smoother.")] = None,
     target_sdlogj: Annotated[float | None, typer.Option(help="Search R for this SDlogJ.")] = None,
     symmetric: Annotated[
-        bool, typer.Option("--symmetric", help="Both ways at once: next to no folds, half as much time again.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--symmetric/--one-way", help="Both ways at once (default): next to no folds, 1.5 times the time."
+        ),
+    ] = None,
+    fine: Annotated[
+        bool | None,
+        typer.Option("--fine/--no-fine", help="Refine on the full grid too; by default up to 2 million voxels."),
+    ] = None,
+    parametrisation: Annotated[
+        str | None, typer.Option(help="displacement (default), or diffeomorphic: a flow, which cannot fold.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     fixed_mask: Annotated[Path | None, typer.Option(help="Only what lies inside counts.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="The same for the moving image.")] = None,
@@ -68,6 +78,8 @@ def register(
             regularisation=regularisation,
             target_sdlogj=target_sdlogj,
             symmetric=symmetric,
+            fine=fine,
+            parametrisation=parametrisation,
             seed=seed,
             fixed_mask=fixed_mask,
             moving_mask=moving_mask,

@@ -22,7 +22,7 @@ PAPER_REFINE = RefineConfig(steps=50, learning_rate=1.0, regularisation=1.0, cha
 PAPER_PASSES = (8, 8)
 
 REFINEMENTS = ("default", "paper")
-"""paper: passes and instance optimisation as published."""
+"""paper: passes and instance optimisation as published, one way and on the 1/2 grid alone."""
 
 BYTES_PER_GB = 10**9
 
@@ -82,6 +82,8 @@ def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> Regist
         "passes": ("stages", "passes"),
         "target_sdlogj": ("stages", "target_sdlogj"),
         "symmetric": ("stages", "symmetric"),
+        "fine": ("stages", "fine"),
+        "parametrisation": ("refine", "parametrisation"),
         "seed": ("stages", "seed"),
         "spacing": ("top", "spacing_mm"),
         "memory": ("top", "memory_gb"),
@@ -114,7 +116,8 @@ def _with_refinement(config: RegisterConfig, name: str) -> RegisterConfig:
         raise InputError(f"got refine {name!r}, expected one of {', '.join(REFINEMENTS)}; choose one")
     if name == "default":
         return config
-    return replace(config, stages=replace(config.stages, passes=PAPER_PASSES, refine=PAPER_REFINE))
+    stages = replace(config.stages, passes=PAPER_PASSES, refine=PAPER_REFINE, symmetric=False, fine=False)
+    return replace(config, stages=stages)
 
 
 def find_device(name: str) -> torch.device:

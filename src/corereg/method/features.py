@@ -60,6 +60,10 @@ class FeatureModel(Protocol):
         """Features of an image whose sizes are multiples of 16, for passes on grids of these strides."""
         ...
 
+    def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"] | None:
+        """Features on the full grid, for a last refinement there; None where the model has none."""
+        ...
+
     def prepare(self, images: Iterable[Image5D]) -> None:
         """Adapt to the images at hand before they are encoded; most models have nothing to do."""
         ...
@@ -175,6 +179,9 @@ class ConvNetModel(nn.Module):
         dtype = computing_type(self.precision, image.device)
         kept, deep = extract(self.extractor.blocks, image, dtype, shallow=shallow)
         return Encoded(kept, {s: self.head.infer(deep, s) for s in wanted})
+
+    def fine(self, image: Image5D) -> None:
+        """The network describes no grid finer than the 1/2 grid."""
 
     def prepare(self, images: Iterable[Image5D]) -> None:
         """Fill empty normalisation statistics (a model that was never trained) from the images at hand."""

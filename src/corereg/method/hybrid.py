@@ -43,6 +43,9 @@ class HybridModel(nn.Module):
         both = torch.cat([DESCRIPTOR_WEIGHT * described, LEARNED_WEIGHT * learned], 1)
         return encoded._replace(shallow=both.contiguous(memory_format=torch.channels_last_3d))
 
+    def fine(self, image: Image5D) -> torch.Tensor:
+        return self.descriptors.fine(image)
+
     def prepare(self, images: Iterable[Image5D]) -> None:
         self.network.prepare(images)
 

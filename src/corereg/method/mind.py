@@ -37,6 +37,10 @@ COST_GAIN = 0.15
 CT_INTENSITY = 3.0
 """Weight of the intensity channel for two CTs, measured likewise."""
 
+FINE_WEIGHT, FINE_INTENSITY = 0.28, 4.4
+"""Weights of descriptors and intensity on the full grid, measured likewise: such that the regularisation of the 1/2
+grid serves there too."""
+
 
 def _shift(image: Tensor, offset: tuple[int, int, int], margin: int) -> Tensor:
     """image(x + offset), read from an image padded by `margin` on every side."""
@@ -116,6 +120,13 @@ class MindModel:
             if stride >= max(wanted, default=0):
                 return Encoded(half if shallow else None, cost)
             features, stride = _halve(features), stride * 2
+
+    def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"]:
+        """Descriptors, and the image beside them where intensities mean the same, at every voxel."""
+        features = FINE_WEIGHT * mind_ssc(_compress(image))
+        if self.intensity:
+            features = torch.cat([features, FINE_INTENSITY * image.clamp(*SOFT_TISSUE)], 1)
+        return features.contiguous(memory_format=torch.channels_last_3d)
 
     def prepare(self, images: Iterable[Image5D]) -> None:
         """Nothing to adapt."""

@@ -8,6 +8,7 @@ with s three 3x3x3 means and D the diffusion energy, by Adam.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,12 +19,26 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.resample import box_mean
 from corereg.geometry.warp import warp
 
-__all__ = ["RefineConfig", "diffusion_energy", "energy", "energy_factors", "project_features", "refine"]
+__all__ = [
+    "DIFFEOMORPHIC",
+    "PARAMETRISATIONS",
+    "Compared",
+    "RefineConfig",
+    "data_energy",
+    "diffusion_energy",
+    "energy",
+    "energy_factors",
+    "project_features",
+    "refine",
+]
 
 DATA_WEIGHT = 12.0
 FEATURE_SCALE = 5.0
 DIFFUSION_WEIGHT = 0.65
 """Constants of the paper's energy; `regularisation` scales the last."""
+
+DIFFEOMORPHIC = "diffeomorphic"
+PARAMETRISATIONS = ("displacement", DIFFEOMORPHIC)
 
 NO_WEIGHT = 1e-6
 """Sum of weights below which no voxel counts and the data term is zero."""
@@ -33,20 +48,26 @@ Features = Float[Tensor, "B C I J K"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefineConfig:
-    """Instance optimisation on the 1/2 grid."""
+    """Instance optimisation."""
 
     steps: int = 50
     """Adam steps; 0 skips the refinement."""
     learning_rate: float = 0.5
     """In voxels of the 1/2 grid; the paper's is 1, at which more voxels fold for the same overlap."""
-    regularisation: float = 40.0
+    regularisation: float = 15.0
     """R, factor on the diffusion energy; 1 in the paper's training, searched for a wanted SDlogJ in its tests."""
     smoothing: int = 3
     """Number of 3x3x3 means between the parameters and the displacement."""
     channels: int = 32
     """Features are projected to this many channels where they have more."""
+    parametrisation: str = "displacement"
+    """What is optimised: the displacement, or for diffeomorphic a velocity along which it flows and so cannot fold."""
 
     def __post_init__(self) -> None:
+        if self.parametrisation not in PARAMETRISATIONS:
+            raise ValueError(
+                f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {self.parametrisation!r}"
+            )
         if self.steps < 0:
             raise ValueError(f"steps must be >= 0, got {self.steps}")
         if self.regularisation < 0 or self.learning_rate <= 0:
@@ -68,6 +89,23 @@ def project_features(features: Features, channels: int, *, seed: int) -> Float[T
     return shaped.permute(0, 4, 1, 2, 3)
 
 
+class Compared(NamedTuple):
+    """What a data term compares."""
+
+    fixed: Features
+    moving: Features
+    weight: Float[Tensor, "B 1 I J K"] | None
+    """How much each voxel's match counts; None: all the same."""
+
+
+def data_energy(disp_vox: Disp, compared: Compared) -> Float[Tensor, ""]:
+    """The first term of E."""
+    fixed, moving, weight = compared
+    squared = ((FEATURE_SCALE * (warp(moving, disp_vox) - fixed)) ** 2).mean(1, keepdim=True)
+    data = squared.mean() if weight is None else (weight * squared).sum() / weight.sum().clamp(min=NO_WEIGHT)
+    return DATA_WEIGHT * data
+
+
 def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
     """Sum over the three axes of the mean squared forward difference."""
     return sum((disp_vox.diff(dim=axis) ** 2).mean() for axis in (2, 3, 4))  # type: ignore[return-value]
@@ -76,10 +114,9 @@ def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
 def energy(
     disp_vox: Disp, fixed: Features, moving: Features, *, regularisation: float, weight: Tensor | None = None
 ) -> Float[Tensor, ""]:
-    """E of an already smoothed displacement. `weight` (B, 1, I, J, K) says how much each voxel's match counts."""
-    squared = ((FEATURE_SCALE * (warp(moving, disp_vox) - fixed)) ** 2).mean(1, keepdim=True)
-    data = squared.mean() if weight is None else (weight * squared).sum() / weight.sum().clamp(min=NO_WEIGHT)
-    return DATA_WEIGHT * data + regularisation * DIFFUSION_WEIGHT * diffusion_energy(disp_vox)
+    """E of an already smoothed displacement."""
+    data = data_energy(disp_vox, Compared(fixed, moving, weight))
+    return data + regularisation * DIFFUSION_WEIGHT * diffusion_energy(disp_vox)
 
 
 def refine(

@@ -7,18 +7,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from corereg.geometry.displacement import Disp, compose, sdlogj, upsample_displacement
-from corereg.geometry.resample import subsample
-from corereg.geometry.warp import identity_coords, sample, warp
-from corereg.method.coupled_convex import CoupledConvexConfig, inverse_consistent, match
+from corereg.geometry.warp import warp
+from corereg.method.coupled_convex import CoupledConvexConfig, match
+from corereg.method.directions import COARSE_SMOOTHING, Way, full_grid_displacement, refine_ways
 from corereg.method.features import Encoded, FeatureModel, Image5D
-from corereg.method.refine import RefineConfig, project_features, refine
+from corereg.method.refine import DIFFEOMORPHIC, RefineConfig, project_features
 from corereg.method.target import search_regularisation
 
 __all__ = [
@@ -35,13 +34,8 @@ __all__ = [
 GRID_MULTIPLE = 16
 """The working grid's sizes are multiples of this, so that every strided grid ends on the same voxel."""
 
-COARSE_SMOOTHING = 2
-FINAL_SMOOTHING = 3
-"""3x3x3 means after each doubling of a coarse displacement, and after the refined one is brought to the full grid."""
-
-
-SYMMETRY_STEPS = 15
-"""Fixed-point steps between the two directions, as many as in the coarse stage."""
+FINE_VOXELS = 2_000_000
+"""Working grids up to this size are refined on the full grid as well: seconds here, minutes on large ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,15 +48,21 @@ class StagesConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     target_sdlogj: float | None = None
     """Search refine.regularisation until the displacement has this SDlogJ."""
-    symmetric: bool = False
+    symmetric: bool = True
     """Register both ways and make the two refined displacements inverse to each other: next to no folds at the same
     overlap, for about half as much time again."""
+    fine: bool | None = None
+    """Whether a refinement on the full grid follows that on the 1/2 grid; None: on grids of up to 2 million voxels."""
+    fine_steps: int = 30
+    """Adam steps on the full grid."""
     seed: int = 0
     """Of the feature projection."""
 
     def __post_init__(self) -> None:
         if self.passes is not None and (not self.passes or any(s not in (4, 8, 16) for s in self.passes)):
             raise ValueError(f"passes must be strides among 4, 8 and 16, got {self.passes}")
+        if self.fine_steps < 1:
+            raise ValueError(f"fine_steps must be >= 1, got {self.fine_steps}; switch the fine refinement off instead")
         if self.target_sdlogj is not None and not 0 < self.target_sdlogj < 1:
             raise ValueError(f"target_sdlogj must lie between 0 and 1, got {self.target_sdlogj}")
 
@@ -74,7 +74,7 @@ class Registration:
     coarse: Disp
     refined: Disp
     losses: tuple[float, ...]
-    """Energy before each step of the instance optimisation."""
+    """Energy before each step of the instance optimisation, on the 1/2 grid and then on the full one."""
     regularisation: float
     """R that was used: the given one, or the one that reaches the target."""
     seconds: Mapping[str, float]
@@ -127,38 +127,39 @@ def register_volumes(
             f"multiples of {GRID_MULTIPLE}; pad the volumes first"
         )
     passes = config.passes or model.passes
+    both_ways = config.symmetric or config.refine.parametrisation == DIFFEOMORPHIC
+    images, counts = (fixed, moving), (fixed_weight, moving_weight)
+    orders = ((0, 1), (1, 0)) if both_ways else ((0, 1),)
     watch = Stopwatch(fixed.device)
     with torch.no_grad():
-        model.prepare([fixed, moving])
+        model.prepare(images)
         with watch("features"):
-            fixed_encoded = _encode(model, fixed, passes, config)
-            moving_encoded = _encode(model, moving, passes if config.symmetric else passes[:1], config)
-
-        def match_from(
-            one: Encoded, image: Image5D, other: Encoded, weight: Tensor | None, other_weight: Tensor | None
-        ) -> _Matched:
-            half = coarse_displacement(
-                one, image, other, model, passes=passes, config=config.coupled_convex, watch=watch
+            encoded = [
+                _encode(model, image, strides, config)
+                for image, strides in zip(images, (passes, passes if both_ways else passes[:1]), strict=True)
+            ]
+        coarse = [
+            coarse_displacement(
+                encoded[f], images[m], encoded[m], model, passes=passes, config=config.coupled_convex, watch=watch
             )
-            return _Matched(half, one.shallow, other.shallow, _half_grid_weight(half, weight, other_weight))
-
-        ways = [match_from(fixed_encoded, moving, moving_encoded, fixed_weight, moving_weight)]
-        if config.symmetric:
-            ways.append(match_from(moving_encoded, fixed, fixed_encoded, moving_weight, fixed_weight))
+            for f, m in orders
+        ]
         with watch("upsample"):
-            coarse = full_grid_displacement(ways[0].coarse)
-    if config.refine.steps == 0:
-        return Registration(coarse, coarse, (), config.refine.regularisation, watch.seconds)
+            coarse_full = full_grid_displacement(coarse[0])
+        if config.refine.steps == 0:
+            return Registration(coarse_full, coarse_full, (), config.refine.regularisation, watch.seconds)
+        with watch("features"):
+            fine = _fine_features(model, images, config)
+        half = [_shallow(one) for one in encoded]
+        ways = [
+            Way(start, (half[f], half[m]), None if fine is None else (fine[f], fine[m]), (counts[f], counts[m]))
+            for start, (f, m) in zip(coarse, orders, strict=True)
+        ]
 
     def refined_with(regularisation: float) -> tuple[float, tuple[Disp, tuple[float, ...]]]:
-        with watch("refine"):
+        with watch("refine"), torch.no_grad():
             settings = replace(config.refine, regularisation=regularisation)
-            found = [refine(*way.features, way.coarse, settings, weight=way.weight) for way in ways]
-            half, losses = found[0]
-            if config.symmetric:
-                half, _ = inverse_consistent(half, found[1][0], steps=SYMMETRY_STEPS)
-        with watch("upsample"):
-            full = full_grid_displacement(half, smoothing=FINAL_SMOOTHING)
+            full, losses = refine_ways(ways, settings, fine_steps=config.fine_steps)
         i, j, k = field_of_view or full.shape[2:]
         return (sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0), (full, losses)
 
@@ -169,22 +170,22 @@ def register_volumes(
         regularisation, (refined, losses) = search_regularisation(
             refined_with, target=config.target_sdlogj, start=regularisation
         )
-    return Registration(coarse, refined, losses, regularisation, watch.seconds)
+    return Registration(coarse_full, refined, losses, regularisation, watch.seconds)
 
 
-class _Matched(NamedTuple):
-    """One direction before its refinement, on the 1/2 grid."""
+def _fine_features(
+    model: FeatureModel, images: Sequence[Image5D], config: StagesConfig
+) -> list[Float[Tensor, "1 C I J K"]] | None:
+    """What the refinement on the full grid compares, or None where there is none."""
+    wanted = config.fine if config.fine is not None else images[0].numel() <= FINE_VOXELS
+    found = [model.fine(image) for image in images] if wanted else []
+    given = [features for features in found if features is not None]
+    return given or None
 
-    coarse: Disp
-    fixed: Tensor | None
-    moving: Tensor | None
-    weight: Tensor | None
 
-    @property
-    def features(self) -> tuple[Tensor, Tensor]:
-        assert self.fixed is not None
-        assert self.moving is not None
-        return self.fixed, self.moving
+def _shallow(encoded: Encoded) -> Tensor:
+    assert encoded.shallow is not None
+    return encoded.shallow
 
 
 def _encode(model: FeatureModel, image: Image5D, strides: Sequence[int], config: StagesConfig) -> Encoded:
@@ -234,18 +235,3 @@ def coarse_displacement(
 def half_grid_displacement(disp_vox: Disp, stride: int, shape: Sequence[int]) -> Float[Tensor, "B 3 X Y Z"]:
     """A displacement found on the grid of a pass, on the 1/2 grid of `shape`, smoothed on the way."""
     return upsample_displacement(disp_vox, stride // 2, shape, smoothing=COARSE_SMOOTHING)
-
-
-def full_grid_displacement(half: Disp, *, smoothing: int = COARSE_SMOOTHING) -> Float[Tensor, "B 3 X Y Z"]:
-    """A displacement of the 1/2 grid on the full grid."""
-    return upsample_displacement(half, 2, [2 * n for n in half.shape[2:]], smoothing=smoothing)
-
-
-def _half_grid_weight(coarse_half: Disp, fixed_weight: Tensor | None, moving_weight: Tensor | None) -> Tensor | None:
-    """Voxels of the 1/2 grid that count: those of the fixed image whose match so far lies in the moving one's data."""
-    weight = None if fixed_weight is None else subsample(fixed_weight, 2)
-    if moving_weight is not None:
-        coords = 2 * (identity_coords(coarse_half.shape[2:], like=coarse_half) + coarse_half)
-        reached = sample(moving_weight, coords)
-        weight = reached if weight is None else weight * reached
-    return weight

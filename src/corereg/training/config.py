@@ -122,7 +122,8 @@ class TrainConfig:
     """How scans are brought to the cohort's working grid."""
     validation_pairs: int = 15
     """At most so many after each cycle; 0 for none."""
-    validation_refine: RefineConfig = field(default_factory=RefineConfig)
+    validation_refine: RefineConfig = field(default_factory=lambda: RefineConfig(regularisation=40.0))
+    """One way and on the 1/2 grid, where it takes more regularisation than both ways."""
     licence: str = ""
     """Of the weights, written on the model's card."""
 
