@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from corereg.geometry.displacement import compose, jacobian_determinant, sdlogj
 from corereg.geometry.warp import warp
+from corereg.method import stages
 from corereg.method.cost_volume import candidates_vox, cost_volume
 from corereg.method.coupled_convex import CoupledConvexConfig, coupled_convex, inverse_consistent, match
 from corereg.method.features import FeatureExtractor, NetworkConfig, random_model
@@ -286,3 +287,48 @@ def test_registration_reaches_the_wanted_sdlogj():
 def test_impossible_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_refinement_on_the_full_grid_finds_what_the_half_grid_cannot():
+    """A ripple of 10 voxels from crest to crest: five voxels of the 1/2 grid, which its smoothing takes out."""
+    volume = 0.3 * scene(extra=0, seed=4)[None, None]
+    i, _, k = torch.meshgrid(*(torch.arange(float(n)) for n in SHAPE), indexing="ij")
+    ripple = 1.2 * torch.sin(2 * torch.pi * k / 10)
+    truth = torch.stack([ripple, 0 * i, 0 * i])[None]
+    errors = []
+    for fine in (False, True):
+        config = StagesConfig(fine=fine, refine=RefineConfig(regularisation=1.0))
+        found = register_volumes(warp(volume, truth), volume, MindModel(intensity=3.0), config)
+        inner = (..., *(slice(8, -8),) * 3)
+        errors.append(float((found.refined - truth)[inner].norm(dim=1).mean()))
+        assert len(found.losses) == (80 if fine else 50)
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_full_grid_is_refined_by_itself_where_it_is_small(monkeypatch):
+    volume = scene(extra=0, seed=4)[None, None]
+    steps = {}
+    for most in (volume.numel() - 1, volume.numel()):
+        monkeypatch.setattr(stages, "FINE_VOXELS", most)
+        config = StagesConfig(refine=RefineConfig(steps=5))
+        steps[most] = len(register_volumes(volume, volume, MindModel(), config).losses)
+    assert list(steps.values()) == [5, 5 + 3]
+
+
+def test_flow_does_not_fold_where_displacements_tear():
+    strangers = [0.3 * scene(extra=0, seed=s)[None, None] for s in (5, 6)]
+    folds = []
+    for parametrisation in ("displacement", "diffeomorphic"):
+        refine = RefineConfig(regularisation=2.0, parametrisation=parametrisation)
+        config = StagesConfig(refine=refine, symmetric=False, fine=False)
+        found = register_volumes(*strangers, MindModel(), config)
+        folds.append(float((jacobian_determinant(found.refined) <= 0).double().mean()))
+    assert folds[0] > 0.01
+    assert folds[1] == 0
+
+
+def test_fine_features_put_a_network_without_descriptors_off():
+    volume = scene(extra=0, seed=4)[None, None]
+    config = StagesConfig(passes=(8,), fine=True, refine=RefineConfig(steps=5))
+    model = random_model(config=NetworkConfig(strides=(8,)))
+    assert len(register_volumes(volume, volume, model, config).losses) == 5

@@ -5,6 +5,7 @@ Upstream: coarse displacements. Uses: refine, refine_velocity, inverse_consisten
 Legend: a way is one direction of a pair, fixed to moving; the second, if there is one, is the first turned round.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +30,9 @@ that is the end."""
 SYMMETRY_STEPS = 15
 """Fixed-point steps between the two directions, as many as in the coarse stage."""
 
+FINE_SHARE = 0.6
+"""Steps on the full grid for each on the 1/2 grid."""
+
 FINE_LEARNING_RATE = 1.0
 """In voxels of the full grid; half of that, as far as on the 1/2 grid, ends less accurate: benchmarks/accuracy.md."""
 
@@ -46,7 +50,7 @@ class Way(NamedTuple):
     """Where the fixed and the moving image have data that counts, full grid; None: everywhere."""
 
 
-def refine_ways(ways: Sequence[Way], config: RefineConfig, *, fine_steps: int) -> tuple[Disp, tuple[float, ...]]:
+def refine_ways(ways: Sequence[Way], config: RefineConfig) -> tuple[Disp, tuple[float, ...]]:
     """The displacement of the first way on the full grid, and the energy before each step.
 
     With two ways both are refined and made inverse to each other, or one velocity is for both: then it cannot fold.
@@ -55,7 +59,7 @@ def refine_ways(ways: Sequence[Way], config: RefineConfig, *, fine_steps: int) -
     if ways[0].full is None:
         return full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING), losses
     starts = [full_grid_displacement(u, smoothing=1) for u in found]
-    fine = replace(config, steps=fine_steps, learning_rate=FINE_LEARNING_RATE)
+    fine = replace(config, steps=math.ceil(FINE_SHARE * config.steps), learning_rate=FINE_LEARNING_RATE)
     found, fine_losses = _refine_level(ways, starts, 1, fine)
     return _displacements(found, config)[0], losses + fine_losses
 

@@ -53,16 +53,12 @@ class StagesConfig:
     overlap, for about half as much time again."""
     fine: bool | None = None
     """Whether a refinement on the full grid follows that on the 1/2 grid; None: on grids of up to 2 million voxels."""
-    fine_steps: int = 30
-    """Adam steps on the full grid."""
     seed: int = 0
     """Of the feature projection."""
 
     def __post_init__(self) -> None:
         if self.passes is not None and (not self.passes or any(s not in (4, 8, 16) for s in self.passes)):
             raise ValueError(f"passes must be strides among 4, 8 and 16, got {self.passes}")
-        if self.fine_steps < 1:
-            raise ValueError(f"fine_steps must be >= 1, got {self.fine_steps}; switch the fine refinement off instead")
         if self.target_sdlogj is not None and not 0 < self.target_sdlogj < 1:
             raise ValueError(f"target_sdlogj must lie between 0 and 1, got {self.target_sdlogj}")
 
@@ -159,7 +155,7 @@ def register_volumes(
     def refined_with(regularisation: float) -> tuple[float, tuple[Disp, tuple[float, ...]]]:
         with watch("refine"), torch.no_grad():
             settings = replace(config.refine, regularisation=regularisation)
-            full, losses = refine_ways(ways, settings, fine_steps=config.fine_steps)
+            full, losses = refine_ways(ways, settings)
         i, j, k = field_of_view or full.shape[2:]
         return (sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0), (full, losses)
 
