@@ -29,7 +29,7 @@ from corereg.geometry.resample import box_mean, strided_shape, upsample
 from corereg.geometry.warp import identity_coords, warp
 from corereg.method.coupled_convex import CoupledConvexConfig, match
 from corereg.method.features import NetworkConfig, random_model
-from corereg.method.refine import RefineConfig, energy, energy_factors, project_features, refine
+from corereg.method.refine import Compared, RefineConfig, energy, energy_factors, project_features, refine
 from corereg.method.stages import StagesConfig, register_volumes
 
 SHAPES = [(96, 80, 128), (192, 160, 256)]
@@ -41,6 +41,9 @@ BORDER_VOXELS = 1e-3
 """Positions nearer than this to a voxel border are left out of the strict check of the gradient."""
 RUNS, LEAST_RUNS, PATIENCE_S = 20, 5, 2.0
 """Timed runs: RUNS, or as many as fit into the patience, but LEAST_RUNS."""
+
+PLAIN = RefineConfig(regularisation=40.0, volume_preservation=0.0)
+"""Energy of the paper, which the CUDA kernels know."""
 
 Run = Callable[[], object]
 Shape = tuple[int, int, int]
@@ -125,7 +128,7 @@ def _exact_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor |
     exact = start.double().requires_grad_(True)
     smooth = box_mean(exact, times=3)
     weight = None if weight is None else weight.double()
-    value = energy(smooth, fixed.double(), moving.double(), regularisation=40.0, weight=weight)
+    value = energy(smooth, Compared(fixed.double(), moving.double(), weight), PLAIN)
     (gradient,) = torch.autograd.grad(value, exact)
     return value.detach(), gradient
 
@@ -133,18 +136,18 @@ def _exact_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor |
 def _kernel_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     from corereg.method.kernels_cuda import Problem, energy_gradient
 
-    factors = energy_factors(fixed, start, RefineConfig(), weight)
+    factors = energy_factors(fixed, start, PLAIN, weight)[:2]
     return energy_gradient(Problem.of(fixed, moving, weight, *factors), start, smoothing=3)
 
 
 def check_batch() -> dict[str, float]:
     generator = torch.Generator("cuda").manual_seed(2)
     fixed, moving, start = refine_problem(generator, BATCHES[-1], BATCH_SHAPE)
-    together, losses = refine(fixed, moving, start, RefineConfig())
-    singles = [refine(*(t[n : n + 1] for t in (fixed, moving, start)), RefineConfig()) for n in range(len(start))]
-    again = refine(fixed, moving, start, RefineConfig())[0]
+    together, losses = refine(fixed, moving, start, PLAIN)
+    singles = [refine(*(t[n : n + 1] for t in (fixed, moving, start)), PLAIN) for n in range(len(start))]
+    again = refine(fixed, moving, start, PLAIN)[0]
     with kernels("torch"):
-        plain = refine(fixed[:1], moving[:1], start[:1], RefineConfig())
+        plain = refine(fixed[:1], moving[:1], start[:1], PLAIN)
     return {
         "a batch gives what its pairs give alone": float(torch.equal(together, torch.cat([d for d, _ in singles]))),
         "the same bits again": float(torch.equal(together, again)),
@@ -175,7 +178,7 @@ def stages(shape: Shape) -> dict[str, Run]:
         "compose, 1/2 grid": lambda: compose(disp_half, disp_half),
         "invert, full grid": lambda: invert(disp_full / 3),
         "project 64 -> 32 channels": lambda: project_features(shallow, CHANNELS, seed=0),
-        "refine, 50 steps": lambda: refine(fixed, moving, start, RefineConfig()),
+        "refine, 50 steps": lambda: refine(fixed, moving, start, PLAIN),
     }
 
 
@@ -203,6 +206,7 @@ def pair(shape: Shape) -> list[dict[str, object]]:
     model.prepare([fixed[:, :, :64, :64, :64], moving[:, :, :64, :64, :64]])
     model.statistics_filled = True
     rows = []
+    stages = StagesConfig(refine=PLAIN, symmetric=False, fine=False)
     for precision in ("fp32", "bf16"):
         model.precision = precision
         with torch.no_grad():
@@ -212,10 +216,10 @@ def pair(shape: Shape) -> list[dict[str, object]]:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated()
-                register_volumes(fixed, moving, model, StagesConfig())
+                register_volumes(fixed, moving, model, stages)
                 peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-                total = milliseconds(lambda: register_volumes(fixed, moving, model, StagesConfig()))[0]
-                found = register_volumes(fixed, moving, model, StagesConfig())
+                total = milliseconds(lambda: register_volumes(fixed, moving, model, stages))[0]
+                found = register_volumes(fixed, moving, model, stages)
             parts = {name: 1000 * seconds for name, seconds in found.seconds.items()}
             row = {"precision": precision, "kernels": choice, "encode_ms": encode, "pair_ms": total, "peak_mib": peak,
                    "stages_ms": parts, "energies": [found.losses[0], found.losses[-1]]}  # fmt: skip
@@ -228,7 +232,7 @@ def pair(shape: Shape) -> list[dict[str, object]]:
 def batches() -> dict[str, Run]:
     generator = torch.Generator("cuda").manual_seed(4)
     problems = {n: refine_problem(generator, n, BATCH_SHAPE) for n in BATCHES}
-    return {f"refine, 50 steps, batch of {n}": lambda n=n: refine(*problems[n], RefineConfig()) for n in BATCHES}
+    return {f"refine, 50 steps, batch of {n}": lambda n=n: refine(*problems[n], PLAIN) for n in BATCHES}
 
 
 def provenance() -> dict[str, object]:
@@ -251,7 +255,7 @@ def main() -> None:
         sys.exit("no CUDA device here")
     shapes = [tuple(given)] if given else SHAPES
     begun = time.perf_counter()
-    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE), RefineConfig())
+    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE), PLAIN)
     torch.cuda.synchronize()
     result: dict[str, object] = {"provenance": provenance() | {"first_refine_s": time.perf_counter() - begun}}
     print(json.dumps(result["provenance"]))

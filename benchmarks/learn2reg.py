@@ -45,7 +45,8 @@ def run_pair(folder: Path, pair: dict[str, str], settings: dict[str, object]) ->
     row |= {"regularisation": result.regularisation, "dice_before": mean_over_labels(dice(fixed, moving, moving))}
     for stage, displacement in (("coarse", result.coarse), ("refined", result.refined)):
         field = displacement.at(images["fixed"].grid)
-        warped = corereg.Transform((displacement,), fixed=images["fixed"]).apply(labels["moving"], labels=True).array
+        parts = (displacement,) if result.alignment is None else (displacement, result.alignment.affine)
+        warped = corereg.Transform(parts, fixed=images["fixed"]).apply(labels["moving"], labels=True).array
         disp_vox = field.disp_vox.numpy()
         row |= {
             f"dice_{stage}": mean_over_labels(dice(fixed, warped, moving)),
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--one-way", action="store_true")
     parser.add_argument("--no-fine", action="store_true")
     parser.add_argument("--parametrisation", default=None)
+    parser.add_argument("--volume-preservation", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=None, help="only the first so many")
     parser.add_argument("--rows", type=Path, default=None)
@@ -89,6 +91,7 @@ def main() -> None:
                 "symmetric": not args.one_way,
                 "fine": False if args.no_fine else None,
                 "parametrisation": args.parametrisation,
+                "volume_preservation": args.volume_preservation,
             }
             settings |= settings_of(point) | (
                 {"passes": tuple(map(int, args.passes.split(",")))} if args.passes else {}

@@ -113,7 +113,10 @@ def test_same_pair_gives_the_same_bits_and_leaves_simpleitks_threads_alone() -> 
 
 @pytest.mark.parametrize(("masked", "upper"), [("fixed", True), ("moving", False), ("both", True)])
 def test_only_what_lies_in_the_masks_counts(masked: str, upper: bool) -> None:
-    """Above a plane the patient moves to the right, below it to the left: the mask says which of the two is sought."""
+    """Above a plane the patient moves to the right, below it to the left: the mask says which of the two is sought.
+
+    A mask keeps the other part out of its own image's smoothing: without one of the moving image some of it is seen.
+    """
     shifts = np.array([[8.0, 5.0, 0.0], [-8.0, -5.0, 0.0]])
 
     def back(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,7 +133,7 @@ def test_only_what_lies_in_the_masks_counts(masked: str, upper: bool) -> None:
     points = voxels_mm(FIXED)
     points = points[in_body(points) & masks[0]]
     error = affine_map(found.affine)(points) - points - shifts[0 if upper else 1]
-    assert np.linalg.norm(error, axis=1).mean() < 1.5
+    assert np.linalg.norm(error, axis=1).mean() < (2.5 if masked == "fixed" else 1.5)
 
 
 def test_pair_that_no_start_brings_together_is_left_with_a_warning() -> None:

@@ -17,6 +17,7 @@ from corereg.geometry.displacement import (
     sdlogj,
     subsample_displacement,
     transport_by_affines,
+    unfold,
     upsample_displacement,
 )
 from corereg.geometry.grid import Grid
@@ -313,3 +314,16 @@ def test_then_warps_by_the_first_and_then_by_the_second():
     back, residual = first.inverse()
     assert residual.max() < 0.01
     assert back.grid == grid
+
+
+def test_unfolding_smooths_what_folds_and_leaves_the_rest():
+    disp = waves(amplitude=1.5).float()
+    disp[:, :, 3:6, 10:12, 4:7] += 3.0
+    folded = (jacobian_determinant(disp) <= 0)[0]
+    assert 0 < int(folded.sum()) < 0.05 * folded.numel()
+    clean = unfold(disp)
+    assert jacobian_determinant(clean).min() > 0
+    far = ndimage.distance_transform_edt(~folded.numpy()) > 12
+    assert far.any()
+    assert torch.equal(clean[:, :, far], disp[:, :, far])
+    assert torch.equal(unfold(clean), clean)

@@ -1,5 +1,6 @@
 """The compiled CPU kernels against the plain torch that defines the results."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,17 +8,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scenes import centred_grid
 from torch import Tensor
 
 from corereg.errors import InputError
 from corereg.geometry import dispatch
 from corereg.geometry.dispatch import KERNELS_VARIABLE, use_kernels
-from corereg.geometry.displacement import compose, invert, jacobian_determinant, upsample_displacement
+from corereg.geometry.displacement import Displacement, compose, invert, jacobian_determinant, upsample_displacement
 from corereg.geometry.resample import box_mean, strided_shape, subsample, upsample
 from corereg.geometry.warp import identity_coords, sample, warp
+from corereg.io.images import Image
+from corereg.io.transforms import Transform
 from corereg.method.coupled_convex import CoupledConvexConfig, inverse_consistent, match
 from corereg.method.mind import mind_ssc, mind_ssc_half
-from corereg.method.refine import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, RefineConfig, energy, refine
+from corereg.method.refine import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, Compared, RefineConfig, energy, refine
 
 pytest.importorskip("numba")
 
@@ -110,9 +114,41 @@ def test_compose(shape, size, generator, monkeypatch):
 
 def test_invert(shape, generator, monkeypatch):
     disp_vox = smooth_noise(generator, 1, 3, *shape, size=0.7)
-    assert_same(monkeypatch, lambda: invert(disp_vox, iterations=5)[0])
+    assert_same(monkeypatch, lambda: invert(disp_vox, iterations=5, tolerance_vox=0.0)[0])
     monkeypatch.setenv(KERNELS_VARIABLE, "numba")
     assert float(invert(disp_vox)[1].amax()) < 2e-3
+
+
+def test_invert_leaves_its_argument_as_it_is_whatever_its_strides(shape, generator, monkeypatch):
+    monkeypatch.setenv(KERNELS_VARIABLE, "numba")
+    disp_vox = smooth_noise(generator, 1, 3, *shape[::-1], size=0.7).permute(0, 1, 4, 3, 2)
+    before = disp_vox.clone()
+    inverse, _ = invert(disp_vox)
+    assert torch.equal(disp_vox, before)
+    assert torch.equal(inverse, invert(before.contiguous())[0])
+
+
+def test_large_volumes_are_inverted_like_small_ones(shape, generator, monkeypatch):
+    disp_vox = smooth_noise(generator, 1, 3, *shape, size=0.5)
+    whole, _ = invert(disp_vox)
+    monkeypatch.setattr("corereg.geometry.displacement.LARGE_VOXELS", 200)
+    monkeypatch.setattr("corereg.geometry.displacement.FINAL_ITERATIONS", 50)
+    assert float((invert(disp_vox)[0] - whole).norm(dim=1).amax()) < 5e-3
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_chain_of_maps(count, generator, monkeypatch):
+    """Through displacements on grids of their own and matrices between them, some positions beyond them all."""
+    grids = [centred_grid(shape, (5.0, 4.0, 3.5), o) for shape, o in (((9, 14, 11), "oblique"), ((12, 8, 10), "LPS"))]
+    parts: list = [np.array([[1.1, 0.1, 0, 4], [0, 0.9, -0.1, 2], [0.1, 0, 1, -7], [0, 0, 0, 1.0]])]
+    for grid in grids[:count]:
+        parts += [Displacement(smooth_noise(generator, 3, 1, *grid.shape, size=2.0)[:, 0], grid), parts[0]]
+    fixed, moving = centred_grid((17, 7, 13), (3.0, 4.5, 4.0), "PIR"), centred_grid((8, 15, 6), (6.0, 3.0, 7.0))
+    image = Image(smooth_noise(generator, 1, 1, *moving.shape)[0, 0].numpy(), moving)
+    transform = Transform(tuple(parts), fixed=fixed, moving=moving)
+    monkeypatch.setattr("corereg.geometry.kernels_chain.BLOCK_VOXELS", 200)
+    assert_same(monkeypatch, lambda: torch.as_tensor(transform.total_mm()))
+    assert_same(monkeypatch, lambda: torch.as_tensor(transform.apply(image).array))
 
 
 def test_inverse_consistency(shape, generator, monkeypatch):
@@ -150,22 +186,25 @@ def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels:
 
 @pytest.mark.parametrize("channels", [3, 12, 16, 32])
 @pytest.mark.parametrize("size", [3.0, FAR])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_energy_gradient_against_float64(shape, channels, size, weighted, generator):
+@pytest.mark.parametrize(("weighted", "preserved"), [(False, 0.0), (False, 3.0), (True, 3.0)])
+def test_energy_gradient_against_float64(shape, channels, size, weighted, preserved, generator):
     from corereg.method.kernels_refine import Factors, energy_gradient
+
+    config = RefineConfig(regularisation=2.0, volume_preservation=preserved)
 
     fixed, moving, disp_vox, weight = energy_problem(generator, shape, channels, size=size, weighted=weighted)
     exact = disp_vox.double().requires_grad_(True)
-    loss = energy(box_mean(exact, times=3), fixed.double(), moving.double(), regularisation=2.0, weight=weight)
+    loss = energy(box_mean(exact, times=3), Compared(fixed.double(), moving.double(), weight), config)
     (expected,) = torch.autograd.grad(loss, exact)
     counted = fixed[0, 0].numel() if weight is None else float(weight.sum())
     data = DATA_WEIGHT * FEATURE_SCALE**2 / (channels * counted)
     smooth = tuple(2.0 * DIFFUSION_WEIGHT / disp_vox.diff(dim=axis).numel() for axis in (2, 3, 4))
+    volume = 2.0 * DIFFUSION_WEIGHT * preserved / max(math.prod(n - 2 for n in shape), 1)
     value, gradient = energy_gradient(
         *(f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving)),
         disp_vox[0].numpy(),
         None if weight is None else weight[0, 0].numpy(),
-        Factors(data, smooth),
+        Factors(data, smooth, volume),
         smoothing=3,
     )
     assert value == pytest.approx(loss.item(), rel=1e-5)

@@ -19,7 +19,7 @@ from corereg.geometry.displacement import compose
 from corereg.geometry.resample import box_mean
 from corereg.geometry.warp import identity_coords, sample, warp
 from corereg.method.coupled_convex import CoupledConvexConfig, match
-from corereg.method.refine import RefineConfig, energy, energy_factors, refine
+from corereg.method.refine import Compared, RefineConfig, energy, energy_factors, refine
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
@@ -125,6 +125,10 @@ def test_match_one_way(kernels, channels, radius, generator):
     assert_near(found, match(fixed.double(), moving.double(), config), relative=1e-5)
 
 
+CONFIG = RefineConfig(regularisation=2.0, volume_preservation=0.0)
+"""The CUDA kernels have no volume term."""
+
+
 def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels: int, *, size: float, weighted: bool):
     fixed, moving = (smooth_noise(generator, 2, channels, *shape) for _ in range(2))
     weight = (torch.rand(2, 1, *shape, generator=generator) * 2 - 0.5).clamp(0, 1).to(DEVICE) if weighted else None
@@ -138,13 +142,13 @@ def test_energy_gradient_of_each_pair(kernels, shape, channels, size, weighted, 
     from corereg.method.kernels_cuda import Problem, energy_gradient
 
     fixed, moving, disp_vox, weight = energy_problem(generator, shape, channels, size=size, weighted=weighted)
-    factors = energy_factors(fixed, disp_vox, RefineConfig(regularisation=2.0), weight)
+    factors = energy_factors(fixed, disp_vox, CONFIG, weight)[:2]
     values, gradient = energy_gradient(Problem.of(fixed, moving, weight, *factors), disp_vox, smoothing=3)
     for n in (slice(0, 1), slice(1, 2)):
         exact = disp_vox[n].double().requires_grad_(True)
         part = None if weight is None else weight[n].double()
         smooth = box_mean(exact, times=3)
-        loss = energy(smooth, fixed[n].double(), moving[n].double(), regularisation=2.0, weight=part)
+        loss = energy(smooth, Compared(fixed[n].double(), moving[n].double(), part), CONFIG)
         (expected,) = torch.autograd.grad(loss, exact)
         assert values[n].item() == pytest.approx(loss.item(), rel=1e-5)
         assert_near(gradient[n], expected, relative=1e-5)
@@ -155,11 +159,11 @@ def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(kernels, weighted
     from corereg.method.kernels_cuda import Problem, minimise
 
     fixed, moving, start, weight = energy_problem(generator, (6, 9, 7), 5, size=2.0, weighted=weighted)
-    config = RefineConfig(steps=4, learning_rate=0.02)
+    config = RefineConfig(steps=4, learning_rate=0.02, volume_preservation=0.0)
 
     def minimised(n: slice) -> tuple[Tensor, Tensor]:
         part = None if weight is None else weight[n]
-        problem = Problem.of(fixed[n], moving[n], part, *energy_factors(fixed[n], start[n], config, part))
+        problem = Problem.of(fixed[n], moving[n], part, *energy_factors(fixed[n], start[n], config, part)[:2])
         return minimise(problem, start[n], steps=4, learning_rate=0.02, smoothing=3)
 
     together, energies = minimised(slice(None))
@@ -175,7 +179,7 @@ def test_refine_without_steps_smoothes_the_start(kernels, generator):
     from corereg.method.kernels_cuda import Problem, minimise
 
     fixed, moving, start, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
-    problem = Problem.of(fixed, moving, None, *energy_factors(fixed, start, RefineConfig(), None))
+    problem = Problem.of(fixed, moving, None, *energy_factors(fixed, start, RefineConfig(), None)[:2])
     found, energies = minimise(problem, start, steps=0, learning_rate=0.5, smoothing=2)
     assert_near(found, box_mean(start.double(), times=2))
     assert energies.shape == (0, 2)
@@ -190,7 +194,7 @@ def test_public_functions_take_the_kernels_on_cuda(monkeypatch, generator):
     pytest.importorskip("triton")
     shape = (17, 22, 19)
     fixed, moving, start, weight = energy_problem(generator, shape, 12, size=2.0, weighted=True)
-    config = RefineConfig(steps=4, learning_rate=0.02)
+    config = RefineConfig(steps=4, learning_rate=0.02, volume_preservation=0.0)
 
     def run() -> list[Tensor]:
         refined = refine(fixed, moving, start, config, weight=weight)[0]

@@ -8,7 +8,7 @@ from scipy import ndimage
 from corereg.geometry.warp import sample
 from corereg.training.appearance import bezier_map, change_appearance
 from corereg.training.augment import for_stride, random_affine, transport, valid_region, view
-from corereg.training.losses import contrastive_loss, draw_points, features_at, registration_loss
+from corereg.training.losses import contrastive_loss, convolved_at, draw_points, features_at, registration_loss
 
 SHAPE = (20, 16, 24)
 
@@ -82,6 +82,27 @@ def test_features_at_points_are_those_of_scipy():
     coords = torch.rand(30, 3, generator=seeded(1)) * (torch.tensor(SHAPE) - 1)
     expected = [ndimage.map_coordinates(channel, coords.numpy().T, order=1) for channel in volume[0].numpy()]
     np.testing.assert_allclose(features_at(volume, coords).numpy(), np.stack(expected, 1), atol=1e-5)
+
+
+def test_convolution_at_points_is_that_of_the_whole_volume():
+    conv = torch.nn.Conv3d(3, 4, 3, padding=1).double()
+    features = torch.randn(1, 3, 5, 4, 6, generator=seeded(), dtype=torch.float64, requires_grad=True)
+    points = torch.tensor([[0, 0, 0], [4, 3, 5], [2, 1, 3], [2, 1, 4]])
+    inputs = features, conv.weight, conv.bias
+    i, j, k = points.T
+    expected = conv(features)[0, :, i, j, k].T
+    found = convolved_at(features, points, conv.weight, conv.bias)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(*(torch.autograd.grad((v**3).sum(), inputs) for v in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_single_point_has_nothing_to_be_told_from():
+    z = torch.randn(1, 5, generator=seeded(), requires_grad=True)
+    loss = contrastive_loss(z, torch.ones(1, 5), temperature=0.1, negatives="both")
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
+    assert bool(z.grad.isfinite().all())
 
 
 def test_an_affine_of_the_paper_is_drawn_in_coordinates_from_minus_one_to_one():

@@ -1,5 +1,7 @@
 """NIfTI headers: what is read from them, and geometry written back byte for byte. nibabel is the oracle."""
 
+import gzip
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from test_images import FLOAT32_MM, ramp, save_nifti
 
 from corereg.geometry.grid import Grid
 from corereg.io.images import from_sitk, read_image, write_image
-from corereg.io.nifti import GEOMETRY_FIELDS
+from corereg.io.nifti import GEOMETRY_FIELDS, gzipped
 
 
 @pytest.mark.parametrize("forms", ["both", "qform", "sform", "none"])
@@ -89,6 +91,17 @@ def test_image_without_header_gets_equal_sform_and_qform_in_millimetres(tmp_path
 def test_gzip_tells_neither_time_nor_name(tmp_path: Path) -> None:
     write_image(tmp_path / "scan.nii.gz", ramp(make_grid()), make_grid())
     assert (tmp_path / "scan.nii.gz").read_bytes()[3:8] == bytes(5)  # flags and time
+
+
+@pytest.mark.parametrize("isal", [True, False])
+def test_gzip_in_memory_holds_its_content(monkeypatch: pytest.MonkeyPatch, isal: bool) -> None:
+    if not isal:
+        monkeypatch.setitem(sys.modules, "isal.igzip", None)
+    content = ramp(make_grid()).tobytes()
+    packed = gzipped(content)
+    assert gzip.decompress(packed) == content
+    assert len(packed) < len(content)
+    assert packed[3:8] == bytes(5)
 
 
 def test_disagreeing_sform_and_qform_are_told(tmp_path: Path) -> None:

@@ -376,6 +376,15 @@ class TestPanels:
             assert rows.mean() / voxel_px[0] == pytest.approx(from_end + 0.5, abs=0.1)
         assert "folds at 1 voxel," in section.rows[0].note
 
+    def test_displacement_is_told_by_its_length_in_the_body(self):
+        grid = make_grid()
+        vectors = np.random.default_rng(0).normal(0, [[[[2]]], [[[0.5]]], [[[4]]]], (3, *grid.canonical().shape))
+        scene = self.scene(grid, displacement=vectors.astype(np.float32))
+        lengths = np.linalg.norm(vectors, axis=0)[scene.body]
+        section = next(s for s in make_sections(scene) if s.key == "displacement")
+        expected = f"in the body: mean {lengths.mean():.3g} mm, largest {lengths.max():.3g} mm"
+        assert section.rows[0].note == expected
+
     def test_ct_is_not_subtracted_from_mr(self):
         grid = make_grid()
         scene = self.scene(grid, moving_window=Window(0.0, 500.0, is_ct=False))

@@ -82,11 +82,11 @@ def compared(seed: int, channels: int = 5, *, weighted: bool = False) -> list[Co
 def test_gradient_of_the_energy_against_float64(weighted):
     velocity = smooth_field(4, 4.0).requires_grad_()
     both_ways = compared(10, weighted=weighted)
-    loss = velocity_energy(velocity, both_ways, regularisation=2.0)
+    loss = velocity_energy(velocity, both_ways, RefineConfig(regularisation=2.0))
     (ours,) = torch.autograd.grad(loss, velocity)
     exact = velocity.detach().double().requires_grad_()
     in_double = [Compared(*(None if t is None else t.double() for t in way)) for way in both_ways]
-    expected_loss = velocity_energy(exact, in_double, regularisation=2.0)
+    expected_loss = velocity_energy(exact, in_double, RefineConfig(regularisation=2.0))
     (expected,) = torch.autograd.grad(expected_loss, exact)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
     assert (ours - expected).norm() < 1e-4 * expected.norm()

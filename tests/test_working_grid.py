@@ -80,7 +80,7 @@ def test_rounding_in_a_header_adds_no_voxel() -> None:
 def test_little_memory_makes_the_automatic_spacing_coarser() -> None:
     fixed = centred_grid((300, 260, 280), (1.0, 1.0, 1.0), "oblique")
     need = BYTES_PER_VOXEL * np.prod(chosen(fixed).shape)
-    with pytest.warns(UserWarning, match="--memory"):
+    with pytest.warns(UserWarning, match="outputs"), pytest.warns(UserWarning, match="--memory"):
         working = chosen(fixed, memory=int(need) // 3)
     assert 2.0 < min(working.spacing) < 4.0
     assert BYTES_PER_VOXEL * np.prod(working.shape) <= need // 3
@@ -88,11 +88,19 @@ def test_little_memory_makes_the_automatic_spacing_coarser() -> None:
 
 def test_explicit_spacing_beyond_the_memory_is_refused_with_one_that_fits() -> None:
     fixed = centred_grid((300, 260, 280), (1.0, 1.0, 1.0))
-    message = refusal(chosen, fixed, spacing_mm=0.5, memory=2**30)
+    memory = 3 * 2**30
+    message = refusal(chosen, fixed, spacing_mm=0.5, memory=memory)
     assert "0.5 mm" in message
-    assert "1.0 GiB" in message
+    assert "3.0 GiB" in message
     fitting = float(message.split("--spacing ")[1].split()[0])
-    assert_allclose(chosen(fixed, spacing_mm=fitting, memory=2**30).spacing, fitting)
+    assert_allclose(chosen(fixed, spacing_mm=fitting, memory=memory).spacing, fitting)
+
+
+def test_outputs_on_a_fine_grid_that_need_more_than_the_registration_are_announced() -> None:
+    fixed = centred_grid((400, 300, 350), (0.5, 0.6, 0.5))
+    with pytest.warns(UserWarning, match=r"outputs take about 2\.\d GiB .* 1\.0 GiB available"):
+        working = chosen(fixed, memory=2**30)
+    assert_allclose(working.spacing, 2.0)
 
 
 @pytest.mark.parametrize("spacing_mm", [None, 3.0])

@@ -29,6 +29,9 @@ def register(
     ] = "default",
     refine_steps: Annotated[int | None, typer.Option(help="Steps of the instance optimisation; 0 skips it.")] = None,
     regularisation: Annotated[float | None, typer.Option(help="R: larger is smoother.")] = None,
+    volume_preservation: Annotated[
+        float | None, typer.Option(help="Weight of volume change beside R (default 1); 0 as in the paper.")
+    ] = None,
     target_sdlogj: Annotated[float | None, typer.Option(help="Search R for this SDlogJ.")] = None,
     symmetric: Annotated[
         bool | None,
@@ -76,6 +79,7 @@ def register(
             refine=refine,
             refine_steps=refine_steps,
             regularisation=regularisation,
+            volume_preservation=volume_preservation,
             target_sdlogj=target_sdlogj,
             symmetric=symmetric,
             fine=fine,

@@ -23,8 +23,10 @@ SMALLEST_SIZE = 32
 """Voxels: a 1/8 grid needs a few points to have neighbours."""
 WANTED_SIZE = 96
 """Voxels along the longest axis: a small field of view gets a finer grid than 2 mm if the scans have it."""
-BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 140, 440
+BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 110, 440
 """Peak memory of a registration per working voxel, with compiled kernels and without: benchmarks/memory.md."""
+KEPT_BYTES_PER_VOXEL, OUTPUT_BYTES_PER_VOXEL = 50, 65
+"""While its outputs are written: per working voxel, and per voxel of the fixed image."""
 SHARE_OF_MEMORY = 0.8
 """Of what is available may be planned for."""
 
@@ -35,7 +37,8 @@ def choose_working_grid(
     """Isotropic grid over the fixed image's field of view, voxel 0 on voxel 0 of its canonical orientation.
 
     The spacing is 2 mm; coarser where a scan is, or, with a warning, where memory asks for it; finer, if the scans are,
-    where the field of view is small.
+    where the field of view is small. A warning also tells where memory may not reach for the outputs, which lie on the
+    fixed image's own grid.
 
     Args:
         spacing_mm: use this spacing.
@@ -70,7 +73,15 @@ def choose_working_grid(
             f"{fitting:.2f} mm; give --memory to use more, or --spacing to choose",
             stacklevel=2,
         )
-    return _grid_at(fixed, fitting)
+    working = _grid_at(fixed, fitting)
+    outputs = KEPT_BYTES_PER_VOXEL * math.prod(working.shape) + OUTPUT_BYTES_PER_VOXEL * math.prod(fixed.shape)
+    if outputs > budget:
+        warnings.warn(
+            f"got a fixed image of {fixed}, whose outputs take about {outputs / 2**30:.1f} GiB while they are written, "
+            f"more than the {budget / 2**30:.1f} GiB available; close other programs, or leave the report out",
+            stacklevel=2,
+        )
+    return working
 
 
 def _spacing_of_scans(fixed: Grid, moving: Grid) -> float:

@@ -6,7 +6,7 @@ R A S canonical axes: every volume of a `Scene` is in canonical order.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from corereg.evaluation import pictures
 from corereg.evaluation.pictures import DIVERGING, GREY, SEQUENTIAL, Picture
@@ -30,7 +30,7 @@ BACKGROUND_BRIGHTNESS = 0.55
 def displacement_section(scene: Scene) -> Section | None:
     if scene.displacement is None:
         return None
-    magnitude, view = np.sqrt((scene.displacement**2).sum(0)), scene.view
+    magnitude, view = _length(scene.displacement), scene.view
     inside = magnitude[scene.body] if scene.body.any() else magnitude.reshape(-1)
     top = nice_top(float(np.percentile(inside, LARGE_PERCENTILE)))
 
@@ -43,6 +43,15 @@ def displacement_section(scene: Scene) -> Section | None:
     bar = Bar(SEQUENTIAL.css, ("0", f"{top / 2:g}", f"{top:g}"), "length of the displacement, mm")
     intro = "How far each point of the fixed image moves. Dimmed outside the body."
     return Section("displacement", "Displacement", intro, [painted_row("displacement", "Length", note, paint)], bar)
+
+
+def _length(vectors: Float32[np.ndarray, "3 R A S"]) -> Float32[np.ndarray, "R A S"]:
+    """Component by component: all at once would take gigabytes on long scans."""
+    squares: Float32[np.ndarray, "R A S"] = np.square(vectors[0])
+    for component in vectors[1:]:
+        squares += np.square(component)
+    np.sqrt(squares, out=squares)
+    return squares
 
 
 def deformed_grid_section(scene: Scene) -> Section | None:

@@ -22,9 +22,9 @@ from corereg.evaluation.metrics import dice, mean_over_labels
 from corereg.evaluation.report import write_report
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid
-from corereg.geometry.warp import affine_coords, sample
 from corereg.io.atomic import ensure_output_folder
 from corereg.io.images import Image, as_image, read_labels, write_image
+from corereg.io.resampling import resample
 from corereg.io.transforms import Transform
 from corereg.method.register import RegistrationResult, register
 
@@ -32,6 +32,9 @@ __all__ = ["register_to_folder", "save_registration"]
 
 OPTIONAL_OUTPUTS = ("report.html", "warped_labels.nii.gz")
 """What an earlier run into the same folder may have left, and would be taken for this one's."""
+
+UNCHANGED_VOLUME = 1.0
+"""det J beyond the working grid, which covers the fixed one."""
 
 GRID_TOLERANCE_MM = 1e-2
 """Between a label map and its image: what float32 headers lose."""
@@ -193,7 +196,6 @@ def _report(
     overlays: Mapping[str, Any],
 ) -> None:
     grid = result.fixed.grid
-    deformation = result.refined.at(grid)
     # Seconds and memory differ from run to run, and a report of the same run should not: they are in result.json.
     shown = {
         "metrics": _headline(summary["metrics"]),
@@ -210,7 +212,7 @@ def _report(
         grid=grid,
         summary=shown,
         command=command,
-        disp_mm=deformation.disp_mm().numpy(),
+        disp_mm=Transform((result.refined,), fixed=grid).total_mm(),
         det_j=_det_on(result.refined, grid),
         title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
         **overlays,
@@ -237,9 +239,8 @@ def _affine_only(result: RegistrationResult) -> Transform:
 
 def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:
     """det J of the working grid read at the fixed grid's voxels: the working grid resolves all that the field has."""
-    det = displacement.jacobian_determinant()[None, None]
-    coords = affine_coords(grid.shape, grid.to_voxels_of(displacement.grid), like=det)
-    return np.asarray(sample(det, coords)[0, 0].numpy())
+    det = displacement.jacobian_determinant().numpy()
+    return resample(det, displacement.grid, grid, (), interpolation="linear", outside=UNCHANGED_VOLUME)
 
 
 def _same_grid(labels: Image | None, image: Image, name: str) -> None:

@@ -33,7 +33,8 @@ __all__ = [
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BITS, PNG_PALETTE = 8, 3
 PNG_FILTER_NONE, PNG_FILTER_UP = 0, 2
-ZLIB_LEVEL = 6
+ZLIB_LEVEL = 4
+"""A third of the time of 6, for 3 % more bytes."""
 RAMP_COLOURS = 236
 GRADIENT_STOPS = 17
 DIMMED = 0.3
@@ -140,16 +141,15 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _encode_png(pixels: UInt8[np.ndarray, "H W"], palette: UInt8[np.ndarray, "colours 3"]) -> bytes:
-    """PNG of palette colours (W3C Portable Network Graphics, colour type 3), the smaller of two row filters."""
+    """PNG of palette colours (W3C Portable Network Graphics, colour type 3)."""
     height, width = pixels.shape
     above = np.concatenate([np.zeros((1, width), np.uint8), pixels[:-1]])
     filtered = {PNG_FILTER_NONE: pixels, PNG_FILTER_UP: pixels - above}
-    streams = [
-        zlib.compress(np.insert(rows, 0, row_filter, axis=1).tobytes(), ZLIB_LEVEL)
-        for row_filter, rows in filtered.items()
-    ]
+    # A row or its difference from the one above: what changes less often from byte to byte compresses better.
+    row_filter, rows = min(filtered.items(), key=lambda item: int(np.count_nonzero(np.diff(item[1]))))
+    stream = zlib.compress(np.insert(rows, 0, row_filter, axis=1).tobytes(), ZLIB_LEVEL)
     header = struct.pack(">IIBBBBB", width, height, PNG_BITS, PNG_PALETTE, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", min(streams, key=len)), (b"IEND", b"")]
+    chunks = [(b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", stream), (b"IEND", b"")]
     return PNG_SIGNATURE + b"".join(_png_chunk(kind, content) for kind, content in chunks)
 
 

@@ -10,7 +10,7 @@ I J K voxel axes in array order, R A S canonical axes, H W rows and columns of a
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
@@ -40,8 +40,6 @@ OTHER_BODY_FRACTION = 0.1
 """Of the display window: above the noise of the background, below tissue."""
 PART_FRACTION = 0.02
 """Of a slice: smaller pieces of a mask are no body (noise, tubes, the table)."""
-LINEAR: Final = 1
-NEAREST: Final = 0
 
 
 @dataclass(frozen=True)
@@ -121,26 +119,33 @@ class View:
         self, values: Shaped[np.ndarray, "rows columns"], plane: Plane, *, nearest: bool = False
     ) -> Float64[np.ndarray, "H W"]:
         """A slice at the view's pixels: linear between voxels, or the nearest voxel's value."""
-        positions = [
-            (np.arange(pixels) + 0.5) * voxels / pixels - 0.5
-            for pixels, voxels in zip(self.size_px(plane), values.shape, strict=True)
-        ]
-        coords = np.stack(np.meshgrid(*positions, indexing="ij"))
-        order: Literal[0, 1] = NEAREST if nearest else LINEAR
-        return np.asarray(ndimage.map_coordinates(np.asarray(values, np.float64), coords, order=order, mode="nearest"))
+        found = np.asarray(values, np.float64)
+        for axis, pixels in enumerate(self.size_px(plane)):
+            voxels = values.shape[axis]
+            position = ((np.arange(pixels) + 0.5) * voxels / pixels - 0.5).clip(0, voxels - 1)
+            if nearest:
+                found = found.take(np.floor(position + 0.5).astype(int), axis)
+            else:
+                low = position.astype(int)
+                high = np.minimum(low + 1, voxels - 1)
+                share = np.expand_dims(position - low, 1 - axis)
+                found = (1 - share) * found.take(low, axis) + share * found.take(high, axis)
+        return found
 
     def magnify_mask(self, mask: Bool[np.ndarray, "rows columns"], plane: Plane) -> Bool[np.ndarray, "H W"]:
         """A mask at the view's pixels, its edge half way between voxels inside and outside."""
         return np.asarray(self.magnify(mask, plane) >= 0.5)
 
 
-def reorient(volume: Shaped[np.ndarray, "I J K"], grid: Grid) -> Shaped[np.ndarray, "R A S"]:
+def reorient(volume: Shaped[np.ndarray, "*C I J K"], grid: Grid) -> Shaped[np.ndarray, "*C R A S"]:
     """A volume with its array axes reordered and flipped to those of `grid.canonical()`; a view, not a copy."""
     to_stored = np.rint(grid.canonical().to_voxels_of(grid)[:3, :3])
     stored_axes = np.abs(to_stored).argmax(0).tolist()
     signs = [to_stored[stored, canonical] for canonical, stored in enumerate(stored_axes)]
+    leading = volume.ndim - len(stored_axes)
+    order = (*range(leading), *(leading + axis for axis in stored_axes))
     return np.asarray(
-        np.flip(volume.transpose(stored_axes), tuple(axis for axis, sign in enumerate(signs) if sign < 0))
+        np.flip(volume.transpose(order), tuple(leading + axis for axis, sign in enumerate(signs) if sign < 0))
     )
 
 

@@ -8,6 +8,7 @@ I J K voxel axes in array order.
 import math
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,9 @@ def write_report(
     metrics = next((table.rows for table in tables if table.title == _words(HEADLINE_GROUP)), [])
     headline = [row for row in metrics if row[1] != DASH][:HEADLINE_NUMBERS]
     names = label_names or {}
+    with ThreadPoolExecutor(1) as pool:  # compressing volumes and pictures lets others run
+        made = pool.submit(make_viewer, scene, grid, names) if viewer else None
+        sections = make_sections(scene)
     html = render(
         TEMPLATE,
         title=title,
@@ -143,11 +147,11 @@ def write_report(
         planes=PLANES,
         columns=[scene.view.extent_mm[plane.columns] for plane in PLANES],
         scale_mm=scale_bar_mm(scene.view),
-        sections=make_sections(scene),
+        sections=sections,
         headline=headline,
         tables=tables,
         overlaps=_overlaps(fixed_labels, moving_labels, warped_labels, names),
-        viewer=make_viewer(scene, grid, names) if viewer else None,
+        viewer=None if made is None else made.result(),
         command=command,
     )
     with atomic_path(path) as unfinished:
@@ -173,9 +177,14 @@ def _along_axes(disp_mm: Volume, grid: Grid) -> Volume:
     """(3, R, A, S), millimetres along the canonical axes, which differ from the world's where the scan is oblique."""
     if disp_mm.shape != (3, *grid.shape):
         raise InputError(f"got disp_mm of shape {disp_mm.shape}, expected {(3, *grid.shape)}")
-    directions = grid.canonical().linear / np.asarray(grid.canonical().spacing)
-    upright = np.stack([reorient(component, grid) for component in disp_mm])
-    return np.asarray(np.einsum("wc,wijk->cijk", directions, upright), np.float32)
+    disp_mm = disp_mm.astype(np.float32, copy=False)
+    canonical = grid.canonical()
+    directions = np.asarray(canonical.linear / canonical.spacing, np.float32)
+    if not np.array_equal(directions, np.eye(3)):
+        world, disp_mm = disp_mm, np.empty_like(disp_mm)
+        for i in range(grid.shape[0]):  # plane by plane, for the memory's sake
+            np.einsum("wc,wjk->cjk", directions, world[:, i], out=disp_mm[:, i])
+    return reorient(disp_mm, grid)
 
 
 def _with_border(det_j: Volume, grid: Grid) -> Volume:

@@ -21,6 +21,7 @@ from corereg.evaluation.planes import Window
 from corereg.evaluation.scene import Scene
 from corereg.geometry.grid import Grid
 from corereg.io.lazy import nibabel
+from corereg.io.nifti import gzipped
 
 __all__ = ["Viewer", "Volume", "make_viewer"]
 
@@ -30,7 +31,6 @@ BYTES = 9_000_000
 COARSENING = 1.15
 """Step by which voxels grow until the volumes fit."""
 GREY_LEVELS = 255
-COMPRESSION_LEVEL = 6
 SCANNER = 1
 
 
@@ -105,7 +105,10 @@ def _centre(scene: Scene) -> tuple[float, float, float]:
 
 
 def _to_bytes(volume: Shaped[np.ndarray, "R A S"], window: Window) -> UInt8[np.ndarray, "R A S"]:
-    return np.asarray(np.rint(GREY_LEVELS * window.apply(volume)), np.uint8)
+    levels = np.empty(volume.shape, np.uint8)
+    for plane, source in zip(levels, volume, strict=True):  # one at a time, for the memory's sake
+        plane[...] = np.rint(GREY_LEVELS * window.apply(source))
+    return levels
 
 
 def _ranked_labels(
@@ -155,7 +158,7 @@ def _nifti(volume: UInt8[np.ndarray, "R A S"], affine: Any) -> bytes:
     image = nibabel().Nifti1Image(volume, affine)
     image.set_qform(affine, SCANNER)
     image.set_sform(affine, SCANNER)
-    return gzip.compress(image.to_bytes(), COMPRESSION_LEVEL, mtime=0)
+    return gzipped(image.to_bytes())
 
 
 def _base64(content: bytes) -> str:

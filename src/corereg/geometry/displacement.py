@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.grid import Grid, Matrix
@@ -26,6 +27,7 @@ __all__ = [
     "sdlogj",
     "subsample_displacement",
     "transport_by_affines",
+    "unfold",
     "upsample_displacement",
 ]
 
@@ -39,6 +41,9 @@ LOG_JACOBIAN_MARGIN = 2
 INVERSION_STEP = 0.75
 """Share of the correction that a fixed-point step takes: it converges where the map stretches less than 2.6-fold,
 against twofold with 1."""
+
+LEAST_JACOBIAN, UNFOLDING_ROUNDS = 0.01, 20
+"""Voxels that keep less of their volume count as folded."""
 
 LARGE_VOXELS = 500_000
 FINAL_ITERATIONS = 5
@@ -63,15 +68,18 @@ def invert(
 ) -> tuple[Disp, Float[Tensor, "B I J K"]]:
     """Displacement v of the inverse map, v(x) = -u(x + v(x)), by damped fixed-point iteration on the same grid.
 
-    Large volumes are first inverted at every second voxel, from where few iterations remain to be done. Beyond the grid
-    u is held at its edge value. Where the map folds there is no inverse, and the residual says so.
+    The iteration ends where no component of v(x) + u(x + v(x)) exceeds the tolerance: for each line of voxels by itself
+    in the compiled kernels, for all at once in torch. Large volumes are first inverted at every second voxel, from
+    where few iterations remain to be done. Beyond the grid u is held at its edge value. Where the map folds there is no
+    inverse, and the residual says so.
 
     Returns:
         v, and the residual |v(x) + u(x + v(x))| of each voxel, in voxels.
     """
-    start = -disp_vox
     shape = disp_vox.shape[2:]
-    if shape.numel() > LARGE_VOXELS:
+    if shape.numel() <= LARGE_VOXELS:
+        start = (-disp_vox).contiguous()
+    else:
         coarse, _ = invert(subsample_displacement(disp_vox, 2), iterations=iterations, tolerance_vox=tolerance_vox)
         start, iterations = upsample_displacement(coarse, 2, shape), FINAL_ITERATIONS
     if use_kernels(disp_vox):
@@ -88,6 +96,20 @@ def invert(
             break
         inverse = inverse - INVERSION_STEP * correction
     return inverse, (inverse + sample(disp_vox, identity + inverse)).norm(dim=1)
+
+
+def unfold(disp_vox: Disp) -> Disp:
+    """The displacement with the neighbourhood of each folded voxel smoothed until nothing folds there.
+
+    Meant for the few voxels that an optimisation leaves; what still folds after `UNFOLDING_ROUNDS` is left as it is.
+    """
+    for _ in range(UNFOLDING_ROUNDS):
+        folded = jacobian_determinant(disp_vox) <= LEAST_JACOBIAN
+        if not bool(folded.any()):
+            break
+        around = functional.max_pool3d(folded[:, None].to(disp_vox), 5, stride=1, padding=2)
+        disp_vox = torch.lerp(disp_vox, box_mean(disp_vox, times=2), box_mean(around))
+    return disp_vox
 
 
 def upsample_displacement(
@@ -153,8 +175,8 @@ def jacobian_determinant(disp_vox: Disp) -> Float[Tensor, "B I J K"]:
 def sdlogj(disp_vox: Disp) -> float:
     """Standard deviation of log(clip(det J + 3, 1e-9, 1e9)), two border voxels left out: the Learn2Reg measure."""
     margin = slice(LOG_JACOBIAN_MARGIN, -LOG_JACOBIAN_MARGIN)
-    det = jacobian_determinant(disp_vox)[:, margin, margin, margin].double()
-    return float((det + LOG_JACOBIAN_SHIFT).clamp(*LOG_JACOBIAN_RANGE).log().std(correction=0))
+    shifted = jacobian_determinant(disp_vox)[:, margin, margin, margin].double() + LOG_JACOBIAN_SHIFT
+    return float(shifted.clamp_(*LOG_JACOBIAN_RANGE).log_().std(correction=0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ Legend: C channels, I J K axes of the sampled volume, X Y Z axes of the output; 
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corereg.geometry.parallel import kernel, run_slabs
 
-__all__ = ["HALF_DIFFERENCE", "SUM", "Blend", "invert", "jacobian", "pull_displacement", "sample"]
+__all__ = ["HALF_DIFFERENCE", "SUM", "Blend", "invert", "jacobian", "pull_displacement", "sample", "sample_here"]
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
@@ -47,14 +47,9 @@ def pull_displacement(first: Tensor, then: Tensor, blend: Blend) -> tuple[Tensor
 def invert(
     disp_vox: Tensor, start: Tensor, step: float, *, iterations: int, tolerance_vox: float
 ) -> tuple[Tensor, Tensor]:
-    """See `displacement.invert`; `step` is the share of the correction that is taken."""
-    inverse = start.detach()
-    for _ in range(iterations):
-        following, largest = pull_displacement(disp_vox, inverse, Blend(1 - step, -step))
-        if largest < tolerance_vox:
-            break
-        inverse = following
-    return inverse, pull_displacement(disp_vox, inverse, SUM)[0].norm(dim=1)
+    """See `displacement.invert`; `step` is the share of the correction that is taken, `start` is overwritten."""
+    pairs = zip(_arrays(disp_vox), _arrays(start), strict=True)
+    return start, _stacked([_invert(u, v, step, iterations, tolerance_vox) for u, v in pairs])
 
 
 def jacobian(disp_vox: Tensor) -> Tensor:
@@ -82,17 +77,39 @@ def _pull(
 
     Returns: (C, X, Y, Z), and with `own` the largest |offset + value| of a component, 0 without.
     """
-    shape = offsets.shape[1:]
-    out = np.empty((volume.shape[0], *shape), np.float32)
-    largest = np.zeros(shape[0], np.float32)
+    out = np.empty((volume.shape[0], *offsets.shape[1:]), np.float32)
+    largest = np.zeros(offsets.shape[1], np.float32)
     run_slabs(
-        _pull_planes,
-        shape[0],
+        _pull_planes, offsets.shape[1], *_pull_arguments(volume, offsets, out, largest, from_identity, outside, blend)
+    )
+    return out, float(largest.max())
+
+
+def sample_here(volume: Array, coords_vox: Array, *, outside: float | None = None) -> Array:
+    """As `sample`, of arrays (C, I, J, K) and (3, X, Y, Z), on the calling thread alone."""
+    out = np.empty((volume.shape[0], *coords_vox.shape[1:]), np.float32)
+    largest = np.empty(coords_vox.shape[1], np.float32)
+    planes = 0, coords_vox.shape[1]
+    _pull_planes(*(*_pull_arguments(volume, coords_vox, out, largest, False, outside, PLAIN), *planes))
+    return out
+
+
+def _pull_arguments(
+    volume: Array,
+    offsets: Array,
+    out: Array,
+    largest: Array,
+    from_identity: bool,
+    outside: float | None,
+    blend: Blend,
+) -> tuple[Any, ...]:
+    """Of `_pull_planes`, without the planes to do."""
+    return (
         volume.reshape(volume.shape[0], -1),
         offsets.reshape(3, -1),
-        out.reshape(volume.shape[0], -1),
+        out.reshape(out.shape[0], -1),
         np.array(volume.shape[1:]),
-        np.array(shape),
+        np.array(offsets.shape[1:]),
         from_identity,
         outside is not None,
         np.float32(outside or 0),
@@ -100,7 +117,6 @@ def _pull(
         np.float32(blend.sampled),
         largest,
     )
-    return out, float(largest.max())
 
 
 @kernel
@@ -109,10 +125,7 @@ def _pull_planes(volume, offsets, out, sizes, shape, from_identity, cut, outside
     cell = np.empty(size_z, np.int32)
     share = np.empty((3, size_z), np.float32)
     valid = np.empty(size_z, np.bool_)
-    # An axis with a single voxel has no upper corner: its share is 0 and its step must not lead out of the volume.
-    step_i = U(sizes[1] * sizes[2]) if sizes[0] > 1 else U(0)
-    step_j = U(sizes[2]) if sizes[1] > 1 else U(0)
-    step_k = U(1) if sizes[2] > 1 else U(0)
+    steps = _steps(sizes)
     for x in range(U(first), U(last)):
         most = F(0)
         for y in range(size_y):
@@ -120,17 +133,7 @@ def _pull_planes(volume, offsets, out, sizes, shape, from_identity, cut, outside
             base = F(1) if from_identity else F(0)
             _locate(offsets, at, base * F(x), base * F(y), base, sizes, cell, share, valid)
             for c in range(U(volume.shape[0])):
-                for z in range(size_z):
-                    a = U(cell[z])
-                    wi, wj, wk = share[0, z], share[1, z], share[2, z]
-                    b, d = a + step_j, a + step_i
-                    e = d + step_j
-                    v00 = volume[c, a] + wk * (volume[c, a + step_k] - volume[c, a])
-                    v01 = volume[c, b] + wk * (volume[c, b + step_k] - volume[c, b])
-                    v10 = volume[c, d] + wk * (volume[c, d + step_k] - volume[c, d])
-                    v11 = volume[c, e] + wk * (volume[c, e + step_k] - volume[c, e])
-                    v0, v1 = v00 + wj * (v01 - v00), v10 + wj * (v11 - v10)
-                    out[c, at + z] = v0 + wi * (v1 - v0)
+                _interpolate(volume, c, cell, share, steps, out, c, at)
                 if cut:
                     for z in range(size_z):
                         if not valid[z]:
@@ -166,6 +169,80 @@ def _locate(offsets, at, x, y, step, sizes, cell, share, valid):
         a, b, c = min(np.int32(i), cells_i), min(np.int32(j), cells_j), min(np.int32(k), cells_k)
         share[0, n], share[1, n], share[2, n] = i - F(a), j - F(b), k - F(c)
         cell[n] = (a * size_j + b) * size_k + c
+
+
+@kernel
+def _steps(sizes):
+    """To the upper corner along each axis. One with a single voxel has none: its share is 0, and none is its step."""
+    step_i = U(sizes[1] * sizes[2]) if sizes[0] > 1 else U(0)
+    step_j = U(sizes[2]) if sizes[1] > 1 else U(0)
+    return step_i, step_j, U(1) if sizes[2] > 1 else U(0)
+
+
+@kernel
+def _interpolate(volume, c, cell, share, steps, out, row, at):
+    """One line of a channel, where `_locate` has put its positions, into out[row, at:]."""
+    step_i, step_j, step_k = steps
+    for z in range(U(cell.size)):
+        a = U(cell[z])
+        wi, wj, wk = share[0, z], share[1, z], share[2, z]
+        b, d = a + step_j, a + step_i
+        e = d + step_j
+        v00 = volume[c, a] + wk * (volume[c, a + step_k] - volume[c, a])
+        v01 = volume[c, b] + wk * (volume[c, b + step_k] - volume[c, b])
+        v10 = volume[c, d] + wk * (volume[c, d + step_k] - volume[c, d])
+        v11 = volume[c, e] + wk * (volume[c, e + step_k] - volume[c, e])
+        v0, v1 = v00 + wj * (v01 - v00), v10 + wj * (v11 - v10)
+        out[row, at + z] = v0 + wi * (v1 - v0)
+
+
+def _invert(disp_vox: Array, inverse: Array, step: float, iterations: int, tolerance_vox: float) -> Array:
+    """Brings `inverse` (3, I, J, K) from its start to the inverse of disp_vox; its residual (I, J, K) in voxels."""
+    shape = disp_vox.shape[1:]
+    residual = np.empty(shape, np.float32)
+    run_slabs(
+        _invert_planes,
+        shape[0],
+        disp_vox.reshape(3, -1),
+        inverse.reshape(3, -1),
+        residual.reshape(-1),
+        np.array(shape),
+        np.float32(step),
+        iterations,
+        np.float32(tolerance_vox),
+    )
+    return residual
+
+
+@kernel
+def _invert_planes(disp, inverse, residual, shape, step, iterations, tolerance, first, last):
+    """Each line until it has converged: most need fewer iterations than the worst, and all stay in the cache."""
+    size_y, size_z = U(shape[1]), U(shape[2])
+    cell = np.empty(size_z, np.int32)
+    share = np.empty((3, size_z), np.float32)
+    valid = np.empty(size_z, np.bool_)
+    miss = np.empty((3, size_z), np.float32)
+    steps = _steps(shape)
+    for x in range(U(first), U(last)):
+        for y in range(size_y):
+            at = (x * size_y + y) * size_z
+            left = iterations
+            while True:
+                _locate(inverse, at, F(x), F(y), F(1), shape, cell, share, valid)
+                largest = F(0)
+                for c in range(U(3)):
+                    _interpolate(disp, c, cell, share, steps, miss, c, U(0))
+                    for z in range(size_z):
+                        miss[c, z] += inverse[c, at + z]
+                        largest = max(largest, abs(miss[c, z]))
+                if left == 0 or largest < tolerance:
+                    break
+                left -= 1
+                for c in range(U(3)):
+                    for z in range(size_z):
+                        inverse[c, at + z] -= step * miss[c, z]
+            for z in range(size_z):
+                residual[at + z] = np.sqrt(miss[0, z] ** 2 + miss[1, z] ** 2 + miss[2, z] ** 2)
 
 
 def _jacobian(disp_vox: Array) -> Array:

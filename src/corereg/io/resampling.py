@@ -1,6 +1,7 @@
-"""An image seen from another grid, through a map of the patient: one interpolation, slab by slab."""
+"""An image seen from another grid, through a chain of maps of the patient: one interpolation, slab by slab."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
+from corereg.geometry.dispatch import use_kernels
+from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid
 from corereg.geometry.warp import identity_coords, inside, sample, sample_labels
 from corereg.io.lazy import simpleitk
+from corereg.io.parts import Part, through
 from corereg.io.positions import linear_map, slabs
 
-__all__ = ["INTERPOLATIONS", "resample"]
+__all__ = ["INTERPOLATIONS", "displacements", "resample", "through_all"]
 
 INTERPOLATIONS = ("nearest", "linear", "bspline", "sinc")
 
@@ -30,17 +34,17 @@ def resample(
     array: NDArray[Any],
     source: Grid,
     target: Grid,
-    moved: Callable[[Tensor], Tensor],
+    parts: Sequence[Part],
     *,
     interpolation: str,
     labels: bool = False,
     outside: float | None = None,
 ) -> NDArray[Any]:
-    """The values of an image (I, J, K) at moved(p) for the voxels p of a target grid.
+    """The values of an image (I, J, K) at T(p) for the voxels p of a target grid.
 
     Args:
         source: the image's grid.
-        moved: world positions (1, 3, X, Y, Z), RAS+ millimetres, to those on the image.
+        parts: maps of the patient; T passes a point through them in order.
         interpolation: nearest (the type is kept), linear, bspline or sinc (float32).
         labels: a label map, for which linear means the vote of the eight voxels around.
         outside: value where a position lies beyond the image by more than half a voxel; None takes its smallest value,
@@ -61,11 +65,26 @@ def resample(
             f"got {outside:g} for voxels outside of an image of {array.dtype}, expected a value that it can hold; "
             "choose another"
         )
+    if interpolation == "linear" and not labels and use_kernels(*displacements(parts)):
+        from corereg.geometry import kernels_chain
+
+        volume = np.ascontiguousarray(array, dtype=np.float32)
+        return kernels_chain.sample_through(parts, volume, source, target, outside=outside)
     sampler = _sampler(array, interpolation, labels, outside)
     out = np.empty(target.shape, dtype=array.dtype if kept else np.float32)
     for where, world in slabs(target):
-        out[where] = sampler(linear_map(source.inverse_affine, moved(world))).numpy()
+        out[where] = sampler(linear_map(source.inverse_affine, through_all(parts, world))).numpy()
     return out
+
+
+def through_all(parts: Sequence[Part], positions: Tensor) -> Tensor:
+    """Where parts send positions (1, 3, X, Y, Z), float64 RAS+ millimetres, one after the other."""
+    return reduce(lambda moved, part: through(part, moved), parts, positions)
+
+
+def displacements(parts: Sequence[Part]) -> list[Tensor]:
+    """Those among the parts, in voxels."""
+    return [part.disp_vox for part in parts if isinstance(part, Displacement)]
 
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:

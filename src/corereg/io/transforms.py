@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
+from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid, Points
 from corereg.io.consistency import InverseError, inverse_error
 from corereg.io.images import Image, as_image
 from corereg.io.parts import Part, beyond, check_matrix, distinct, inverse_part, kind, remainder, through
 from corereg.io.positions import as_points, as_positions, fitted_affine, inverse_matrix, linear_map, slabs
-from corereg.io.resampling import resample
+from corereg.io.resampling import displacements, resample, through_all
 
 __all__ = ["InverseError", "Part", "Transform"]
 
@@ -177,7 +178,7 @@ class Transform:
         target = _grid(like, "fixed")
         chosen = interpolation or ("nearest" if labels else "linear")
         out = resample(
-            source.array, source.grid, target, self.moved, interpolation=chosen, labels=labels, outside=outside
+            source.array, source.grid, target, self.parts, interpolation=chosen, labels=labels, outside=outside
         )
         return Image(out, target, header=like.header if isinstance(like, Image) else None, name=source.name)
 
@@ -198,6 +199,10 @@ class Transform:
 
     def total_mm(self) -> NDArray[np.float32]:
         """T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres."""
+        if use_kernels(*displacements(self.parts)):
+            from corereg.geometry import kernels_chain
+
+            return kernels_chain.offsets_mm(self.parts, self.fixed_grid)
         total = np.empty((3, *self.fixed_grid.shape), dtype=np.float32)
         for where, world in slabs(self.fixed_grid):
             total[:, where] = (self.moved(world) - world)[0].numpy()
@@ -256,9 +261,7 @@ class Transform:
 
     def moved(self, positions: Tensor) -> Tensor:
         """T of positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
-        for part in self.parts:
-            positions = through(part, positions)
-        return positions
+        return through_all(self.parts, positions)
 
     def beyond(self, positions: Tensor) -> Tensor:
         """(1, 1, X, Y, Z), true where positions (1, 3, X, Y, Z) meet a displacement beyond its grid."""

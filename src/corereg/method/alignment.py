@@ -15,7 +15,7 @@ from corereg.method.affine import Alignment, align
 
 __all__ = ["CoarseCopy", "align_copies", "coarse_copy", "field_of_view"]
 
-AFFINE_SPACING_MM = 4.0
+AFFINE_SPACING_MM = 3.0
 """Of the coarse copies that are pre-aligned."""
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class CoarseCopy:
-    """An image with voxels of about 4 mm (its own where they are larger), scaled."""
+    """An image with voxels of about 3 mm (its own where they are larger), scaled."""
 
     array: NDArray[np.float32]
     grid: Grid

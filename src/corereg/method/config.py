@@ -18,7 +18,7 @@ __all__ = ["PAPER_REFINE", "REFINEMENTS", "RegisterConfig", "find_device", "with
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-PAPER_REFINE = RefineConfig(steps=50, learning_rate=1.0, regularisation=1.0, channels=32)
+PAPER_REFINE = RefineConfig(steps=50, learning_rate=1.0, regularisation=1.0, volume_preservation=0.0, channels=32)
 PAPER_PASSES = (8, 8)
 
 REFINEMENTS = ("default", "paper")
@@ -84,6 +84,7 @@ def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> Regist
         "symmetric": ("stages", "symmetric"),
         "fine": ("stages", "fine"),
         "parametrisation": ("refine", "parametrisation"),
+        "volume_preservation": ("refine", "volume_preservation"),
         "seed": ("stages", "seed"),
         "spacing": ("top", "spacing_mm"),
         "memory": ("top", "memory_gb"),

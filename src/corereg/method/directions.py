@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from corereg.geometry.displacement import Disp, upsample_displacement
+from corereg.geometry.displacement import Disp, unfold, upsample_displacement
 from corereg.geometry.resample import subsample
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords, sample
@@ -53,15 +53,19 @@ class Way(NamedTuple):
 def refine_ways(ways: Sequence[Way], config: RefineConfig) -> tuple[Disp, tuple[float, ...]]:
     """The displacement of the first way on the full grid, and the energy before each step.
 
-    With two ways both are refined and made inverse to each other, or one velocity is for both: then it cannot fold.
+    With two ways both are refined and made inverse to each other, or one velocity is for both; what folds is smoothed.
     """
     found, losses = _refine_level(ways, _starts(ways, config), 2, config)
     if ways[0].full is None:
-        return full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING), losses
-    starts = [full_grid_displacement(u, smoothing=1) for u in found]
-    fine = replace(config, steps=math.ceil(FINE_SHARE * config.steps), learning_rate=FINE_LEARNING_RATE)
-    found, fine_losses = _refine_level(ways, starts, 1, fine)
-    return _displacements(found, config)[0], losses + fine_losses
+        full = full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING)
+    else:
+        starts = [full_grid_displacement(u, smoothing=1) for u in found]
+        steps = math.ceil(FINE_SHARE * config.steps)
+        found, fine_losses = _refine_level(
+            ways, starts, 1, replace(config, steps=steps, learning_rate=FINE_LEARNING_RATE)
+        )
+        full, losses = _displacements(found, config)[0], losses + fine_losses
+    return full if len(ways) == 1 else unfold(full), losses
 
 
 def _starts(ways: Sequence[Way], config: RefineConfig) -> list[Disp]:

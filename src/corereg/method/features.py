@@ -102,7 +102,7 @@ class Stages(NamedTuple):
 
 def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
     conv = nn.Conv3d(channels_in, channels_out, 3, stride=stride, padding=1)
-    return nn.Sequential(conv, nn.BatchNorm3d(channels_out), nn.ReLU())
+    return nn.Sequential(conv, nn.BatchNorm3d(channels_out), nn.ReLU(inplace=True))
 
 
 class FeatureExtractor(nn.Module):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from corereg.geometry.kernels_filter import Band, box_band, filter_plane, filter_row
 from corereg.geometry.parallel import kernel, run_slabs
+from corereg.method.kernels_divergence import add_divergence_pull, divergence_planes
 
 __all__ = ["Factors", "energy_gradient", "minimise"]
 
@@ -29,10 +30,12 @@ ADAM_EPSILON = 1e-8
 
 
 class Factors(NamedTuple):
-    """The energy is data x sum of squared differences + smooth[a] x sum of squared steps along axis a."""
+    """The energy is data x sum of squared differences + smooth[a] x sum of squared steps along axis a + volume x sum of
+    squared divergences."""
 
     data: float
     smooth: tuple[float, ...]
+    volume: float = 0.0
 
 
 def minimise(
@@ -92,6 +95,8 @@ class _Problem(NamedTuple):
     channels: tuple[int, ...]
     forward: tuple[Band, ...]
     adjoint: tuple[Band, ...]
+    divergence: Array
+    """Work space, empty where no divergence is asked for."""
 
 
 def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int) -> _Problem:
@@ -100,7 +105,8 @@ def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: F
     forward = tuple(box_band(n, smoothing) for n in shape)
     adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
     features = fixed.reshape(-1), moving.reshape(-1)
-    return _Problem(shape, features, mask, factors, (0,) * fixed.shape[3], forward, adjoint)
+    divergence = np.empty(shape[0] * shape[1] * shape[2] if factors.volume else 0, np.float32)
+    return _Problem(shape, features, mask, factors, (0,) * fixed.shape[3], forward, adjoint, divergence)
 
 
 def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
@@ -109,11 +115,14 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
     Args:
         planes: the parameters, smoothed along j and k.
     """
-    shape, features, mask, factors, channels, forward, adjoint = problem
-    weights = np.array((factors.data, *factors.smooth))
-    slopes, energies = (2 * weights).astype(np.float32), np.empty((shape[0], 4))
+    shape, features, mask, factors, channels, forward, adjoint, divergence = problem
+    weights = np.array((factors.data, *factors.smooth, factors.volume))
+    slopes, energies = (2 * weights).astype(np.float32), np.empty((shape[0], 5))
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
-    run_slabs(_energy_planes, shape[0], features, disp, mask, slopes, channels, shape, adjoint, pulled, energies)
+    if factors.volume:
+        run_slabs(divergence_planes, shape[0], disp, divergence, shape)
+    volumes = disp, divergence
+    run_slabs(_energy_planes, shape[0], features, volumes, mask, slopes, channels, shape, adjoint, pulled, energies)
     return float(weights @ energies.sum(0))
 
 
@@ -175,8 +184,9 @@ def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first,
 
 
 @kernel
-def _energy_planes(features, disp, mask, factors, channels, shape, adjoint, out, energies, first, last):
+def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, out, energies, first, last):
     """Sums of the energy per plane, and the planes of its gradient after the adjoint smoothing along j and k."""
+    disp, divergence = volumes
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     gradient = np.empty(U(3) * plane, np.float32)
@@ -184,7 +194,9 @@ def _energy_planes(features, disp, mask, factors, channels, shape, adjoint, out,
     for i in range(U(first), U(last)):
         energy = energies[i]
         energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
-        energy[1] = energy[2] = energy[3] = 0.0
+        energy[1] = energy[2] = energy[3] = energy[4] = 0.0
+        if divergence.size:
+            energy[4] = add_divergence_pull(divergence, gradient, shape, factors[4], i)
         for a in range(U(3)):
             at = (a * size_i + i) * plane
             to = a * plane

@@ -2,9 +2,9 @@
 
 Minimises over a velocity v
 
-    E(v) = mean over both directions of the data term of exp(s(v)), and of exp(-s(v)), + R 0.65 D(s(v))
+    E(v) = half the data terms of exp(s(v)) and, the other way round, of exp(-s(v)) + the smoothness terms of s(v)
 
-with the data term, the means s and the diffusion energy D of `refine`, by Adam. On the CPU the data term's gradient is
+with the terms and the means s of `refine`, by Adam. On the CPU the data term's gradient is
 the compiled one, and the exponential's its exact adjoint.
 """
 
@@ -20,18 +20,17 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.resample import box_mean
 from corereg.geometry.velocity import exponential
 from corereg.method.refine import (
-    DIFFUSION_WEIGHT,
     Compared,
     RefineConfig,
     data_energy,
-    diffusion_energy,
     energy_factors,
+    smoothness_energy,
 )
 
 __all__ = ["refine_velocity", "velocity_energy"]
 
 
-def velocity_energy(velocity_vox: Disp, both_ways: Sequence[Compared], *, regularisation: float) -> Tensor:
+def velocity_energy(velocity_vox: Disp, both_ways: Sequence[Compared], config: RefineConfig) -> Tensor:
     """E of an already smoothed velocity.
 
     Args:
@@ -39,7 +38,7 @@ def velocity_energy(velocity_vox: Disp, both_ways: Sequence[Compared], *, regula
     """
     ahead, back = both_ways
     data = _data(exponential(velocity_vox), ahead) + _data(exponential(-velocity_vox), back)
-    return data / 2 + regularisation * DIFFUSION_WEIGHT * diffusion_energy(velocity_vox)
+    return data / 2 + smoothness_energy(velocity_vox, config)
 
 
 def refine_velocity(
@@ -59,7 +58,7 @@ def refine_velocity(
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)
-            loss = velocity_energy(smooth, both_ways, regularisation=config.regularisation)
+            loss = velocity_energy(smooth, both_ways, config)
         torch.autograd.backward(loss)
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -81,7 +80,7 @@ class _CompiledData(torch.autograd.Function):
         from corereg.method.kernels_refine import Factors, energy_gradient
 
         still = RefineConfig(regularisation=0.0)
-        data, smooth = energy_factors(compared.fixed, disp_vox, still, compared.weight)
+        data, smooth, _ = energy_factors(compared.fixed, disp_vox, still, compared.weight)
         fixed, moving = (f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (compared.fixed, compared.moving))
         value, gradient = energy_gradient(
             fixed,

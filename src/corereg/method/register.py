@@ -107,8 +107,8 @@ def register(
         fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
         progress: called with the name of each stage as it begins.
         **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
-            device, precision, memory, passes, refine, refine_steps, regularisation, target_sdlogj, symmetric, fine,
-            parametrisation, seed.
+            device, precision, memory, passes, refine, refine_steps, regularisation, volume_preservation,
+            target_sdlogj, symmetric, fine, parametrisation, seed.
 
     Raises:
         InputError: a scan, mask or setting that cannot be used, in one line.

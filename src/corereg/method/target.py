@@ -8,7 +8,7 @@ __all__ = ["search_regularisation"]
 
 TOLERANCE = 0.005
 EVALUATIONS = 8
-REGULARISATION_RANGE = (0.05, 5000.0)
+REGULARISATION_RANGE = (0.005, 5000.0)
 """Beyond these the energy's other term no longer matters."""
 
 TYPICAL_SLOPE = 0.4

@@ -71,7 +71,7 @@ class PseudoLabelConfig:
 
     pairs: int | None = 300
     """Pairs drawn anew for each cycle; None takes all, which grows with the square of the scans."""
-    refine: RefineConfig = field(default_factory=lambda: RefineConfig(regularisation=10.0))
+    refine: RefineConfig = field(default_factory=lambda: RefineConfig(regularisation=10.0, volume_preservation=0.0))
     """Instance optimisation that makes the label. R = 1 is the paper's; with it labels fold."""
     batch: int = 1
     """Pairs refined together: more fill a GPU."""
@@ -122,7 +122,9 @@ class TrainConfig:
     """How scans are brought to the cohort's working grid."""
     validation_pairs: int = 15
     """At most so many after each cycle; 0 for none."""
-    validation_refine: RefineConfig = field(default_factory=lambda: RefineConfig(regularisation=40.0))
+    validation_refine: RefineConfig = field(
+        default_factory=lambda: RefineConfig(regularisation=40.0, volume_preservation=0.0)
+    )
     """One way and on the 1/2 grid, where it takes more regularisation than both ways."""
     licence: str = ""
     """Of the weights, written on the model's card."""

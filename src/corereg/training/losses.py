@@ -14,13 +14,24 @@ from torch.nn import functional
 from corereg.geometry.displacement import Disp
 from corereg.geometry.warp import sample
 
-__all__ = ["NEGATIVES", "REGISTRATION_LOSSES", "contrastive_loss", "draw_points", "features_at", "registration_loss"]
+__all__ = [
+    "NEGATIVES",
+    "REGISTRATION_LOSSES",
+    "contrastive_loss",
+    "convolved_at",
+    "draw_points",
+    "features_at",
+    "registration_loss",
+]
 
 REGISTRATION_LOSSES = ("mse", "epe")
 NEGATIVES = ("both", "opposite")
 
 EPE_FLOOR = 1e-6
 """Squared voxels added below the root: its slope has no limit where the displacements agree."""
+
+EXCLUDED = torch.finfo(torch.float32).min
+"""Logit of a point with itself: not infinite, which has no gradient where there is no other point."""
 
 LARGEST_SHARE = 6
 """A margin takes at most this part of a small grid's axis on each side."""
@@ -72,6 +83,22 @@ def features_at(features: Float[Tensor, "1 C I J K"], coords_vox: Float[Tensor, 
     return values[0, :, :, 0, 0].T
 
 
+def convolved_at(
+    features: Float[Tensor, "1 C I J K"],
+    points: Points,
+    weight: Float[Tensor, "D C 3 3 3"],
+    bias: Float[Tensor, " D"],
+) -> Float[Tensor, "N D"]:
+    """A convolution of stride 1, zero beyond the edge, at these voxels alone, for whose number it takes time."""
+    padded = functional.pad(features[0].permute(1, 2, 3, 0), (0, 0, 1, 1, 1, 1, 1, 1))
+    _, columns, slices, channels = padded.shape
+    offsets = torch.cartesian_prod(*[torch.arange(3, device=points.device)] * 3)
+    i, j, k = (points[:, None] + offsets).unbind(-1)
+    rows = ((i * columns + j) * slices + k).flatten()
+    around = padded.reshape(-1, channels).index_select(0, rows).view(len(points), -1)
+    return functional.linear(around, weight.permute(0, 2, 3, 4, 1).flatten(1), bias)
+
+
 def contrastive_loss(
     first: Float[Tensor, "N C"],
     second: Float[Tensor, "N C"],
@@ -87,9 +114,9 @@ def contrastive_loss(
         negatives: k runs over both views without i itself (`both`, the paper after SimCLR), or over z' (`opposite`).
     """
     z, other = (functional.normalize(v.float(), dim=1) for v in (first, second))
-    logits = z @ other.T / temperature
-    target = torch.arange(len(z), device=z.device)
+    scaled = z / temperature
+    everything = (scaled @ other.T).logsumexp(1)
     if negatives == "both":
-        own = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
-        logits = torch.cat([logits, own], 1)
-    return functional.cross_entropy(logits, target)
+        own = (scaled @ z.T).fill_diagonal_(EXCLUDED)
+        everything = torch.logaddexp(everything, own.logsumexp(1))
+    return (everything - (scaled * other).sum(1)).mean()

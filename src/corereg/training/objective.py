@@ -25,7 +25,7 @@ from corereg.method.stages import full_grid_displacement, half_grid_displacement
 from corereg.training.appearance import change_appearance
 from corereg.training.augment import Affine, for_stride, random_affine, transport, valid_region, view
 from corereg.training.config import TrainConfig
-from corereg.training.losses import contrastive_loss, draw_points, features_at, registration_loss
+from corereg.training.losses import contrastive_loss, convolved_at, draw_points, features_at, registration_loss
 
 __all__ = ["Losses", "Objective", "Phase", "new_model", "phase_of"]
 
@@ -151,15 +151,17 @@ class Objective(nn.Module):
                 kinds = self.config.augment.appearance
                 views = torch.cat([change_appearance(v[None], kinds, generator=generator) for v in views])
             drawable = subsample((body & seen).to(images), QUARTER)[:, 0] > 0
-        moved = self._extract(views, contrast_only=True)
+        with self._autocast(views):
+            moved = self._third_block(views)[1]
         first, second = [], []
         for n, affine in enumerate(affines):
             points = draw_points(drawable[n], settings.points, margin=settings.margin, generator=generator)
             matrix = for_stride(affine, QUARTER).to(points.device, torch.float32)
             seen_at = points.float() @ matrix[:3, :3].T + matrix[:3, 3]
             first.append(features_at(stages.deep_conv[n : n + 1].float(), seen_at))
-            i, j, k = points.T
-            second.append(moved.deep_conv[n, :, i, j, k].T.float())
+            with self._autocast(views):
+                conv = self.model.extractor.block4[0].parameters()
+                second.append(convolved_at(moved[n : n + 1], points, *conv).float())
         return contrastive_loss(
             torch.cat(first), torch.cat(second), temperature=settings.temperature, negatives=settings.negatives
         )
@@ -171,17 +173,22 @@ class Objective(nn.Module):
         start = random_affine(first, shape, generator=generator)
         return random_affine(second, shape, generator=generator, after=start)
 
-    def _extract(self, images: Tensor, *, contrast_only: bool = False) -> Stages:
-        extractor = self.model.extractor
+    def _extract(self, images: Tensor) -> Stages:
+        convolution, norm, activation = self.model.extractor.block4
         with self._autocast(images):
-            images = images.contiguous(memory_format=torch.channels_last_3d)
-            if self.config.checkpoint_activations and torch.is_grad_enabled():
-                shallow = checkpoint(lambda x: extractor.block2(extractor.block1(x)), images, use_reentrant=False)
-            else:
-                shallow = extractor.block2(extractor.block1(images))
-            deep_conv = extractor.block4[0](extractor.block3(shallow))
-            deep = deep_conv if contrast_only else extractor.block4[2](extractor.block4[1](deep_conv))
-        return Stages(shallow, deep_conv, deep)
+            shallow, third = self._third_block(images)
+            deep_conv = convolution(third)
+            return Stages(shallow, deep_conv, activation(norm(deep_conv)))
+
+    def _third_block(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of blocks 2 and 3."""
+        extractor = self.model.extractor
+        images = images.contiguous(memory_format=torch.channels_last_3d)
+        if self.config.checkpoint_activations and torch.is_grad_enabled():
+            shallow = checkpoint(lambda x: extractor.block2(extractor.block1(x)), images, use_reentrant=False)
+        else:
+            shallow = extractor.block2(extractor.block1(images))
+        return shallow, extractor.block3(shallow)
 
     def _head(self, deep: Tensor, stride: int) -> Tensor:
         """Head features; the 1x1x1 convolution and all after it in fp32: sign and soft-argmin amplify rounding."""

@@ -10,7 +10,7 @@ from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConf
 
 __all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "tiny"]
 
-PAPER_REFINE = RefineConfig(learning_rate=1.0, regularisation=1.0)
+PAPER_REFINE = RefineConfig(learning_rate=1.0, regularisation=1.0, volume_preservation=0.0)
 """Of the pseudo-labels, and of the validation: the paper's working points are searched later, by `reproduce`."""
 
 
@@ -53,7 +53,7 @@ def head_neck_ct() -> TrainConfig:
         pairing="inter",
         cycles=3,
         steps_per_cycle=150,
-        pseudo_labels=PseudoLabelConfig(pairs=64, refine=RefineConfig(regularisation=10.0)),
+        pseudo_labels=PseudoLabelConfig(pairs=64, refine=RefineConfig(regularisation=10.0, volume_preservation=0.0)),
     )
 
 
@@ -65,7 +65,7 @@ def tiny() -> TrainConfig:
         batch_size=1,
         checkpoint_every=40,
         contrast=ContrastConfig(points=500),
-        pseudo_labels=PseudoLabelConfig(pairs=8, refine=RefineConfig(regularisation=10.0)),
+        pseudo_labels=PseudoLabelConfig(pairs=8, refine=RefineConfig(regularisation=10.0, volume_preservation=0.0)),
         validation_pairs=3,
     )
 
