@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
         Method(
             name=OWN,
             title="corereg",
-            settings="defaults, no training: MIND-SSC, passes 8,4, R = 40, 50 steps",
+            settings="defaults, no training: MIND-SSC, passes 8,4, both ways, R = 3, 50 and 30 steps",
         ),
         Method(
             name="ants-syn",
