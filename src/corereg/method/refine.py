@@ -77,7 +77,10 @@ class RefineConfig:
         if self.steps < 0:
             raise ValueError(f"steps must be >= 0, got {self.steps}")
         if self.regularisation < 0 or self.volume_preservation < 0 or self.learning_rate <= 0:
-            raise ValueError(f"regularisation and volume_preservation must be >= 0 and learning_rate > 0, got {self}")
+            raise ValueError(
+                "regularisation and volume_preservation must be >= 0 and learning_rate > 0, got "
+                f"{self.regularisation:g}, {self.volume_preservation:g} and {self.learning_rate:g}"
+            )
 
 
 def project_features(features: Features, channels: int, *, seed: int) -> Float[Tensor, "B P I J K"]:
