@@ -35,9 +35,7 @@ def register(
     target_sdlogj: Annotated[float | None, typer.Option(help="Search R for this SDlogJ.")] = None,
     symmetric: Annotated[
         bool | None,
-        typer.Option(
-            "--symmetric/--one-way", help="Both ways at once (default): next to no folds, 1.5 times the time."
-        ),
+        typer.Option("--symmetric/--one-way", help="Both ways at once (default): next to no folds, twice the time."),
     ] = None,
     fine: Annotated[
         bool | None,

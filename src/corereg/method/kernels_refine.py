@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from corereg.geometry.kernels_filter import Band, box_band, filter_plane, filter_row
 from corereg.geometry.parallel import kernel, run_slabs
-from corereg.method.kernels_divergence import add_divergence_pull, divergence_planes
+from corereg.method.kernels_smoothness import add_divergence_pull, add_pull, divergence_planes
 
 __all__ = ["Factors", "energy_gradient", "minimise"]
 
@@ -24,8 +24,7 @@ Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
 """Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
 
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 """The defaults of torch.optim.Adam."""
 
 
@@ -121,8 +120,9 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
     if factors.volume:
         run_slabs(divergence_planes, shape[0], disp, divergence, shape)
-    volumes = disp, divergence
-    run_slabs(_energy_planes, shape[0], features, volumes, mask, slopes, channels, shape, adjoint, pulled, energies)
+    run_slabs(
+        _energy_planes, shape[0], features, (disp, divergence), mask, slopes, channels, shape, adjoint, pulled, energies
+    )
     return float(weights @ energies.sum(0))
 
 
@@ -203,28 +203,17 @@ def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, o
             for j in range(size_j):
                 line, into = at + j * size_k, to + j * size_k
                 if i > 0:
-                    _add_pull(disp, line, line - plane, gradient, into, size_k, factors[1])
+                    add_pull(disp, line, line - plane, gradient, into, size_k, factors[1])
                 if i < size_i - U(1):
-                    energy[1] += _add_pull(disp, line, line + plane, gradient, into, size_k, factors[1])
+                    energy[1] += add_pull(disp, line, line + plane, gradient, into, size_k, factors[1])
                 if j > 0:
-                    _add_pull(disp, line, line - size_k, gradient, into, size_k, factors[2])
+                    add_pull(disp, line, line - size_k, gradient, into, size_k, factors[2])
                 if j < size_j - U(1):
-                    energy[2] += _add_pull(disp, line, line + size_k, gradient, into, size_k, factors[2])
+                    energy[2] += add_pull(disp, line, line + size_k, gradient, into, size_k, factors[2])
                 rest = size_k - U(1)
-                energy[3] += _add_pull(disp, line, line + U(1), gradient, into, rest, factors[3])
-                _add_pull(disp, line + U(1), line, gradient, into + U(1), rest, factors[3])
+                energy[3] += add_pull(disp, line, line + U(1), gradient, into, rest, factors[3])
+                add_pull(disp, line + U(1), line, gradient, into + U(1), rest, factors[3])
             filter_plane(gradient, to, out, at, lines, shape[1:], adjoint[1], adjoint[2])
-
-
-@kernel
-def _add_pull(disp, line, other, gradient, into, size, factor):
-    """Gradient of the squared steps from the line `other`, added to the gradient of `line`; returns their sum."""
-    total = F(0)
-    for k in range(size):
-        step = disp[line + k] - disp[other + k]
-        gradient[into + k] += factor * step
-        total += step * step
-    return total
 
 
 @kernel

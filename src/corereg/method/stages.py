@@ -50,7 +50,7 @@ class StagesConfig:
     """Search refine.regularisation until the displacement has this SDlogJ."""
     symmetric: bool = True
     """Register both ways and make the two refined displacements inverse to each other: next to no folds at the same
-    overlap, for about half as much time again."""
+    overlap, for about twice the time."""
     fine: bool | None = None
     """Whether a refinement on the full grid follows that on the 1/2 grid; None: on grids of up to 2 million voxels."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Compiled CPU kernels of the volume term of stage 4: the squared divergence of a displacement, and its gradient.
+"""Compiled CPU kernels of the smoothness terms of stage 4, diffusion and volume: their sums and gradients.
 
 Legend: I J K axes of the displacement's grid; arrays are flat, float32. Inlined by `kernels_refine`.
 """
@@ -8,10 +8,21 @@ import numpy as np
 
 from corereg.geometry.parallel import kernel
 
-__all__ = ["add_divergence_pull", "divergence_planes"]
+__all__ = ["add_divergence_pull", "add_pull", "divergence_planes"]
 
 U, F = np.uint64, np.float32
 """Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
+
+
+@kernel
+def add_pull(disp, line, other, gradient, into, size, factor):
+    """Gradient of the squared steps from the line `other`, added to the gradient of `line`; returns their sum."""
+    total = F(0)
+    for k in range(size):
+        step = disp[line + k] - disp[other + k]
+        gradient[into + k] += factor * step
+        total += step * step
+    return total
 
 
 @kernel
