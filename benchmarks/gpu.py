@@ -28,7 +28,8 @@ from corereg.geometry.displacement import compose, invert, subsample_displacemen
 from corereg.geometry.resample import box_mean, strided_shape, upsample
 from corereg.geometry.warp import identity_coords, warp
 from corereg.method.coupled_convex import CoupledConvexConfig, match
-from corereg.method.features import NetworkConfig, random_model
+from corereg.method.features import FeatureModel, Image5D, NetworkConfig, random_model
+from corereg.method.mind import CT_INTENSITY, MindModel
 from corereg.method.refine import Compared, RefineConfig, energy, energy_factors, project_features, refine
 from corereg.method.stages import StagesConfig, register_volumes
 
@@ -42,8 +43,9 @@ BORDER_VOXELS = 1e-3
 RUNS, LEAST_RUNS, PATIENCE_S = 20, 5, 2.0
 """Timed runs: RUNS, or as many as fit into the patience, but LEAST_RUNS."""
 
-PLAIN = RefineConfig(regularisation=40.0, volume_preservation=0.0)
-"""Energy of the paper, which the CUDA kernels know."""
+PAPER = RefineConfig(regularisation=40.0, volume_preservation=0.0)
+ENERGIES = {"the paper's energy": PAPER, "default energy": RefineConfig()}
+"""Without the volume term and with it."""
 
 Run = Callable[[], object]
 Shape = tuple[int, int, int]
@@ -109,11 +111,10 @@ def check(shape: Shape) -> dict[str, float]:
     fixed, moving, start = refine_problem(generator, 1, half)
     clear = _clear_of_borders(start)
     weight = clear * (smooth_noise(generator, 1, 1, *half) + 0.5).clamp(0, 1)
-    for name, given in (("", None), (", clear of borders", clear), (", clear, weighted", weight)):
-        value, gradient = _exact_energy(fixed, moving, start, given)
-        found, found_gradient = _kernel_energy(fixed, moving, start, given)
-        errors["energy" + name] = abs(float(found / value) - 1)
-        errors["gradient" + name] = relative(found_gradient, gradient)
+    for kind, settings in ENERGIES.items():
+        for name, given in (("", None), (", clear of borders", clear), (", clear, weighted", weight)):
+            compared = Compared(fixed, moving, given)
+            errors[f"{kind}{name}"], errors[f"gradient of {kind}{name}"] = _energy_errors(start, compared, settings)
     return errors
 
 
@@ -124,30 +125,26 @@ def _clear_of_borders(start: Tensor) -> Tensor:
     return ((coords - coords.round()).abs() > BORDER_VOXELS).all(1, keepdim=True).float()
 
 
-def _exact_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    exact = start.double().requires_grad_(True)
-    smooth = box_mean(exact, times=3)
-    weight = None if weight is None else weight.double()
-    value = energy(smooth, Compared(fixed.double(), moving.double(), weight), PLAIN)
-    (gradient,) = torch.autograd.grad(value, exact)
-    return value.detach(), gradient
-
-
-def _kernel_energy(fixed: Tensor, moving: Tensor, start: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def _energy_errors(start: Tensor, compared: Compared, config: RefineConfig) -> tuple[float, float]:
+    """Of the kernels' energy, and of its gradient."""
     from corereg.method.kernels_cuda import Problem, energy_gradient
 
-    factors = energy_factors(fixed, start, PLAIN, weight)[:2]
-    return energy_gradient(Problem.of(fixed, moving, weight, *factors), start, smoothing=3)
+    exact = start.double().requires_grad_(True)
+    value = energy(box_mean(exact, times=3), Compared(*(None if t is None else t.double() for t in compared)), config)
+    (gradient,) = torch.autograd.grad(value, exact)
+    factors = energy_factors(compared.fixed, start, config, compared.weight)
+    found, found_gradient = energy_gradient(Problem.of(*compared, *factors), start, smoothing=3)
+    return abs(found.item() / value.item() - 1), relative(found_gradient, gradient)
 
 
-def check_batch() -> dict[str, float]:
+def check_batch(config: RefineConfig) -> dict[str, float]:
     generator = torch.Generator("cuda").manual_seed(2)
     fixed, moving, start = refine_problem(generator, BATCHES[-1], BATCH_SHAPE)
-    together, losses = refine(fixed, moving, start, PLAIN)
-    singles = [refine(*(t[n : n + 1] for t in (fixed, moving, start)), PLAIN) for n in range(len(start))]
-    again = refine(fixed, moving, start, PLAIN)[0]
+    together, losses = refine(fixed, moving, start, config)
+    singles = [refine(*(t[n : n + 1] for t in (fixed, moving, start)), config) for n in range(len(start))]
+    again = refine(fixed, moving, start, config)[0]
     with kernels("torch"):
-        plain = refine(fixed[:1], moving[:1], start[:1], PLAIN)
+        plain = refine(fixed[:1], moving[:1], start[:1], config)
     return {
         "a batch gives what its pairs give alone": float(torch.equal(together, torch.cat([d for d, _ in singles]))),
         "the same bits again": float(torch.equal(together, again)),
@@ -178,7 +175,9 @@ def stages(shape: Shape) -> dict[str, Run]:
         "compose, 1/2 grid": lambda: compose(disp_half, disp_half),
         "invert, full grid": lambda: invert(disp_full / 3),
         "project 64 -> 32 channels": lambda: project_features(shallow, CHANNELS, seed=0),
-        "refine, 50 steps": lambda: refine(fixed, moving, start, PLAIN),
+    } | {
+        f"refine, 50 steps, {kind}": lambda settings=settings: refine(fixed, moving, start, settings)
+        for kind, settings in ENERGIES.items()
     }
 
 
@@ -198,41 +197,53 @@ def both(runs: dict[str, Run]) -> list[dict[str, object]]:
 
 
 def pair(shape: Shape) -> list[dict[str, object]]:
-    """The network in both precisions, and whole pairs with it."""
+    """Whole pairs: the paper's energy one way with the network in both precisions, and the package's defaults."""
     generator = torch.Generator("cuda").manual_seed(3)
     moving = smooth_noise(generator, 1, 1, *shape, size=0.3)
     fixed = warp(moving, smooth_noise(generator, 1, 3, *shape, size=2.0))
-    model = random_model(config=NetworkConfig(strides=(8, 4))).cuda()
-    model.prepare([fixed[:, :, :64, :64, :64], moving[:, :, :64, :64, :64]])
-    model.statistics_filled = True
-    rows = []
-    stages = StagesConfig(refine=PLAIN, symmetric=False, fine=False)
+    network = random_model(config=NetworkConfig(strides=(8, 4))).cuda()
+    network.prepare([fixed[:, :, :64, :64, :64], moving[:, :, :64, :64, :64]])
+    network.statistics_filled = True
+    paper, rows = StagesConfig(refine=PAPER, symmetric=False, fine=False), []
     for precision in ("fp32", "bf16"):
-        model.precision = precision
-        with torch.no_grad():
-            encode = milliseconds(lambda: model.encode(fixed, (8, 4)))[0]
-        for choice in ("torch", "triton"):
-            with kernels(choice):
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
-                register_volumes(fixed, moving, model, stages)
-                peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-                total = milliseconds(lambda: register_volumes(fixed, moving, model, stages))[0]
-                found = register_volumes(fixed, moving, model, stages)
-            parts = {name: 1000 * seconds for name, seconds in found.seconds.items()}
-            row = {"precision": precision, "kernels": choice, "encode_ms": encode, "pair_ms": total, "peak_mib": peak,
-                   "stages_ms": parts, "energies": [found.losses[0], found.losses[-1]]}  # fmt: skip
-            rows.append(row)
-            told = ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items())
-            print(f"| {precision} | {choice} | {encode:.2f} | {total:.1f} | {peak:.0f} | {told} |", flush=True)
+        network.precision = precision
+        rows += _whole_pairs(f"network in {precision}, the paper's energy, one way", fixed, moving, network, paper)
+    mind = MindModel(intensity=CT_INTENSITY)
+    return rows + _whole_pairs("mind, defaults", fixed, moving, mind, StagesConfig())
+
+
+def _whole_pairs(
+    name: str, fixed: Image5D, moving: Image5D, model: FeatureModel, config: StagesConfig
+) -> list[dict[str, object]]:
+    rows = []
+    with torch.no_grad():
+        encode = milliseconds(lambda: model.encode(fixed, model.passes))[0]
+    for choice in ("torch", "triton"):
+        with kernels(choice):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            register_volumes(fixed, moving, model, config)
+            peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+            total = milliseconds(lambda: register_volumes(fixed, moving, model, config))[0]
+            found = register_volumes(fixed, moving, model, config)
+        parts = {stage: 1000 * seconds for stage, seconds in found.seconds.items()}
+        row = {"name": name, "kernels": choice, "encode_ms": encode, "pair_ms": total, "peak_mib": peak,
+               "stages_ms": parts, "energies": [found.losses[0], found.losses[-1]]}  # fmt: skip
+        rows.append(row)
+        told = ", ".join(f"{stage} {ms:.1f}" for stage, ms in parts.items())
+        print(f"| {name} | {choice} | {encode:.2f} | {total:.1f} | {peak:.0f} | {told} |", flush=True)
     return rows
 
 
 def batches() -> dict[str, Run]:
     generator = torch.Generator("cuda").manual_seed(4)
     problems = {n: refine_problem(generator, n, BATCH_SHAPE) for n in BATCHES}
-    return {f"refine, 50 steps, batch of {n}": lambda n=n: refine(*problems[n], PLAIN) for n in BATCHES}
+    return {
+        f"refine, 50 steps, batch of {n}, {kind}": lambda n=n, settings=settings: refine(*problems[n], settings)
+        for kind, settings in ENERGIES.items()
+        for n in BATCHES
+    }
 
 
 def provenance() -> dict[str, object]:
@@ -255,11 +266,13 @@ def main() -> None:
         sys.exit("no CUDA device here")
     shapes = [tuple(given)] if given else SHAPES
     begun = time.perf_counter()
-    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE), PLAIN)
+    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE), RefineConfig())
     torch.cuda.synchronize()
     result: dict[str, object] = {"provenance": provenance() | {"first_refine_s": time.perf_counter() - begun}}
     print(json.dumps(result["provenance"]))
-    result["checks"] = {str(shape): check(shape) for shape in shapes} | {"batch": check_batch()}
+    result["checks"] = {str(shape): check(shape) for shape in shapes} | {
+        f"batch, {kind}": check_batch(settings) for kind, settings in ENERGIES.items()
+    }
     print(json.dumps(result["checks"], indent=1), flush=True)
     header = "\n| {} | torch ms | triton ms | ratio |\n|---|---|---|---|"
     print(header.format(f"{BATCHES[-1]} and fewer pairs of {BATCH_SHAPE}"))
@@ -267,7 +280,7 @@ def main() -> None:
     for shape in shapes:
         print(header.format(shape))
         result[f"stages {shape}"] = both(stages(shape))
-        print("\n| network | kernels | encode ms | pair ms | peak MiB | stages ms |\n|---|---|---|---|---|---|")
+        print("\n| plan | kernels | encode ms | pair ms | peak MiB | stages ms |\n|---|---|---|---|---|---|")
         result[f"pair {shape}"] = pair(shape)
     text = json.dumps(result, indent=1)
     if "OUT" in os.environ:

@@ -1,8 +1,8 @@
 """Triton kernels of stage 4, the instance optimisation, for a batch of pairs: energy, its gradient, smoothing and Adam.
 
 One step is seven launches: the displacement from the parameters, smoothed axis by axis; energy and gradient; the
-adjoint smoothing, whose last axis updates the parameters. No image with C channels is ever stored, and nothing is sent
-to the host: the step is captured as a CUDA graph and replayed.
+adjoint smoothing, whose last axis updates the parameters. The volume term takes an eighth, the divergence. No image
+with C channels is ever stored, and nothing is sent to the host: the step is captured as a CUDA graph and replayed.
 
 Legend: B pairs, C channels, I J K axes of the 1/2 grid; tensors are contiguous float32. Features are channels-last,
 (B, I, J, K, C).
@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from corereg.geometry.kernels_cuda import BLOCK, Band, band_row, box_band, filter_axis, kernel, locate
+from corereg.method.kernels_cuda_smoothness import launch_divergence, smoothness
 
 __all__ = ["Problem", "energy_gradient", "minimise"]
 
@@ -34,7 +35,8 @@ ADAM_EPSILON = 1e-8
 
 
 class Problem(NamedTuple):
-    """What is minimised: data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along a."""
+    """What is minimised: data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along a +
+    volume x sum of squared divergences."""
 
     fixed: Tensor
     """(B, I, J, K, C)."""
@@ -44,12 +46,16 @@ class Problem(NamedTuple):
     data: Tensor
     """(B,)."""
     smooth: tuple[float, ...]
+    volume: float
 
     @staticmethod
-    def of(fixed: Tensor, moving: Tensor, weight: Tensor | None, data: Tensor, smooth: tuple[float, ...]) -> "Problem":
+    def of(
+        fixed: Tensor, moving: Tensor, weight: Tensor | None, data: Tensor, smooth: tuple[float, ...], volume: float
+    ) -> "Problem":
         """From features (B, C, I, J, K), which costs nothing where they are channels-last in memory already."""
         fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in (fixed, moving))
-        return Problem(fixed, moving, None if weight is None else weight.detach().contiguous(), data.float(), smooth)
+        weight = None if weight is None else weight.detach().contiguous()
+        return Problem(fixed, moving, weight, data.float(), smooth, volume)
 
 
 def minimise(
@@ -71,7 +77,7 @@ def minimise(
 
     def step() -> None:
         _smooth(parameters, forward, disp, scratch)
-        _launch_energy(problem, disp, done, gradient, energies)
+        _launch_energy(problem, disp, scratch, done, gradient, energies)
         filter_axis(gradient, adjoint[2], 4, scratch)
         filter_axis(scratch, adjoint[1], 3, gradient)
         _launch_adam(gradient, adjoint[0], (parameters, mean, square), done, rates)
@@ -90,7 +96,7 @@ def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: int) -> 
     first = torch.zeros(1, dtype=torch.int32, device=parameters.device)
     with torch.cuda.device_of(parameters):
         _smooth(parameters, _bands(parameters, smoothing, adjoint=False), disp, scratch)
-        _launch_energy(problem, disp, first, gradient, energies)
+        _launch_energy(problem, disp, scratch, first, gradient, energies)
         _smooth(gradient, _bands(parameters, smoothing, adjoint=True), disp, scratch)
     return energies[0].double().sum(1), disp
 
@@ -165,22 +171,27 @@ def _tiles(volume: Tensor) -> int:
     return int(i * j * k)
 
 
-def _launch_energy(problem: Problem, disp: Tensor, done: Tensor, gradient: Tensor, energies: Tensor) -> None:
-    fixed, moving, weight, data, smooth = problem
+def _launch_energy(
+    problem: Problem, disp: Tensor, scratch: Tensor, done: Tensor, gradient: Tensor, energies: Tensor
+) -> None:
+    """The energy of each tile, and the gradient; `scratch` holds the divergence meanwhile."""
+    fixed, moving, weight, data, smooth, volume = problem
     channels = fixed.shape[4]
     chunk = min(CHUNK, triton.next_power_of_2(channels))
-    weighted = weight is not None
+    weighted, preserved = weight is not None, volume != 0
+    if preserved:
+        launch_divergence(disp, scratch)
     _energy[energies.shape[2], len(disp)](
-        fixed, moving, disp, weight if weighted else disp, data, done, gradient, energies, *disp.shape[2:], *smooth,
-        channels, chunk, *TILE, weighted, num_warps=TILE_WARPS,
+        fixed, moving, disp, scratch, weight if weighted else disp, data, done, gradient, energies, *disp.shape[2:],
+        *smooth, volume, channels, chunk, *TILE, weighted, preserved, num_warps=TILE_WARPS,
     )  # fmt: skip
 
 
 @kernel
 def _energy(
-    fixed, moving, disp, weight, data, done, gradient, energies, I, J, K, smooth_i, smooth_j, smooth_k,  # noqa: E741, N803
-    C: tl.constexpr, CHUNK: tl.constexpr, TI: tl.constexpr, TJ: tl.constexpr, TK: tl.constexpr,  # noqa: N803
-    WEIGHTED: tl.constexpr,  # noqa: N803
+    fixed, moving, disp, divergence, weight, data, done, gradient, energies, I, J, K,  # noqa: E741, N803
+    smooth_i, smooth_j, smooth_k, volume, C: tl.constexpr, CHUNK: tl.constexpr,  # noqa: N803
+    TI: tl.constexpr, TJ: tl.constexpr, TK: tl.constexpr, WEIGHTED: tl.constexpr, PRESERVED: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     """A tile's part of the energy of a displacement, and its gradient by the displacement."""
     tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -207,15 +218,14 @@ def _energy(
     scale = tl.load(data + pair)
     energy = scale * counts * total
     scale = 2 * scale * counts
-    bend, pull = _steps(disp + at, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k)
-    tl.store(gradient + at, scale * free_i * gi + pull, here)
-    energy += bend
-    bend, pull = _steps(disp + voxels + at, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k)
-    tl.store(gradient + voxels + at, scale * free_j * gj + pull, here)
-    energy += bend
-    bend, pull = _steps(disp + 2 * voxels + at, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k)
-    tl.store(gradient + 2 * voxels + at, scale * free_k * gk + pull, here)
-    energy += bend
+    smooth, pull_i, pull_j, pull_k = smoothness(
+        disp + at, divergence + pair * voxels + at, i, j, k, here, I, J, K,
+        smooth_i, smooth_j, smooth_k, volume, PRESERVED,
+    )  # fmt: skip
+    energy += smooth
+    tl.store(gradient + at, scale * free_i * gi + pull_i, here)
+    tl.store(gradient + voxels + at, scale * free_j * gj + pull_j, here)
+    tl.store(gradient + 2 * voxels + at, scale * free_k * gk + pull_k, here)
     slot = (tl.load(done) * tl.num_programs(1) + pair) * tl.num_programs(0) + tile
     tl.store(energies + slot, tl.sum(energy, 0))
 
@@ -247,21 +257,3 @@ def _match(fixed, corner, wi, wj, wk, counts, J, K, C: tl.constexpr, CHUNK: tl.c
         gj += tl.sum(difference * (j0 + wi * (j1 - j0)), 1)
         gk += tl.sum(difference * (k0 + wi * (k1 - k0)), 1)
     return total, gi, gj, gk
-
-
-@kernel
-def _steps(disp, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k):  # noqa: E741, N803
-    """Energy of one component's forward steps along the three axes, and their gradient."""
-    own = tl.load(disp, here, 0.0)
-    energy, gradient = _step_along(disp, own, J * K, here & (i > 0), here & (i < I - 1), smooth_i)
-    more_energy, more_gradient = _step_along(disp, own, K, here & (j > 0), here & (j < J - 1), smooth_j)
-    energy, gradient = energy + more_energy, gradient + more_gradient
-    more_energy, more_gradient = _step_along(disp, own, 1, here & (k > 0), here & (k < K - 1), smooth_k)
-    return energy + more_energy, gradient + more_gradient
-
-
-@kernel
-def _step_along(disp, own, stride, has_before, has_after, smooth):
-    back = tl.where(has_before, own - tl.load(disp - stride, has_before, 0.0), 0.0)
-    ahead = tl.where(has_after, tl.load(disp + stride, has_after, 0.0) - own, 0.0)
-    return smooth * ahead * ahead, 2 * smooth * (back - ahead)

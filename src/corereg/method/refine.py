@@ -157,7 +157,7 @@ def refine(
     Returns: the displacement s(v) on the 1/2 grid, and E before each step, its mean over the pairs.
     """
     thick = min(start_vox.shape[2:]) > 1
-    if thick and not config.volume_preservation and use_triton(fixed, moving, start_vox, weight):
+    if thick and use_triton(fixed, moving, start_vox, weight):
         disp_vox, energies = _refine_on_cuda(fixed, moving, start_vox, config, weight)
     else:
         compiled = thick and use_kernels(fixed, moving, start_vox, weight)
@@ -215,7 +215,7 @@ def _refine_on_cuda(
     from corereg.method.kernels_cuda import Problem, minimise
 
     return minimise(
-        Problem.of(fixed, moving, weight, *energy_factors(fixed, start_vox, config, weight)[:2]),
+        Problem.of(fixed, moving, weight, *energy_factors(fixed, start_vox, config, weight)),
         start_vox.detach().contiguous(),
         steps=config.steps,
         learning_rate=config.learning_rate,
