@@ -5,7 +5,7 @@ Legend: B batch, C channels, I J K voxel axes; a grid "1/s" holds every s-th vox
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -23,6 +23,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureModel",
     "NetworkConfig",
+    "Projection",
     "ProjectionHead",
     "fill_statistics",
     "load_model",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 Image5D = Float[Tensor, "B 1 I J K"]
+
+Projection = Callable[[Tensor], Tensor]
+"""From features to fewer, voxel by voxel."""
 
 WEIGHT_AXES = 5
 """Of a convolution's weights."""
@@ -56,8 +60,15 @@ class FeatureModel(Protocol):
     passes: tuple[int, ...]
     """Strides of the passes that it is made for."""
 
-    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
-        """Features of an image whose sizes are multiples of 16, for passes on grids of these strides."""
+    def encode(
+        self, image: Image5D, strides: Iterable[int], *, shallow: bool = True, project: Projection | None = None
+    ) -> Encoded:
+        """Features of an image whose sizes are multiples of 16, for passes on grids of these strides.
+
+        Args:
+            shallow: whether those of the refinement are wanted.
+            project: what is kept of these, voxel by voxel; None keeps them as they are.
+        """
         ...
 
     def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"] | None:
@@ -164,7 +175,9 @@ class ConvNetModel(nn.Module):
         self.precision = "auto"
         """Of the convolutions where nothing is recorded for a gradient: auto, fp32, bf16 or fp16."""
 
-    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
+    def encode(
+        self, image: Image5D, strides: Iterable[int], *, shallow: bool = True, project: Projection | None = None
+    ) -> Encoded:
         """See `FeatureModel`. Without gradients it runs folded, in the number type of `precision`."""
         wanted = sorted(set(strides))
         missing = set(wanted) - set(self.config.strides)
@@ -175,9 +188,10 @@ class ConvNetModel(nn.Module):
             )
         if self.training or torch.is_grad_enabled():
             stages = self.extractor(image)
-            return Encoded(stages.shallow, {s: self.head(stages.deep, s) for s in wanted})
+            kept = stages.shallow if project is None else project(stages.shallow)
+            return Encoded(kept, {s: self.head(stages.deep, s) for s in wanted})
         dtype = computing_type(self.precision, image.device)
-        kept, deep = extract(self.extractor.blocks, image, dtype, shallow=shallow)
+        kept, deep = extract(self.extractor.blocks, image, dtype, shallow=shallow, project=project)
         return Encoded(kept, {s: self.head.infer(deep, s) for s in wanted})
 
     def fine(self, image: Image5D) -> None:

@@ -5,11 +5,12 @@ MIND-SSC descriptors together.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import nn
 
-from corereg.method.features import ConvNetModel, Encoded, FeatureModel, Image5D
+from corereg.method.features import ConvNetModel, Encoded, FeatureModel, Image5D, Projection
 from corereg.method.mind import CT_INTENSITY, MindModel
 from corereg.method.refine import project_features
 
@@ -33,15 +34,20 @@ class HybridModel(nn.Module):
         self.network, self.name, self.passes = network, network.name, network.passes
         self.descriptors = MindModel(intensity=CT_INTENSITY if both_ct else 0.0)
 
-    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
-        encoded = self.network.encode(image, strides, shallow=shallow)
-        if encoded.shallow is None:
-            return encoded
-        described = self.descriptors.encode(image, (), shallow=True).shallow
+    def encode(
+        self, image: Image5D, strides: Iterable[int], *, shallow: bool = True, project: Projection | None = None
+    ) -> Encoded:
+        """See `FeatureModel`."""
+        if not shallow:
+            return self.network.encode(image, strides, shallow=False)
+        described = self.descriptors.encode(image, ()).shallow
         assert described is not None
-        learned = project_features(encoded.shallow, CHANNELS - described.shape[1], seed=PROJECTION_SEED)
-        both = torch.cat([DESCRIPTOR_WEIGHT * described, LEARNED_WEIGHT * learned], 1)
-        return encoded._replace(shallow=both.contiguous(memory_format=torch.channels_last_3d))
+        learned = partial(project_features, channels=CHANNELS - described.shape[1], seed=PROJECTION_SEED)
+        encoded = self.network.encode(image, strides, project=learned)
+        assert encoded.shallow is not None
+        both = torch.cat([DESCRIPTOR_WEIGHT * described, LEARNED_WEIGHT * encoded.shallow], 1)
+        both = both.contiguous(memory_format=torch.channels_last_3d)
+        return encoded._replace(shallow=both if project is None else project(both))
 
     def fine(self, image: Image5D) -> torch.Tensor:
         return self.descriptors.fine(image)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.resample import box_mean
-from corereg.method.features import Encoded, Image5D
+from corereg.method.features import Encoded, Image5D, Projection
 
 __all__ = ["CT_INTENSITY", "MindModel", "mind_ssc", "mind_ssc_half"]
 
@@ -108,17 +108,22 @@ class MindModel:
     def __init__(self, *, intensity: float = 0.0) -> None:
         self.intensity = intensity
 
-    def encode(self, image: Image5D, strides: Iterable[int], *, shallow: bool = True) -> Encoded:
+    def encode(
+        self, image: Image5D, strides: Iterable[int], *, shallow: bool = True, project: Projection | None = None
+    ) -> Encoded:
+        """See `FeatureModel`."""
         features = mind_ssc_half(_compress(image))
         if self.intensity:
             tissue = _halve(image.clamp(*SOFT_TISSUE))
             features = torch.cat([features, self.intensity * tissue], 1)
-        half, cost, stride, wanted = features, {}, 2, set(strides)
+        half, cost, stride, wanted = None, {}, 2, set(strides)
+        if shallow:
+            half = features if project is None else project(features)
         while True:
             if stride in wanted:
                 cost[stride] = COST_GAIN * features
             if stride >= max(wanted, default=0):
-                return Encoded(half if shallow else None, cost)
+                return Encoded(half, cost)
             features, stride = _halve(features), stride * 2
 
     def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -127,11 +128,12 @@ def register_volumes(
     images, counts = (fixed, moving), (fixed_weight, moving_weight)
     orders = ((0, 1), (1, 0)) if both_ways else ((0, 1),)
     watch = Stopwatch(fixed.device)
+    project = partial(project_features, channels=config.refine.channels, seed=config.seed)
     with torch.no_grad():
         model.prepare(images)
         with watch("features"):
             encoded = [
-                _encode(model, image, strides, config)
+                model.encode(image, strides, shallow=config.refine.steps > 0, project=project)
                 for image, strides in zip(images, (passes, passes if both_ways else passes[:1]), strict=True)
             ]
         coarse = [
@@ -182,14 +184,6 @@ def _fine_features(
 def _shallow(encoded: Encoded) -> Tensor:
     assert encoded.shallow is not None
     return encoded.shallow
-
-
-def _encode(model: FeatureModel, image: Image5D, strides: Sequence[int], config: StagesConfig) -> Encoded:
-    """An image's features, those of the refinement projected at once: before that they take the most memory of all."""
-    encoded = model.encode(image, strides, shallow=config.refine.steps > 0)
-    if encoded.shallow is None:
-        return encoded
-    return encoded._replace(shallow=project_features(encoded.shallow, config.refine.channels, seed=config.seed))
 
 
 def coarse_displacement(

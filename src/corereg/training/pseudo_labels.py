@@ -8,6 +8,7 @@ Legend: P pairs, X Y Z axes of the 1/2 grid.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,12 @@ class _Scans:
 
     def _encoded(self, row: int) -> Encoded:
         if row not in self.kept:
-            full = self.model.encode(self.volumes.image(row).to(self.task.device), self.config.passes)
-            assert full.shallow is not None
             channels = self.config.pseudo_labels.refine.channels
-            shallow = project_features(full.shallow, channels, seed=self.task.seed)
-            self.kept[row] = Encoded(shallow.half(), dict(full.cost))
+            project = partial(project_features, channels=channels, seed=self.task.seed)
+            image = self.volumes.image(row).to(self.task.device)
+            full = self.model.encode(image, self.config.passes, project=project)
+            assert full.shallow is not None
+            self.kept[row] = Encoded(full.shallow.half(), dict(full.cost))
         self.kept.move_to_end(row)
         while len(self.kept) > max(self.config.pseudo_labels.encoded_scans, 1):
             self.kept.popitem(last=False)
