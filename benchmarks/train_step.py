@@ -31,7 +31,7 @@ from corereg.method.inference import computing_type
 from corereg.method.stages import half_grid_displacement
 from corereg.training.augment import for_stride, random_affine, transport, view
 from corereg.training.config import TrainConfig, with_settings
-from corereg.training.losses import contrastive_loss, registration_loss
+from corereg.training.losses import registration_loss
 from corereg.training.objective import Objective, Phase, new_model
 
 BATCH = 2
@@ -71,7 +71,10 @@ def plain_step(model, fixed, moving, pseudo, config, seed):
     second = model.extractor(others).deep_conv.flatten(2)
     chosen = torch.randint(first.shape[2], (1000,), generator=generator)
     rows = [v[:, :, chosen].transpose(1, 2).reshape(-1, v.shape[1]) for v in (first, second)]
-    return loss + 10 * contrastive_loss(*rows, temperature=0.1, negatives="both")
+    z, other = (functional.normalize(row, dim=1) for row in rows)
+    own = (z @ z.T).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+    logits = torch.cat([z @ other.T, own], 1) / 0.1
+    return loss + 10 * functional.cross_entropy(logits, torch.arange(len(z)))
 
 
 def measure(variant, shape, steps, device, passes):

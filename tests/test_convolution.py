@@ -20,7 +20,7 @@ def layer(channels: int, out: int, stride: int) -> Folded:
     generator = torch.Generator().manual_seed(channels + out)
     weight = torch.randn(out, channels, 3, 3, 3, generator=generator) / (27 * channels) ** 0.5
     bias = torch.randn(out, generator=generator)
-    return Folded(weight, bias, stride, inference._compiled(weight, bias, stride))
+    return Folded(weight, bias, stride, inference.compiled_convolution(weight, bias, stride))
 
 
 def expected(layer: Folded, source: Tensor, *, relu: bool = True) -> Tensor:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.nn import functional
 
 from corereg.geometry.warp import sample
+from corereg.training import losses
 from corereg.training.appearance import bezier_map, change_appearance
 from corereg.training.augment import for_stride, random_affine, transport, valid_region, view
 from corereg.training.losses import contrastive_loss, convolved_at, draw_points, features_at, registration_loss
@@ -50,6 +52,24 @@ def test_contrastive_loss_equals_the_sum_written_out(negatives):
         terms.append(np.log(np.exp(a[i] @ b[i] / 0.1) / (opposite + (own if negatives == "both" else 0))))
     found = contrastive_loss(z.float(), other.float(), temperature=0.1, negatives=negatives)
     assert float(found) == pytest.approx(-np.mean(terms), rel=1e-5)
+
+
+@pytest.mark.parametrize("negatives", ["both", "opposite"])
+@pytest.mark.parametrize("rows", [3, 512])
+def test_contrastive_gradients_are_those_of_cross_entropy(negatives, rows, monkeypatch):
+    monkeypatch.setattr(losses, "CONTRAST_ROWS", rows)
+    pair = [v.requires_grad_(True) for v in torch.randn(2, 8, 5, generator=seeded())]
+    exact = [v.detach().double().requires_grad_(True) for v in pair]
+    (3 * contrastive_loss(*pair, temperature=0.2, negatives=negatives)).backward()
+    z, other = (functional.normalize(v, dim=1) for v in exact)
+    logits = z @ other.T / 0.2
+    if negatives == "both":
+        logits = torch.cat([logits, (z @ z.T / 0.2).masked_fill(torch.eye(8, dtype=torch.bool), -torch.inf)], 1)
+    (3 * functional.cross_entropy(logits, torch.arange(8))).backward()
+    for found, expected in zip(pair, exact, strict=True):
+        assert found.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_points_are_drawn_from_the_whole_body_and_from_nowhere_else():

@@ -17,7 +17,7 @@ from torch.nn import functional
 from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.resample import strided_shape
 
-__all__ = ["PRECISIONS", "Folded", "computing_type", "convolve", "extract", "fold"]
+__all__ = ["PRECISIONS", "Compiled", "Folded", "compiled_convolution", "computing_type", "convolve", "extract", "fold"]
 
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("auto", *NUMBER_TYPES)
@@ -31,22 +31,22 @@ LEAST_PLANES = 4
 """Planes of the 1/4 grid in a slab: one of the 1/2 grid is computed twice for each slab."""
 
 
-class Folded(NamedTuple):
-    """A convolution 3x3x3 that does its block's normalisation too."""
-
-    weight: Tensor
-    bias: Tensor
-    stride: int
-    compiled: "Compiled | None" = None
-    """Where there is a faster way than torch's."""
-
-
 class Compiled(NamedTuple):
     """A compiled kernel for a convolution."""
 
     convolve: Callable[..., None]
     weights: Any
     """As the kernel takes them."""
+
+
+class Folded(NamedTuple):
+    """A convolution 3x3x3 that does its block's normalisation too."""
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    compiled: Compiled | None = None
+    """Where there is a faster way than torch's."""
 
 
 def computing_type(precision: str, device: torch.device) -> torch.dtype:
@@ -78,10 +78,12 @@ def fold(block: nn.Sequential, dtype: torch.dtype) -> Folded:
     # Copied, since `contiguous` leaves the weights of a single input channel with strides that say channels first.
     last_first = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last_3d).copy_(weight)
     bias, stride = bias.to(dtype), conv.stride[0]
-    return Folded(last_first, bias, stride, _compiled(last_first.detach(), bias.detach(), stride))
+    return Folded(last_first, bias, stride, compiled_convolution(last_first, bias, stride))
 
 
-def _compiled(weight: Tensor, bias: Tensor, stride: int) -> "Compiled | None":
+def compiled_convolution(weight: Tensor, bias: Tensor, stride: int) -> Compiled | None:
+    """The kernel for a convolution 3x3x3 with these weights, or None where torch's is the fastest or the only one."""
+    weight, bias = weight.detach(), bias.detach()
     if not use_kernels(weight, bias):
         return None
     from corereg.method import kernels_first_layer, kernels_winograd

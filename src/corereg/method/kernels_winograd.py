@@ -70,8 +70,8 @@ REACH_I, REACH = INPUT_2.shape[0], INPUT_4.shape[0]
 PLANE = REACH * REACH
 PRODUCTS = REACH_I * PLANE
 
-WORK_BYTES = 1 << 21
-"""Of a thread's transformed tiles: about what its cache holds."""
+WORK_BYTES = 3 << 19
+"""Of a thread's transformed tiles: what its cache holds beside the weights."""
 
 _input_plane, _input_line = transform_plane(INPUT_4), transform_line(INPUT_2)
 _output_plane, _output_line = finish_plane(OUTPUT_4), transform_line(OUTPUT_2)

@@ -4,11 +4,12 @@ Legend: B batch of pairs, S images, N drawn points, C channels, I J K axes of th
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from corereg.geometry.displacement import Disp
@@ -32,6 +33,9 @@ EPE_FLOOR = 1e-6
 
 EXCLUDED = torch.finfo(torch.float32).min
 """Logit of a point with itself: not infinite, which has no gradient where there is no other point."""
+
+CONTRAST_ROWS = 512
+"""Points whose logits are computed at a time."""
 
 LARGEST_SHARE = 6
 """A margin takes at most this part of a small grid's axis on each side."""
@@ -114,9 +118,37 @@ def contrastive_loss(
         negatives: k runs over both views without i itself (`both`, the paper after SimCLR), or over z' (`opposite`).
     """
     z, other = (functional.normalize(v.float(), dim=1) for v in (first, second))
-    scaled = z / temperature
-    everything = (scaled @ other.T).logsumexp(1)
-    if negatives == "both":
-        own = (scaled @ z.T).fill_diagonal_(EXCLUDED)
-        everything = torch.logaddexp(everything, own.logsumexp(1))
-    return (everything - (scaled * other).sum(1)).mean()
+    return _Contrast.apply(z, other, temperature, negatives == "both")  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Contrast(torch.autograd.Function):
+    """The loss of unit vectors with its gradient, some rows at a time: no N x N matrix is ever there or kept."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, other: Tensor, temperature: float, both: bool) -> Tensor:
+        keys = torch.cat([other, z]) if both else other
+        by_z, by_keys, total = torch.zeros_like(z), torch.zeros_like(keys), z.new_zeros(())
+        for start in range(0, len(z), CONTRAST_ROWS):
+            rows = z[start : start + CONTRAST_ROWS] / temperature
+            here = torch.arange(len(rows), device=z.device)
+            logits = rows @ keys.T
+            if both:
+                logits[here, len(z) + start + here] = EXCLUDED
+            everything = logits.logsumexp(1)
+            total += (everything - logits[here, start + here]).sum()
+            # The softmax, less 1 where the point itself is: the loss's gradient by the logits.
+            slopes = logits.sub_(everything[:, None]).exp_()
+            slopes[here, start + here] -= 1
+            by_z[start : start + len(rows)] = slopes @ keys / temperature
+            by_keys.addmm_(slopes.T, rows)
+        if both:
+            by_z += by_keys[len(z) :]
+        ctx.save_for_backward(by_z, by_keys[: len(z)])
+        return total / len(z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_z, by_other = ctx.saved_tensors
+        scale = gradient / len(by_z)
+        return scale * by_z, scale * by_other, None, None

@@ -16,12 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.displacement import compose
 from corereg.geometry.resample import subsample
 from corereg.geometry.warp import warp
 from corereg.method.coupled_convex import match
-from corereg.method.features import ConvNetModel, Stages
+from corereg.method.features import ConvNetModel
 from corereg.method.stages import full_grid_displacement, half_grid_displacement
+from corereg.training import compiled_extractor
 from corereg.training.appearance import change_appearance
 from corereg.training.augment import Affine, for_stride, random_affine, transport, valid_region, view
 from corereg.training.config import TrainConfig
@@ -43,6 +45,14 @@ class Losses(NamedTuple):
     registration: Float[Tensor, ""]
     """Sum over the passes, voxels of the 1/2 grid (squared for mse); zero where it has no part."""
     contrast: Float[Tensor, ""]
+
+
+class Features(NamedTuple):
+    """Of the extractor's last block, 1/4 grid."""
+
+    deep_conv: Tensor
+    """Its convolution before its normalisation: what the contrast looks at."""
+    deep: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +116,22 @@ class Objective(nn.Module):
             originals, affines = torch.cat([fixed, moving]), [*a1, *a2]
             images = view(originals, affines)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not phase.frozen_extractor):
-            stages = self._extract(images)
+            features = self._extract(images)
         zero = images.new_zeros(())
         registration = contrast = zero
         if phase.registration and pseudo_vox is not None:
             with torch.no_grad():
                 target = transport(pseudo_vox, a1, a2, stride=HALF)
-            registration = self._registration(images, stages, target)
+            registration = self._registration(images, features, target)
         if phase.contrast:
             with torch.no_grad():
                 eligible = valid_region(originals, affines)
-            contrast = self._contrast(images, stages, eligible, generator)
+            contrast = self._contrast(images, features, eligible, generator)
         return Losses(registration + weight * contrast, registration, contrast)
 
-    def _registration(self, images: Tensor, stages: Stages, target: Tensor) -> Tensor:
+    def _registration(self, images: Tensor, features: Features, target: Tensor) -> Tensor:
         """Loss of each distinct pass in turn, on what those before it leave (their part is held fixed)."""
-        (fixed_deep, moving_deep), moving = stages.deep.chunk(2), images.chunk(2)[1]
+        (fixed_deep, moving_deep), moving = features.deep.chunk(2), images.chunk(2)[1]
         config = replace(self.config.coupled_convex, inverse_consistency_steps=0)
         total: Tensor | None = None
         loss = images.new_zeros(())
@@ -138,7 +148,7 @@ class Objective(nn.Module):
             )
         return loss
 
-    def _contrast(self, images: Tensor, stages: Stages, eligible: Tensor, generator: torch.Generator) -> Tensor:
+    def _contrast(self, images: Tensor, features: Features, eligible: Tensor, generator: torch.Generator) -> Tensor:
         """Features of the images, moved to where the view sees them, against the view's own features."""
         settings, shape = self.config.contrast, images.shape[2:]
         with torch.no_grad():
@@ -152,13 +162,13 @@ class Objective(nn.Module):
                 views = torch.cat([change_appearance(v[None], kinds, generator=generator) for v in views])
             drawable = subsample((body & seen).to(images), QUARTER)[:, 0] > 0
         with self._autocast(views):
-            moved = self._third_block(views)[1]
+            moved = self._third_block(views)
         first, second = [], []
         for n, affine in enumerate(affines):
             points = draw_points(drawable[n], settings.points, margin=settings.margin, generator=generator)
             matrix = for_stride(affine, QUARTER).to(points.device, torch.float32)
             seen_at = points.float() @ matrix[:3, :3].T + matrix[:3, 3]
-            first.append(features_at(stages.deep_conv[n : n + 1].float(), seen_at))
+            first.append(features_at(features.deep_conv[n : n + 1].float(), seen_at))
             with self._autocast(views):
                 conv = self.model.extractor.block4[0].parameters()
                 second.append(convolved_at(moved[n : n + 1], points, *conv).float())
@@ -173,22 +183,26 @@ class Objective(nn.Module):
         start = random_affine(first, shape, generator=generator)
         return random_affine(second, shape, generator=generator, after=start)
 
-    def _extract(self, images: Tensor) -> Stages:
-        convolution, norm, activation = self.model.extractor.block4
+    def _extract(self, images: Tensor) -> Features:
+        conv, norm, activation = self.model.extractor.block4
+        assert isinstance(conv, nn.Conv3d)
         with self._autocast(images):
-            shallow, third = self._third_block(images)
-            deep_conv = convolution(third)
-            return Stages(shallow, deep_conv, activation(norm(deep_conv)))
+            third = self._third_block(images)
+            compiled = use_kernels(third.detach())
+            deep_conv = compiled_extractor.convolution(conv, third) if compiled else conv(third)
+            return Features(deep_conv, activation(norm(deep_conv)))
 
-    def _third_block(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of blocks 2 and 3."""
+    def _third_block(self, images: Tensor) -> Tensor:
         extractor = self.model.extractor
+        sequence = extractor.block1, extractor.block2, extractor.block3
+        if compiled_extractor.suits(sequence, images):
+            return compiled_extractor.blocks(sequence, images)
         images = images.contiguous(memory_format=torch.channels_last_3d)
         if self.config.checkpoint_activations and torch.is_grad_enabled():
             shallow = checkpoint(lambda x: extractor.block2(extractor.block1(x)), images, use_reentrant=False)
         else:
             shallow = extractor.block2(extractor.block1(images))
-        return shallow, extractor.block3(shallow)
+        return extractor.block3(shallow)  # type: ignore[no-any-return]
 
     def _head(self, deep: Tensor, stride: int) -> Tensor:
         """Head features; the 1x1x1 convolution and all after it in fp32: sign and soft-argmin amplify rounding."""
