@@ -10,7 +10,7 @@ from corereg.method import inference, kernels_winograd
 from corereg.method.fixed_point import LARGEST, as_integers
 from corereg.method.inference import Folded
 
-pytestmark = pytest.mark.skipif(not kernels_winograd.HAS_VECTORS, reason="no kernels for this processor's vectors")
+pytestmark = pytest.mark.skipif(not kernels_winograd.WIDE, reason="no kernels for this processor's vectors")
 
 LAYERS = [(32, 64, 1), (64, 32, 1), (1, 32, 2), (1, 96, 2)]
 """Channels in and out, stride; multiples of every processor's vectors."""

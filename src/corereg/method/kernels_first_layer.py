@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.geometry.parallel import kernel, run_slabs
-from corereg.method.vectors import COLUMNS, HAS_VECTORS, ROWS, multiply_rows, work_space
+from corereg.method.vector_loops import multiply_rows
+from corereg.method.vectors import COLUMNS, ROWS, WIDE, work_space
 
 __all__ = ["convolve", "suits", "transform_weight"]
 
@@ -24,7 +25,7 @@ TAPS = (0,) * 28
 def suits(weight: Tensor, stride: int) -> bool:
     """Whether this kernel can take a convolution with weights (D, C, 3, 3, 3)."""
     out, channels = weight.shape[:2]
-    return HAS_VECTORS and stride == STRIDE and channels == 1 and out % COLUMNS == 0
+    return WIDE and stride == STRIDE and channels == 1 and out % COLUMNS == 0
 
 
 def transform_weight(weight: Tensor, bias: Tensor) -> Array:

@@ -20,7 +20,7 @@ from corereg.geometry.kernels_filter import Band, box_band, filter_plane, filter
 from corereg.geometry.parallel import kernel, run_slabs
 from corereg.method.fixed_point import Integers, as_integers, padded_channels
 from corereg.method.kernels_smoothness import add_divergence_pull, add_pull, divergence_planes
-from corereg.method.vectors import compare
+from corereg.method.vector_loops import compare
 
 __all__ = ["Factors", "energy_gradient", "minimise"]
 

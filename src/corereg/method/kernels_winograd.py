@@ -18,17 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.geometry.parallel import kernel, run_slabs
-from corereg.method.vectors import (
-    COLUMNS,
-    HAS_VECTORS,
-    LANES,
-    ROWS,
-    finish_plane,
-    multiply_rows,
-    transform_line,
-    transform_plane,
-    work_space,
-)
+from corereg.method.vector_loops import finish_plane, multiply_rows, transform_line, transform_plane
+from corereg.method.vectors import COLUMNS, LANES, ROWS, WIDE, work_space
 
 __all__ = ["Transformed", "convolve", "suits", "transform_weight"]
 
@@ -91,7 +82,7 @@ class Transformed(NamedTuple):
 def suits(weight: Tensor, stride: int) -> bool:
     """Whether these kernels can take a convolution with weights (D, C, 3, 3, 3)."""
     out, channels = weight.shape[:2]
-    return HAS_VECTORS and stride == 1 and channels % LANES == 0 and out % COLUMNS == 0
+    return WIDE and stride == 1 and channels % LANES == 0 and out % COLUMNS == 0
 
 
 def transform_weight(weight: Tensor, bias: Tensor) -> Transformed:

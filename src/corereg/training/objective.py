@@ -164,14 +164,17 @@ class Objective(nn.Module):
         with self._autocast(views):
             moved = self._third_block(views)
         first, second = [], []
+        # Taken apart all at once: each image by itself would have a gradient of the size of all.
+        of_images, of_views = features.deep_conv.unbind(), moved.unbind()
         for n, affine in enumerate(affines):
             points = draw_points(drawable[n], settings.points, margin=settings.margin, generator=generator)
             matrix = for_stride(affine, QUARTER).to(points.device, torch.float32)
             seen_at = points.float() @ matrix[:3, :3].T + matrix[:3, 3]
-            first.append(features_at(features.deep_conv[n : n + 1].float(), seen_at))
+            first.append(features_at(of_images[n][None].float(), seen_at))
             with self._autocast(views):
                 conv = self.model.extractor.block4[0].parameters()
-                second.append(convolved_at(moved[n : n + 1], points, *conv).float())
+                found: Tensor = checkpoint(convolved_at, of_views[n][None], points, *conv, use_reentrant=False)
+            second.append(found.float())
         return contrastive_loss(
             torch.cat(first), torch.cat(second), temperature=settings.temperature, negatives=settings.negatives
         )
