@@ -16,6 +16,8 @@ __all__ = ["Integers", "as_integers", "padded_channels"]
 
 Integers = NDArray[np.int16]
 LARGEST = np.iinfo(np.int16).max
+U = np.uint64
+"""Offsets into flat arrays are unsigned, which spares the test for negative ones and lets the inner loops vectorise."""
 
 
 def padded_channels(count: int) -> tuple[int, ...]:
@@ -50,8 +52,8 @@ def _counted(features: NDArray[np.float32], unit: float) -> Integers:
 
 @kernel
 def _count_units(features, per_unit, counts, out, first, last):
-    given, padded = counts
-    for voxel in range(first, last):
+    given, padded = U(counts[0]), U(counts[1])
+    for voxel in range(U(first), U(last)):
         at, to = voxel * given, voxel * padded
         for c in range(given):
             out[to + c] = np.int16(np.rint(features[at + c] * per_unit))

@@ -16,7 +16,10 @@ Array = NDArray[np.float32]
 Integers = NDArray[np.int16]
 Sums = NDArray[np.float64]
 
-CHUNK = 512
+U = np.uint64
+"""Offsets into flat arrays are unsigned, which spares the test for negative ones and lets the inner loops vectorise."""
+
+CHUNK = U(512)
 """Voxels that are summed in float32 before their sum joins the rest in float64."""
 
 
@@ -54,18 +57,18 @@ def gradient_of_input(
 
 
 def _sums(voxels: int, channels: int) -> Array:
-    return np.empty((2, -(-voxels // CHUNK), channels), np.float32)
+    return np.empty((2, -(-voxels // int(CHUNK)), channels), np.float32)
 
 
 @kernel
 def _keep(values, per_unit, out, sums, first, last):
-    channels = sums.shape[2]
-    for chunk in range(first, last):
+    channels = U(sums.shape[2])
+    for chunk in range(U(first), U(last)):
         total, squares = sums[0, chunk], sums[1, chunk]
         total[:] = 0
         squares[:] = 0
-        stop = min((chunk + 1) * CHUNK * channels, values.size)
-        for at in range(chunk * CHUNK * channels, stop, channels):
+        for voxel in range(chunk * CHUNK, min((chunk + U(1)) * CHUNK, U(values.size) // channels)):
+            at = voxel * channels
             for c in range(channels):
                 value = np.rint(values[at + c] * per_unit)
                 out[at + c] = np.int16(value)
@@ -75,8 +78,8 @@ def _keep(values, per_unit, out, sums, first, last):
 
 @kernel
 def _activate(counted, scale, shift, out, first, last):
-    channels = scale.size
-    for voxel in range(first, last):
+    channels = U(scale.size)
+    for voxel in range(U(first), U(last)):
         at = voxel * channels
         for c in range(channels):
             out[at + c] = max(np.float32(counted[at + c]) * scale[c] + shift[c], np.float32(0))
@@ -84,13 +87,13 @@ def _activate(counted, scale, shift, out, first, last):
 
 @kernel
 def _gradient_sums(gradient, counted, scale, shift, sums, first, last):
-    channels = scale.size
-    for chunk in range(first, last):
+    channels = U(scale.size)
+    for chunk in range(U(first), U(last)):
         total, products = sums[0, chunk], sums[1, chunk]
         total[:] = 0
         products[:] = 0
-        stop = min((chunk + 1) * CHUNK * channels, counted.size)
-        for at in range(chunk * CHUNK * channels, stop, channels):
+        for voxel in range(chunk * CHUNK, min((chunk + U(1)) * CHUNK, U(counted.size) // channels)):
+            at = voxel * channels
             for c in range(channels):
                 value, given = np.float32(counted[at + c]), gradient[at + c]
                 passed = given if value * scale[c] + shift[c] > 0 else np.float32(0)
@@ -102,8 +105,8 @@ def _gradient_sums(gradient, counted, scale, shift, sums, first, last):
 def _gradient_of_input(gradient, counted, normalisation, factors, first, last):
     scale, shift = normalisation
     slope, constant, linear = factors
-    channels = scale.size
-    for voxel in range(first, last):
+    channels = U(scale.size)
+    for voxel in range(U(first), U(last)):
         at = voxel * channels
         for c in range(channels):
             value, given = np.float32(counted[at + c]), gradient[at + c]
