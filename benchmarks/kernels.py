@@ -22,12 +22,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from corereg.geometry.dispatch import KERNELS_VARIABLE
 from corereg.geometry.displacement import compose, invert, jacobian_determinant, upsample_displacement
 from corereg.geometry.resample import box_mean, strided_shape
 from corereg.geometry.warp import warp
 from corereg.method.coupled_convex import CoupledConvexConfig, match
+from corereg.method.inference import convolve, fold
 from corereg.method.mind import mind_ssc_half
 from corereg.method.refine import RefineConfig, refine
 
@@ -74,6 +76,11 @@ def cases(shape: tuple[int, int, int], channels: list[int], steps: int) -> Itera
     full = upsample_displacement(first, 2, shape)
     yield "warp, full grid", lambda: warp(image, full), True
     yield "Jacobian determinant, full grid", lambda: jacobian_determinant(full), True
+    for channels_in, out, stride, grid in ((1, 32, 2, shape), (32, 64, 1, half), (128, 128, 1, quarter)):
+        block = nn.Sequential(nn.Conv3d(channels_in, out, 3, stride, 1), nn.BatchNorm3d(out)).eval()
+        source = smooth_noise(generator, 1, channels_in, *grid).contiguous(memory_format=torch.channels_last_3d)
+        name = f"convolution {channels_in} -> {out} of stride {stride}, {grid[0]} x {grid[1]} x {grid[2]}"
+        yield name, lambda b=block, s=source: convolved(b, s), True
     for count in channels:
         fixed = smooth_noise(generator, 1, count, *half)
         moving = warp(fixed, then)
@@ -82,6 +89,11 @@ def cases(shape: tuple[int, int, int], channels: list[int], steps: int) -> Itera
         name = f"refine, {{}} steps x {count} channels"
         yield name.format(steps), lambda f=fixed, m=moving, s=start, c=short: refine(f, m, s, c), True
         yield name.format(LONG_RUN_STEPS), lambda f=fixed, m=moving, s=start, c=long: refine(f, m, s, c), False
+
+
+@torch.no_grad()
+def convolved(block: nn.Sequential, source: torch.Tensor) -> torch.Tensor:
+    return convolve(fold(block, torch.float32), source)
 
 
 def seconds(run: Run, choice: str) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.geometry.parallel import kernel, run_slabs
-from corereg.method.vector_loops import finish_plane, multiply_rows, transform_line, transform_plane
+from corereg.method.vector_loops import copy_known, finish_plane, multiply_rows, transform_line, transform_plane
 from corereg.method.vectors import COLUMNS, LANES, ROWS, WIDE, work_space
 
 __all__ = ["Transformed", "convolve", "suits", "transform_weight"]
@@ -188,8 +188,7 @@ def _fill_patch(source, shape, channels, corner, c, patch):
         i, j, k = corner[0] + di, corner[1] + dj, corner[2] + dk
         known = 0 <= i < shape[0] and 0 <= j < shape[1] and 0 <= k < shape[2]
         at = ((i * shape[1] + j) * shape[2] + k) * channels + c
-        for lane in range(LANES):
-            patch[n * LANES + lane] = source[at + lane] if known else np.float32(0)
+        copy_known(source, at, known, patch, n * LANES)
 
 
 @kernel
@@ -210,5 +209,4 @@ def _transform_output(sums, at, apart, planes, tile, bias, d, floor, out, shape,
             _output_plane(planes, source, REACH * LANES, LANES, tile, 0, STEP * LANES, LANES, bias, d + c, floor)
             for j in range(min(STEP, shape[1] - corner[1])):
                 for k in range(min(STEP, shape[2] - corner[2])):
-                    for lane in range(LANES):
-                        out[to + j * step_j + k * channels + lane] = tile[(j * STEP + k) * LANES + lane]
+                    copy_known(tile, (j * STEP + k) * LANES, True, out, to + j * step_j + k * channels)

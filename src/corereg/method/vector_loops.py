@@ -31,7 +31,7 @@ from corereg.method.vectors import (
     total,
 )
 
-__all__ = ["compare", "finish_plane", "multiply_rows", "transform_line", "transform_plane"]
+__all__ = ["compare", "copy_known", "finish_plane", "multiply_rows", "transform_line", "transform_plane"]
 
 Matrix = NDArray[np.float64]
 
@@ -122,6 +122,20 @@ def compare(_, moving, cell, step_i, step_j, step_k, share_i, share_j, share_k, 
             terms = difference, slope_i, slope_j, slope_k
             sums = [multiply_add(builder, difference, t, s) for t, s in zip(terms, sums, strict=True)]
         return context.make_tuple(builder, signature.return_type, [total(builder, s) for s in sums])
+
+    return signature, generate
+
+
+@inlined
+def copy_known(_, source, at, known, out, to):
+    """out[to:] = source[at:] for one vector, or 0 where it is not known: then `at` may be any."""
+    signature = types.void(source, types.int64, types.boolean, out, types.int64)
+
+    def generate(context, builder, signature, args):
+        source, out = pointers(context, builder, signature, args, (0, 3))
+        store(builder, constant(0.0), out, args[4])
+        with builder.if_then(args[2]):
+            store(builder, load(builder, source, args[1]), out, args[4])
 
     return signature, generate
 
