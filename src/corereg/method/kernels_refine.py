@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from corereg.geometry.kernels_filter import Band, box_band, filter_plane, filter_row
 from corereg.geometry.parallel import kernel, run_slabs
 from corereg.method.fixed_point import Integers, as_integers, padded_channels
-from corereg.method.kernels_smoothness import add_divergence_pull, add_pull, divergence_planes
+from corereg.method.kernels_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
 from corereg.method.vector_loops import compare
 
 __all__ = ["Factors", "energy_gradient", "minimise"]
@@ -209,18 +209,11 @@ def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, o
             at = (a * size_i + i) * plane
             to = a * plane
             for j in range(size_j):
-                line, into = at + j * size_k, to + j * size_k
-                if i > 0:
-                    add_pull(disp, line, line - plane, gradient, into, size_k, factors[1])
-                if i < size_i - U(1):
-                    energy[1] += add_pull(disp, line, line + plane, gradient, into, size_k, factors[1])
-                if j > 0:
-                    add_pull(disp, line, line - size_k, gradient, into, size_k, factors[2])
-                if j < size_j - U(1):
-                    energy[2] += add_pull(disp, line, line + size_k, gradient, into, size_k, factors[2])
-                rest = size_k - U(1)
-                energy[3] += add_pull(disp, line, line + U(1), gradient, into, rest, factors[3])
-                add_pull(disp, line + U(1), line, gradient, into + U(1), rest, factors[3])
+                line = at + j * size_k
+                up, down = line - plane if i > 0 else line, line + plane if i < size_i - U(1) else line
+                left, right = line - size_k if j > 0 else line, line + size_k if j < size_j - U(1) else line
+                sides = up, down, left, right
+                add_diffusion_pull(disp, line, sides, gradient, to + j * size_k, size_k, factors, energy)
             filter_plane(gradient, to, out, at, lines, shape[1:], adjoint[1], adjoint[2])
 
 

@@ -8,21 +8,41 @@ import numpy as np
 
 from corereg.geometry.parallel import kernel
 
-__all__ = ["add_divergence_pull", "add_pull", "divergence_planes"]
+__all__ = ["add_diffusion_pull", "add_divergence_pull", "divergence_planes"]
 
 U, F = np.uint64, np.float32
 """Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
 
 
 @kernel
-def add_pull(disp, line, other, gradient, into, size, factor):
-    """Gradient of the squared steps from the line `other`, added to the gradient of `line`; returns their sum."""
-    total = F(0)
+def add_diffusion_pull(disp, line, sides, gradient, into, size, factors, sums):
+    """Gradient of the squared steps from a line of voxels to those beside it, added to the line's; their sum per axis,
+    each step once, added to `sums`.
+
+    Args:
+        sides: the lines before and after along i, then along j; the line itself beyond an edge.
+    """
+    up, down, left, right = sides
+    along_i, along_j, along_k = F(0), F(0), F(0)
     for k in range(size):
-        step = disp[line + k] - disp[other + k]
-        gradient[into + k] += factor * step
-        total += step * step
-    return total
+        here = disp[line + k]
+        step_i, step_j = disp[down + k] - here, disp[right + k] - here
+        pull_i, pull_j = here - disp[up + k] - step_i, here - disp[left + k] - step_j
+        gradient[into + k] += factors[1] * pull_i + factors[2] * pull_j
+        along_i += step_i * step_i
+        along_j += step_j * step_j
+    last = size - U(1)
+    for k in range(U(1), last):
+        here = disp[line + k]
+        step = disp[line + k + U(1)] - here
+        gradient[into + k] += factors[3] * (here - disp[line + k - U(1)] - step)
+        along_k += step * step
+    first, final = disp[line + U(1)] - disp[line], disp[line + last] - disp[line + last - U(1)]
+    gradient[into] -= factors[3] * first
+    gradient[into + last] += factors[3] * final
+    sums[1] += along_i
+    sums[2] += along_j
+    sums[3] += along_k + first * first
 
 
 @kernel
@@ -56,23 +76,20 @@ def add_divergence_pull(divergence, gradient, shape, factor, i):
     for j in range(size_j):
         line = i * plane + j * size_k
         to = j * size_k
+        # Beyond an edge lies the line itself, counted 0 times.
+        up, from_up = (line - plane, half) if i > 0 else (line, F(0))
+        down, from_down = (line + plane, half) if i < size_i - U(1) else (line, F(0))
+        left, from_left = (line - size_k, half) if j > 0 else (line, F(0))
+        right, from_right = (line + size_k, half) if j < size_j - U(1) else (line, F(0))
         for k in range(size_k):
-            total += divergence[line + k] * divergence[line + k]
-        if i > 0:
-            _add(divergence, line - plane, gradient, to, size_k, half)
-        if i < size_i - U(1):
-            _add(divergence, line + plane, gradient, to, size_k, -half)
-        if j > 0:
-            _add(divergence, line - size_k, gradient, to + plane, size_k, half)
-        if j < size_j - U(1):
-            _add(divergence, line + size_k, gradient, to + plane, size_k, -half)
+            here = divergence[line + k]
+            total += here * here
+            gradient[to + k] += from_up * divergence[up + k] - from_down * divergence[down + k]
+            gradient[to + plane + k] += from_left * divergence[left + k] - from_right * divergence[right + k]
         to += plane + plane
-        _add(divergence, line, gradient, to + U(1), size_k - U(1), half)
-        _add(divergence, line + U(1), gradient, to, size_k - U(1), -half)
+        # 0 on both ends, whose own neighbours inside alone see them.
+        for k in range(U(1), size_k - U(1)):
+            gradient[to + k] += half * (divergence[line + k - U(1)] - divergence[line + k + U(1)])
+        gradient[to] -= half * divergence[line + U(1)]
+        gradient[to + size_k - U(1)] += half * divergence[line + size_k - U(2)]
     return total
-
-
-@kernel
-def _add(source, at, target, to, size, factor):
-    for k in range(size):
-        target[to + k] += factor * source[at + k]
