@@ -136,3 +136,18 @@ def test_a_step_is_the_same_on_kernels_and_on_modules(objective, monkeypatch):
         gradients.append(torch.cat([p.grad.flatten() for p in model.extractor.parameters() if p.grad is not None]))
     assert totals[1] == pytest.approx(totals[0], rel=1e-3)
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.995
+
+
+def test_activations_computed_twice_count_once_in_the_statistics(monkeypatch):
+    monkeypatch.setenv(KERNELS_VARIABLE, "torch")
+    fixed, moving, pseudo = noise(1, 1, 32, 32, 48), noise(1, 1, 32, 32, 48, seed=1), noise(1, 3, 16, 16, 24, seed=2)
+    found = []
+    for twice in (False, True):
+        config = with_settings(TrainConfig(), {"passes": [8], "checkpoint_activations": twice})
+        model = random_model(0, NARROW).train()
+        Objective(model, config)(fixed, moving, pseudo, Phase(True, False), 1.0, 7).total.backward()
+        gradients = [p.grad for p in model.extractor.block1.parameters() if p.grad is not None]
+        found.append([*gradients, *model.extractor.block1.buffers(), *model.extractor.block2.buffers()])
+    assert len(found[0]) == len(found[1]) == 4 + 6
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

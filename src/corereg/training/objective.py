@@ -6,8 +6,8 @@ training wants it. The augmented images of the registration loss serve the contr
 Legend: B pairs, S = 2 B images (fixed ones first), I J K axes of the working grid, X Y Z of the 1/2 grid.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -202,7 +202,11 @@ class Objective(nn.Module):
             return compiled_extractor.blocks(sequence, images)
         images = images.contiguous(memory_format=torch.channels_last_3d)
         if self.config.checkpoint_activations and torch.is_grad_enabled():
-            shallow = checkpoint(lambda x: extractor.block2(extractor.block1(x)), images, use_reentrant=False)
+            norms = extractor.block1[1], extractor.block2[1]
+            shallow = checkpoint(
+                lambda x: extractor.block2(extractor.block1(x)), images, use_reentrant=False,
+                context_fn=lambda: (nullcontext(), _statistics_kept(norms)),
+            )  # fmt: skip
         else:
             shallow = extractor.block2(extractor.block1(images))
         return extractor.block3(shallow)  # type: ignore[no-any-return]
@@ -220,3 +224,15 @@ class Objective(nn.Module):
     def _autocast(self, like: Tensor) -> Iterator[None]:
         with torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             yield
+
+
+@contextmanager
+def _statistics_kept(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """What is computed a second time does not count a second time in the running statistics."""
+    kept = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
+    try:
+        yield
+    finally:  # what is computed again is left by an exception as soon as nothing more is needed
+        for norm, values in zip(norms, kept, strict=True):
+            for name, value in norm.named_buffers():
+                value.copy_(values[name])
