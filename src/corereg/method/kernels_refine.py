@@ -263,7 +263,7 @@ def _data_gradient(fixed, moving, disp, mask, factor, gradient, shape, channels,
             if weight == 0:
                 gradient[to] = gradient[to + plane] = gradient[to + plane + plane] = F(0)
                 continue
-            corner, ahead = np.int64(cell[k] * C), np.int64(cell[min(k + AHEAD, size_k - U(1))] * C)
+            corner, ahead = np.int64(U(cell[k]) * C), np.int64(U(cell[min(k + AHEAD, size_k - U(1))]) * C)
             total, gi, gj, gk = compare(
                 moving, corner, *steps, share[0, k], share[1, k], share[2, k], fixed, np.int64(at * C), channels, ahead
             )
