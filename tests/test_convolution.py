@@ -10,7 +10,7 @@ from corereg.method import inference, kernels_winograd
 from corereg.method.fixed_point import LARGEST, as_integers
 from corereg.method.inference import Folded
 
-pytestmark = pytest.mark.skipif(not kernels_winograd.WIDE, reason="no kernels for this processor's vectors")
+wide = pytest.mark.skipif(not kernels_winograd.WIDE, reason="convolutions are torch's with this processor's vectors")
 
 LAYERS = [(32, 64, 1), (64, 32, 1), (1, 32, 2), (1, 96, 2)]
 """Channels in and out, stride; multiples of every processor's vectors."""
@@ -38,6 +38,7 @@ def assert_near(found: Tensor, exact: Tensor, *, relative: float = 5e-6) -> None
     assert float((found - exact).abs().max()) < 50 * relative * float(exact.std())
 
 
+@wide
 @pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
 @pytest.mark.parametrize("shape", [(8, 12, 16), (5, 7, 11), (1, 3, 2), (17, 4, 30)])
 def test_convolution_against_float64(channels, out, stride, shape):
@@ -46,6 +47,7 @@ def test_convolution_against_float64(channels, out, stride, shape):
     assert_near(inference.convolve(one, source), expected(one, source))
 
 
+@wide
 @pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
 def test_planes_from_part_of_the_input_into_memory_that_held_others(channels, out, stride):
     one, source = layer(channels, out, stride), noise(1, channels, 21, 6, 9)
@@ -59,6 +61,7 @@ def test_planes_from_part_of_the_input_into_memory_that_held_others(channels, ou
         used = found
 
 
+@wide
 def test_convolution_without_a_floor():
     one, source = layer(32, 64, 1), noise(1, 32, 5, 6, 9)
     assert one.compiled is not None
@@ -69,6 +72,7 @@ def test_convolution_without_a_floor():
     assert_near(torch.from_numpy(found).permute(3, 0, 1, 2)[None], expected(one, source, relu=False))
 
 
+@wide
 @pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
 def test_a_value_that_is_no_number_reaches_what_depends_on_it_and_nothing_far(channels, out, stride):
     one, source = layer(channels, out, stride), noise(1, channels, 12, 12, 20)
@@ -78,6 +82,7 @@ def test_a_value_that_is_no_number_reaches_what_depends_on_it_and_nothing_far(ch
     assert not lost[..., 10 // stride :].any()
 
 
+@wide
 def test_the_same_bits_for_any_number_of_threads():
     one, source = layer(64, 32, 1), noise(1, 64, 9, 10, 23)
     threads, results = torch.get_num_threads(), []
