@@ -23,15 +23,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from corereg.geometry.dispatch import KERNELS_VARIABLE
 from corereg.geometry.displacement import compose, invert, subsample_displacement, upsample_displacement
-from corereg.geometry.resample import box_mean, strided_shape, upsample
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.geometry.strided import box_mean, strided_shape, upsample
 from corereg.geometry.warp import identity_coords, warp
-from corereg.method.coupled_convex import CoupledConvexConfig, match
-from corereg.method.features import FeatureModel, Image5D, NetworkConfig, random_model
-from corereg.method.mind import CT_INTENSITY, MindModel
-from corereg.method.refine import Compared, RefineConfig, energy, energy_factors, project_features, refine
-from corereg.method.stages import StagesConfig, register_volumes
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.features.mind import CT_INTENSITY, MindModel
+from corereg.method.features.model import FeatureModel, Image5D, project_features
+from corereg.method.features.network import NetworkConfig, random_model
+from corereg.method.pipeline import StagesConfig, register_volumes
+from corereg.method.refine.energy import Compared, RefineConfig, energy, energy_factors
+from corereg.method.refine.optimise import refine
 
 SHAPES = [(96, 80, 128), (192, 160, 256)]
 BATCH_SHAPE = (40, 48, 56)
@@ -127,7 +129,7 @@ def _clear_of_borders(start: Tensor) -> Tensor:
 
 def _energy_errors(start: Tensor, compared: Compared, config: RefineConfig) -> tuple[float, float]:
     """Of the kernels' energy, and of its gradient."""
-    from corereg.method.kernels_cuda import Problem, energy_gradient
+    from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     exact = start.double().requires_grad_(True)
     value = energy(box_mean(exact, times=3), Compared(*(None if t is None else t.double() for t in compared)), config)

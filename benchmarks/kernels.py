@@ -24,14 +24,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from corereg.geometry.dispatch import KERNELS_VARIABLE
 from corereg.geometry.displacement import compose, invert, jacobian_determinant, upsample_displacement
-from corereg.geometry.resample import box_mean, strided_shape
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.geometry.strided import box_mean, strided_shape
 from corereg.geometry.warp import warp
-from corereg.method.coupled_convex import CoupledConvexConfig, match
-from corereg.method.inference import convolve, fold
-from corereg.method.mind import mind_ssc_half
-from corereg.method.refine import RefineConfig, refine
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.features.convolution.inference import convolve, fold
+from corereg.method.features.mind import mind_ssc_half
+from corereg.method.refine.energy import RefineConfig
+from corereg.method.refine.optimise import refine
 
 COST_CHANNELS = 16
 LONG_RUN_STEPS = 50

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from corereg.evaluation.metrics import warp_labels
 from corereg.geometry.grid import Grid
-from corereg.io.images import Image
+from corereg.io.images.image import Image
 
 AIR_HU = -500.0
 """Between the patient and the air around."""

@@ -24,11 +24,11 @@ from known_motion import Pair, body, warped_pair
 from numpy.typing import NDArray
 
 from corereg.data.phantom import make_breathing_pair
+from corereg.evaluation.benchmark.peers.catalogue import OWN, Method, find_method
+from corereg.evaluation.benchmark.peers.running import run_method
 from corereg.evaluation.field_files import read_field
 from corereg.evaluation.metrics import fold_percent, mean_dice, sdlogj, warp_labels
-from corereg.evaluation.peers.catalogue import OWN, Method, find_method
-from corereg.evaluation.peers.running import run_method
-from corereg.io.images import read_image, read_labels, write_image
+from corereg.io.images.image import read_image, read_labels, write_image
 
 PHANTOM_SPACING_MM = 3.0
 SCANS = {"patient_a": "abdomen/patient_a", "patient_d": "chest/patient_d"}

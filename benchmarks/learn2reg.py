@@ -20,7 +20,7 @@ import torch
 
 import corereg
 from corereg.evaluation.metrics import dice, fold_percent, mean_over_labels, sdlogj
-from corereg.io.images import read_image, read_labels
+from corereg.io.images.image import read_image, read_labels
 
 
 def settings_of(point: str) -> dict[str, float]:

@@ -33,23 +33,18 @@ import psutil
 import torch
 from torch import Tensor
 
-from corereg.geometry.resample import box_mean
+from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
+from corereg.method.coarse.coupled_convex import match
 from corereg.method.config import PAPER_REFINE
-from corereg.method.coupled_convex import match
-from corereg.method.features import ConvNetModel, FeatureModel, random_model
-from corereg.method.inference import computing_type
-from corereg.method.kernels_refine import Factors, energy_gradient
-from corereg.method.mind import CT_INTENSITY, MindModel
-from corereg.method.refine import (
-    DATA_WEIGHT,
-    DIFFUSION_WEIGHT,
-    FEATURE_SCALE,
-    RefineConfig,
-    project_features,
-    refine,
-)
-from corereg.method.stages import StagesConfig, register_volumes
+from corereg.method.features.convolution.inference import computing_type
+from corereg.method.features.mind import CT_INTENSITY, MindModel
+from corereg.method.features.model import FeatureModel, project_features
+from corereg.method.features.network import ConvNetModel, random_model
+from corereg.method.pipeline import StagesConfig, register_volumes
+from corereg.method.refine.energy import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, RefineConfig
+from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+from corereg.method.refine.optimise import refine
 
 SHAPES = {1: (96, 80, 128), 2: (96, 160, 128), 4: (192, 160, 128), 8: (192, 160, 256)}
 """By the number of times that they have the first one's voxels."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from corereg.method.features import ConvNetModel
+from corereg.method.features.network import ConvNetModel
 
 STRIDE, RADIUS, SHARPNESS, COUPLINGS, CONSISTENCY_STEPS = 8, 2, 20.0, (0.003, 0.03, 0.3), 15
 FEATURE_SCALE, DATA_WEIGHT, DIFFUSION_WEIGHT = 5.0, 12.0, 0.65

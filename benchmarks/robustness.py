@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 import corereg
 from corereg.geometry.grid import Grid, transform_points
-from corereg.io.images import Image, read_image
+from corereg.io.images.image import Image, read_image
 
 DEGREES, SHIFT_MM, SCALE = 15.0, 40.0, 0.10
 POINTS = 20_000

@@ -23,16 +23,16 @@ import torch
 from torch.nn import functional
 
 import corereg
-from corereg.geometry.resample import box_mean
+from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import affine_coords, sample
-from corereg.method.cost_volume import candidates_vox
-from corereg.method.coupled_convex import coupled_convex
-from corereg.method.inference import computing_type
-from corereg.method.stages import half_grid_displacement
-from corereg.training.augment import for_stride, random_affine, transport, view
+from corereg.method.coarse.cost_volume import candidates_vox
+from corereg.method.coarse.coupled_convex import coupled_convex
+from corereg.method.coarse.passes import half_grid_displacement
+from corereg.method.features.convolution.inference import computing_type
 from corereg.training.config import TrainConfig, with_settings
-from corereg.training.losses import registration_loss
-from corereg.training.objective import Objective, Phase, new_model
+from corereg.training.objective.losses import registration_loss
+from corereg.training.objective.objective import Objective, Phase, new_model
+from corereg.training.objective.views import for_stride, random_affine, transport, view
 
 BATCH = 2
 

@@ -10,11 +10,11 @@ from conftest import make_grid
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from corereg.data.learn2reg import write_field
+from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.evaluation.metrics import warp_labels
 from corereg.geometry.grid import Grid
-from corereg.io.fields import write_displacement_field
-from corereg.io.images import write_image
+from corereg.io.images.image import write_image
+from corereg.io.transforms.formats.itk_field import write_displacement_field
 
 SHAPE = (24, 30, 26)
 SPACING_MM = (2.0, 1.5, 3.0)

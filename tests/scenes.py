@@ -9,7 +9,7 @@ from conftest import make_grid
 from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid
-from corereg.io.images import Image
+from corereg.io.images.image import Image
 
 Positions = NDArray[np.float64]
 Map = Callable[[Positions], Positions]

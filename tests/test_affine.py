@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scenes import affine_map, centred_grid, in_body, scan, voxels_mm
 from scipy.spatial.transform import Rotation
 
-from corereg.data.intensity import normalise
 from corereg.geometry.grid import Grid
-from corereg.io.images import Image
-from corereg.method.affine import Alignment, align
-from corereg.method.translation import SPACING_MM, best_translation
+from corereg.io.images.image import Image
+from corereg.method.affine.align import Alignment, align
+from corereg.method.affine.translation import SPACING_MM, best_translation
+from corereg.preprocessing.intensity import normalise
 
 FIXED = centred_grid((37, 31, 33), (4.0, 4.0, 4.0))
 

@@ -19,9 +19,9 @@ from test_transforms import MOVING, RANGE_HU, away_from_border, label_map, small
 
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid
-from corereg.io.images import Image, read_image, write_image
-from corereg.io.itk import LPS_RAS, to_sitk
-from corereg.io.transforms import Transform
+from corereg.io.images.image import Image, read_image, write_image
+from corereg.io.images.itk import LPS_RAS, to_sitk
+from corereg.io.transforms.transform import Transform
 
 command = test_cli.command
 
@@ -286,7 +286,7 @@ def mesh_file(path: Path, header: str) -> NDArray[np.float32]:
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
 
-    from corereg.io.meshes import vtk_io
+    from corereg.io.points.meshes import vtk_io
 
     coords, cells = triangles()
     points, polygons, surface = vtkPoints(), vtkCellArray(), vtkPolyData()
@@ -307,7 +307,7 @@ def mesh_file(path: Path, header: str) -> NDArray[np.float32]:
 
 
 def vertices(path: Path, system: str) -> NDArray[np.float64]:
-    from corereg.io.meshes import read_mesh
+    from corereg.io.points.meshes import read_mesh
 
     return read_mesh(path, coordinates=system).coords_mm
 
@@ -335,7 +335,7 @@ def test_meshes_move_as_their_vertices_do(
 
 @pytest.mark.parametrize("suffix", [".vtk", ".stl", ".ply"])
 def test_mesh_that_says_its_coordinates_is_believed(tmp_path: Path, suffix: str) -> None:
-    from corereg.io.meshes import read_mesh
+    from corereg.io.points.meshes import read_mesh
 
     coords = mesh_file(tmp_path / f"in{suffix}", "3D Slicer output. SPACE=LPS")
     mesh = read_mesh(tmp_path / f"in{suffix}")

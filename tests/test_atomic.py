@@ -12,7 +12,7 @@ from test_bad_images import refusal
 from test_images import ramp
 
 from corereg.io.atomic import atomic_path, ensure_output_folder
-from corereg.io.images import write_image
+from corereg.io.images.image import write_image
 
 GRID = make_grid(orientation="oblique")
 RAMP = ramp(GRID)

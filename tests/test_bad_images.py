@@ -12,7 +12,7 @@ from conftest import make_grid
 from test_images import ramp, save_nifti
 
 from corereg.errors import InputError
-from corereg.io.images import Image, as_image, read_image, read_labels, read_mask, to_sitk
+from corereg.io.images.image import Image, as_image, read_image, read_labels, read_mask, to_sitk
 
 GRID = make_grid(orientation="oblique")
 RAMP = ramp(GRID)

@@ -14,22 +14,22 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from corereg.cli import app
-from corereg.data.learn2reg import write_field
+from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
-from corereg.evaluation import benchmark as benchmark_module
-from corereg.evaluation import match
-from corereg.evaluation.benchmark import Benchmark, benchmark, read_rows
+from corereg.evaluation.benchmark import run as benchmark_module
+from corereg.evaluation.benchmark import working_point as match
+from corereg.evaluation.benchmark.plan import Plan
+from corereg.evaluation.benchmark.run import Benchmark, benchmark, read_rows
+from corereg.evaluation.benchmark.working_point import match_sdlogj
 from corereg.evaluation.cases import read_cases
-from corereg.evaluation.cohort import Cohort as CohortPage
-from corereg.evaluation.cohort import write_benchmark, write_cohort_report
 from corereg.evaluation.evaluate import evaluate
-from corereg.evaluation.figures import make_figures
-from corereg.evaluation.match import match_sdlogj
 from corereg.evaluation.metrics import sdlogj
-from corereg.evaluation.plan import Plan
-from corereg.evaluation.standings import benchmark_rows, p_values
-from corereg.io.images import write_image
+from corereg.io.images.image import write_image
 from corereg.method.register import register
+from corereg.report.cohort import Cohort as CohortPage
+from corereg.report.cohort import write_benchmark, write_cohort_report
+from corereg.report.figures import make_figures
+from corereg.report.tables import benchmark_rows, p_values
 
 COPY = """
 import pathlib, shutil, sys
@@ -309,7 +309,7 @@ def test_own_method_through_the_driver_scores_what_it_scores_in_process(data_dir
 @pytest.mark.slow
 def test_reproduction_trains_searches_scores_and_goes_on(tmp_path):
     """With a training of two steps: the plumbing, and that no scored scan is trained or tuned on."""
-    from corereg.reproduce import PROTOCOLS, reproduce
+    from corereg.workflows.reproduce import PROTOCOLS, reproduce
 
     grid = centred_grid((40, 36, 32), (3.0, 3.2, 3.5))
     numbers = (1, 2, 4, 8, 14, 20)

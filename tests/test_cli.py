@@ -24,7 +24,7 @@ from test_transforms import label_map
 
 import corereg
 from corereg import Image, Transform, cli, read_image, write_image
-from corereg.io.points import Points, read_points, write_points
+from corereg.io.points.points import Points, read_points, write_points
 
 OUTPUTS = {"warped.nii.gz", "transform.nii.gz", "inverse_transform.nii.gz", "result.json"}
 QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
@@ -343,14 +343,14 @@ def test_internal_error_is_one_line_with_status_1_and_leaves_nothing(
     def fails(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("corereg.evaluation.outputs.register", fails)
+    monkeypatch.setattr("corereg.workflows.register.register", fails)
     out = tmp_path / "new" / "out"
     done = command("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *QUICK)
     assert "no more" in one_line(done, status=1)
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("stage", ["corereg.evaluation.outputs.register", "corereg.evaluation.outputs.write_image"])
+@pytest.mark.parametrize("stage", ["corereg.workflows.register.register", "corereg.workflows.register.write_image"])
 def test_interruption_leaves_nothing_and_says_so(
     scans: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corereg.geometry.dispatch import KERNELS_VARIABLE
-from corereg.method.features import ConvNetModel, NetworkConfig, random_model
-from corereg.training import compiled_extractor
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.method.features.network import ConvNetModel, NetworkConfig, random_model
 from corereg.training.config import TrainConfig, with_settings
-from corereg.training.objective import Objective, Phase
+from corereg.training.objective import compiled_blocks as compiled_extractor
+from corereg.training.objective.objective import Objective, Phase
 
 WIDE = NetworkConfig(shallow_channels=(32, 64), deep_channels=32, head_channels=6)
 NARROW = NetworkConfig(shallow_channels=(5, 6), deep_channels=7, head_channels=4)

@@ -20,11 +20,12 @@ from test_cli import Command, one_line
 from test_transforms import MOVING, RANGE_HU, away_from_border, small_affine, wave_displacement, wavy
 
 from corereg.geometry.grid import Grid, transform_points
-from corereg.io.convert import FORMATS, convert_transform, detect_format, read_transform, shortcomings
-from corereg.io.formats.itk import transform_from_sitk
-from corereg.io.images import Image, write_image
-from corereg.io.itk import LPS_RAS, to_sitk
-from corereg.io.transforms import Transform
+from corereg.io.images.image import Image, write_image
+from corereg.io.images.itk import LPS_RAS, to_sitk
+from corereg.io.transforms.convert import convert_transform, shortcomings
+from corereg.io.transforms.formats.itk import transform_from_sitk
+from corereg.io.transforms.formats.registry import FORMATS, detect_format, read_transform
+from corereg.io.transforms.transform import Transform
 
 command = test_cli.command
 
@@ -228,7 +229,8 @@ from corereg import Grid, Transform
 fixed, moving = Grid.from_spacing((5, 6, 7), (2, 3, 4)), Grid.from_spacing((6, 5, 8), (3, 2, 4))
 matrix = np.eye(4)
 matrix[:3, 3] = 1, 2, 3
-from corereg.io.convert import FORMATS, convert_transform
+from corereg.io.transforms.convert import convert_transform
+from corereg.io.transforms.formats.registry import FORMATS
 from pathlib import Path
 FORMATS["numpy"].write(Path("a.npz"), Transform((matrix,), fixed, moving))
 convert_transform("a.npz", "b.npz", to="learn2reg")

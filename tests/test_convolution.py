@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from corereg.errors import InputError
-from corereg.method import inference, kernels_winograd
-from corereg.method.fixed_point import LARGEST, as_integers
-from corereg.method.inference import Folded
+from corereg.method.features.convolution import inference
+from corereg.method.features.convolution import winograd as kernels_winograd
+from corereg.method.features.convolution.inference import Folded
+from corereg.method.refine.integers import LARGEST, as_integers
 
 wide = pytest.mark.skipif(not kernels_winograd.WIDE, reason="convolutions are torch's with this processor's vectors")
 

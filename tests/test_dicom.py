@@ -14,8 +14,8 @@ from test_bad_images import refusal
 from test_images import ramp
 
 from corereg.geometry.grid import Grid
-from corereg.io.images import read_image, write_image
-from corereg.io.itk import LPS_RAS
+from corereg.io.images.image import read_image, write_image
+from corereg.io.images.itk import LPS_RAS
 
 SERIES = "1.2.826.0.1.3680043.2.1125.1"
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"

@@ -9,7 +9,7 @@ import typer
 from scenes import centred_grid, scan, wave
 
 from corereg.cli import app
-from corereg.io.images import write_image
+from corereg.io.images.image import write_image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -16,7 +16,7 @@ from scipy import ndimage, stats
 from typer.testing import CliRunner
 
 from corereg.cli import app
-from corereg.data.learn2reg import write_field
+from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
 from corereg.evaluation import metrics
 from corereg.evaluation.cases import read_cases
@@ -24,9 +24,10 @@ from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.field_files import read_field
 from corereg.evaluation.statistics import compare, holm, summarise
 from corereg.evaluation.submission import write_submission
-from corereg.io.convert import FORMATS, convert_transform
-from corereg.io.fields import write_displacement_field
-from corereg.io.images import read_labels, to_sitk
+from corereg.io.images.image import read_labels, to_sitk
+from corereg.io.transforms.convert import convert_transform
+from corereg.io.transforms.formats.itk_field import write_displacement_field
+from corereg.io.transforms.formats.registry import FORMATS
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from corereg.geometry.displacement import (
     upsample_displacement,
 )
 from corereg.geometry.grid import Grid
-from corereg.geometry.resample import box_mean, strided_shape, subsample, upsample
+from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample
 from corereg.geometry.warp import affine_coords, identity_coords, inside, sample, sample_labels, warp, warp_labels
 
 SHAPE = (18, 22, 26)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import ensure_output_folder
-from corereg.io.images import Image, as_image, from_sitk, read_image, read_labels, read_mask, to_sitk, write_image
+from corereg.io.images.image import Image, as_image, from_sitk, read_image, read_labels, read_mask, to_sitk, write_image
 
 FORMATS = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 FLOAT32_MM = 2e-5
@@ -207,7 +207,6 @@ def test_non_finite_voxels_take_the_minimum_and_are_counted(tmp_path: Path) -> N
 
 
 def test_importing_the_module_loads_no_large_library() -> None:
-    code = (
-        "import sys, corereg.io.images, corereg.io.points; print({'torch', 'nibabel', 'SimpleITK'} & set(sys.modules))"
-    )
+    imports = "import sys, corereg.io.images.image, corereg.io.points.points"
+    code = f"{imports}; print({{'torch', 'nibabel', 'SimpleITK'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

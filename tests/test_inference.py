@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from corereg import register
 from corereg.errors import InputError
-from corereg.method import features, inference
 from corereg.method.config import PAPER_PASSES, PAPER_REFINE, RegisterConfig, with_settings
-from corereg.method.features import ConvNetModel, NetworkConfig, random_model
-from corereg.method.inference import computing_type, convolve, extract, fold
-from corereg.method.mind import MindModel
-from corereg.method.refine import project_features
+from corereg.method.features import network as features
+from corereg.method.features.convolution import inference
+from corereg.method.features.convolution.inference import computing_type, convolve, extract, fold
+from corereg.method.features.mind import MindModel
+from corereg.method.features.model import project_features
+from corereg.method.features.network import ConvNetModel, NetworkConfig, random_model
 
 SHAPES = [(48, 32, 80), (37, 30, 41)]
 CPU = torch.device("cpu")

@@ -30,9 +30,9 @@ from corereg.integrations.images import (
     transform_to_sitk,
     warp,
 )
-from corereg.io.images import Image, as_image
-from corereg.io.itk import LPS_RAS, from_sitk
-from corereg.io.transforms import Transform
+from corereg.io.images.image import Image, as_image
+from corereg.io.images.itk import LPS_RAS, from_sitk
+from corereg.io.transforms.transform import Transform
 from corereg.method.register import register
 
 FIXED = centred_grid((30, 27, 33), (4.2, 4.5, 4.0), "oblique")

@@ -12,16 +12,24 @@ from scenes import centred_grid
 from torch import Tensor
 
 from corereg.errors import InputError
-from corereg.geometry import dispatch
-from corereg.geometry.dispatch import KERNELS_VARIABLE, use_kernels
-from corereg.geometry.displacement import Displacement, compose, invert, jacobian_determinant, upsample_displacement
-from corereg.geometry.resample import box_mean, strided_shape, subsample, upsample
+from corereg.geometry.displacement import (
+    Displacement,
+    compose,
+    inverse_consistent,
+    invert,
+    jacobian_determinant,
+    upsample_displacement,
+)
+from corereg.geometry.kernels import dispatch
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE, use_kernels
+from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample
 from corereg.geometry.warp import identity_coords, sample, warp
-from corereg.io.images import Image
-from corereg.io.transforms import Transform
-from corereg.method.coupled_convex import CoupledConvexConfig, inverse_consistent, match
-from corereg.method.mind import mind_ssc, mind_ssc_half
-from corereg.method.refine import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, Compared, RefineConfig, energy, refine
+from corereg.io.images.image import Image
+from corereg.io.transforms.transform import Transform
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.features.mind import mind_ssc, mind_ssc_half
+from corereg.method.refine.energy import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, Compared, RefineConfig, energy
+from corereg.method.refine.optimise import refine
 
 pytest.importorskip("numba")
 
@@ -146,7 +154,7 @@ def test_chain_of_maps(count, generator, monkeypatch):
     fixed, moving = centred_grid((17, 7, 13), (3.0, 4.5, 4.0), "PIR"), centred_grid((8, 15, 6), (6.0, 3.0, 7.0))
     image = Image(smooth_noise(generator, 1, 1, *moving.shape)[0, 0].numpy(), moving)
     transform = Transform(tuple(parts), fixed=fixed, moving=moving)
-    monkeypatch.setattr("corereg.geometry.kernels_chain.BLOCK_VOXELS", 200)
+    monkeypatch.setattr("corereg.geometry.kernels.chain.BLOCK_VOXELS", 200)
     assert_same(monkeypatch, lambda: torch.as_tensor(transform.total_mm()))
     assert_same(monkeypatch, lambda: torch.as_tensor(transform.apply(image).array))
 
@@ -188,7 +196,7 @@ def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels:
 @pytest.mark.parametrize("size", [3.0, FAR])
 @pytest.mark.parametrize(("weighted", "preserved"), [(False, 0.0), (False, 3.0), (True, 3.0)])
 def test_energy_gradient_against_float64(shape, channels, size, weighted, preserved, generator):
-    from corereg.method.kernels_refine import Factors, energy_gradient
+    from corereg.method.refine.kernels_cpu import Factors, energy_gradient
 
     config = RefineConfig(regularisation=2.0, volume_preservation=preserved)
 
@@ -276,8 +284,8 @@ def test_gradients_flow_through_operations_that_have_kernels(shape, generator):
 
 LIFE_IN_A_CHILD = """
 import os, sys, torch
-from corereg.geometry.resample import box_mean
-import corereg.method.stages
+from corereg.geometry.strided import box_mean
+import corereg.method.pipeline
 assert "numba" not in sys.modules
 box_mean(torch.ones(1, 1, 3, 4, 5))
 child = os.fork()

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from corereg.errors import InputError
-from corereg.geometry import dispatch
-from corereg.geometry.dispatch import KERNELS_VARIABLE, use_triton
 from corereg.geometry.displacement import compose
-from corereg.geometry.resample import box_mean
+from corereg.geometry.kernels import dispatch
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE, use_triton
+from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import identity_coords, sample, warp
-from corereg.method.coupled_convex import CoupledConvexConfig, match
-from corereg.method.refine import Compared, RefineConfig, energy, energy_factors, refine
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.refine.energy import Compared, RefineConfig, energy, energy_factors
+from corereg.method.refine.optimise import refine
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
@@ -46,7 +47,7 @@ def kernels(monkeypatch):
     if DEVICE.type == "cpu" and not INTERPRETED:
         pytest.skip("no CUDA device here, and TRITON_INTERPRET is not 1")
     monkeypatch.setenv(KERNELS_VARIABLE, "torch")
-    from corereg.geometry import kernels_cuda
+    from corereg.geometry.kernels import cuda as kernels_cuda
 
     return kernels_cuda
 
@@ -110,7 +111,7 @@ def test_pull_blends_the_displacement_with_what_it_reads(kernels, shape, generat
 
 @pytest.mark.parametrize(("channels", "radius"), [(16, 1), (5, 2)])
 def test_match_one_way(kernels, channels, radius, generator):
-    from corereg.method.kernels_cuda_match import coupled_convex_of_features
+    from corereg.method.coarse.kernels_cuda import coupled_convex_of_features
 
     fixed, moving = (smooth_noise(generator, 2, channels, 3, 5, 4) for _ in range(2))
     config = CoupledConvexConfig(radius=radius, inverse_consistency_steps=0)
@@ -133,7 +134,7 @@ def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels:
 
 def check_energy_gradient(problem: tuple[Tensor | None, ...], config: RefineConfig, *, smoothing: int = 3) -> None:
     """Energies and gradients of two pairs against autograd in float64, pair by pair."""
-    from corereg.method.kernels_cuda import Problem, energy_gradient
+    from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     fixed, moving, disp_vox, weight = problem
     factors = energy_factors(fixed, disp_vox, config, weight)
@@ -172,7 +173,7 @@ def test_energy_gradient_of_a_slab_that_has_no_inside_to_preserve(kernels, axis,
 
 @pytest.mark.parametrize(("weighted", "volume_preservation"), [(False, 0.0), (True, 1.0)])
 def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(kernels, weighted, volume_preservation, generator):
-    from corereg.method.kernels_cuda import Problem, minimise
+    from corereg.method.refine.kernels_cuda import Problem, minimise
 
     fixed, moving, start, weight = energy_problem(generator, (6, 9, 7), 5, size=2.0, weighted=weighted)
     config = RefineConfig(steps=4, learning_rate=0.02, volume_preservation=volume_preservation)
@@ -192,7 +193,7 @@ def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(kernels, weighted
 
 
 def test_refine_without_steps_smoothes_the_start(kernels, generator):
-    from corereg.method.kernels_cuda import Problem, minimise
+    from corereg.method.refine.kernels_cuda import Problem, minimise
 
     fixed, moving, start, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
     problem = Problem.of(fixed, moving, None, *energy_factors(fixed, start, RefineConfig(), None))
@@ -209,7 +210,7 @@ def test_refine_takes_the_kernels_for_the_default_energy(kernels, monkeypatch, g
     fixed, moving, start, weight = energy_problem(generator, (6, 9, 7), 5, size=2.0, weighted=True)
     config = RefineConfig(steps=3, learning_rate=0.02)
     expected, losses = refine(fixed, moving, start, config, weight=weight)
-    monkeypatch.setattr("corereg.method.refine.use_triton", lambda *tensors: True)
+    monkeypatch.setattr("corereg.method.refine.optimise.use_triton", lambda *tensors: True)
     found, energies = refine(fixed, moving, start, config, weight=weight)
     assert config.volume_preservation > 0
     assert not torch.equal(found, expected)
@@ -249,7 +250,7 @@ def test_tensors_on_the_cpu_never_go_to_triton(monkeypatch):
 def test_without_triton_torch_does_it_unless_triton_was_named(monkeypatch):
     monkeypatch.setattr(dispatch, "_suit", lambda device, tensors: device == "cuda")  # as if they were on CUDA
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "corereg.geometry.kernels_cuda", raising=False)
+    monkeypatch.delitem(sys.modules, "corereg.geometry.kernels.cuda", raising=False)
     dispatch._triton_works.cache_clear()
     volume = torch.zeros(1, 1, 3, 4, 5)
     monkeypatch.delenv(KERNELS_VARIABLE, raising=False)

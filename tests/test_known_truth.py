@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import corereg
 from corereg.evaluation.metrics import inverse_consistency_mm, jacobian_determinant
-from corereg.io.images import Image
+from corereg.io.images.image import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from known_motion import MAX_MM, MEAN_MM, Pair, random_diffeomorphism

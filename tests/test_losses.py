@@ -7,10 +7,23 @@ from scipy import ndimage
 from torch.nn import functional
 
 from corereg.geometry.warp import sample
-from corereg.training import losses
-from corereg.training.appearance import bezier_map, change_appearance
-from corereg.training.augment import for_stride, random_affine, transport, valid_region, view
-from corereg.training.losses import contrastive_loss, convolved_at, draw_points, features_at, registration_loss
+from corereg.training.objective import losses
+from corereg.training.objective.losses import (
+    contrastive_loss,
+    convolved_at,
+    draw_points,
+    features_at,
+    registration_loss,
+)
+from corereg.training.objective.views import (
+    bezier_map,
+    change_appearance,
+    for_stride,
+    random_affine,
+    transport,
+    valid_region,
+    view,
+)
 
 SHAPE = (20, 16, 24)
 

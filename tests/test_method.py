@@ -8,24 +8,18 @@ import torch
 from scipy import ndimage
 from torch.testing import assert_close
 
-from corereg.geometry.displacement import compose, jacobian_determinant, sdlogj
+from corereg.geometry.displacement import compose, inverse_consistent, jacobian_determinant, sdlogj
 from corereg.geometry.warp import warp
-from corereg.method import stages
-from corereg.method.cost_volume import candidates_vox, cost_volume
-from corereg.method.coupled_convex import CoupledConvexConfig, coupled_convex, inverse_consistent, match
-from corereg.method.features import FeatureExtractor, NetworkConfig, random_model
-from corereg.method.mind import MindModel, mind_ssc
-from corereg.method.refine import (
-    Compared,
-    RefineConfig,
-    diffusion_energy,
-    energy,
-    project_features,
-    refine,
-    volume_energy,
-)
-from corereg.method.stages import StagesConfig, register_volumes
-from corereg.method.target import search_regularisation
+from corereg.method import pipeline as stages
+from corereg.method.coarse.cost_volume import candidates_vox, cost_volume
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig, coupled_convex, match
+from corereg.method.features.mind import MindModel, mind_ssc
+from corereg.method.features.model import project_features
+from corereg.method.features.network import FeatureExtractor, NetworkConfig, random_model
+from corereg.method.pipeline import StagesConfig, register_volumes
+from corereg.method.refine.energy import Compared, RefineConfig, diffusion_energy, energy, volume_energy
+from corereg.method.refine.optimise import refine
+from corereg.method.refine.regularisation_search import search_regularisation
 
 SHAPE = (64, 80, 96)
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from corereg.errors import InputError
 from corereg.evaluation import metrics
-from corereg.evaluation.surface_distance import CORNERS, neighbour_code_areas, robust_hausdorff
+from corereg.evaluation.metrics.surface_distance import CORNERS, neighbour_code_areas, robust_hausdorff
 
 Array = NDArray[np.float64]
 SHAPE = (40, 36, 44)

@@ -14,19 +14,12 @@ from scenes import centred_grid, scan
 from test_bad_images import refusal
 from torch import Tensor, nn
 
-from corereg.data.intensity import normalise
-from corereg.method.features import (
-    ConvNetModel,
-    NetworkConfig,
-    file_hash,
-    fill_statistics,
-    load_model,
-    random_model,
-    save_model,
-)
-from corereg.method.hybrid import DESCRIPTOR_WEIGHT
-from corereg.method.mind import CT_INTENSITY, MindModel
+from corereg.method.features.mind import CT_INTENSITY, MindModel
+from corereg.method.features.model_file import file_hash, load_model, save_model
+from corereg.method.features.network import ConvNetModel, NetworkConfig, fill_statistics, random_model
+from corereg.method.features.network_and_mind import DESCRIPTOR_WEIGHT
 from corereg.method.models import BOARD, DEFAULT_MODEL, MODELS, get_model
+from corereg.preprocessing.intensity import normalise
 
 SMALL = NetworkConfig(shallow_channels=(4, 6), deep_channels=8, head_channels=5, strides=(8, 4))
 

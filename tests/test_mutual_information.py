@@ -5,9 +5,9 @@ import pytest
 from scenes import centred_grid, scan
 from scipy import ndimage
 
-from corereg.geometry.dispatch import KERNELS_VARIABLE
-from corereg.io.images import Image
-from corereg.method.mutual_information import BINS, MutualInformation
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.io.images.image import Image
+from corereg.method.affine.mutual_information import BINS, MutualInformation
 
 FIXED, MOVING = (
     scan(centred_grid((37, 31, 33), (4.0, 4.0, 4.2))),

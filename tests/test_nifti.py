@@ -13,8 +13,8 @@ from conftest import make_grid
 from test_images import FLOAT32_MM, ramp, save_nifti
 
 from corereg.geometry.grid import Grid
-from corereg.io.images import from_sitk, read_image, write_image
-from corereg.io.nifti import GEOMETRY_FIELDS, gzipped
+from corereg.io.images.image import from_sitk, read_image, write_image
+from corereg.io.images.nifti import GEOMETRY_FIELDS, gzipped
 
 
 @pytest.mark.parametrize("forms", ["both", "qform", "sform", "none"])

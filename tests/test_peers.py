@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from corereg.cli import app
 from corereg.errors import InputError
+from corereg.evaluation.benchmark.peers.catalogue import METHODS, UNAVAILABLE, Method, find_method, read_templates
+from corereg.evaluation.benchmark.peers.environments import install, is_installed, peers_folder, python_of
+from corereg.evaluation.benchmark.peers.running import Run, command_of, run_method
 from corereg.evaluation.field_files import read_field
-from corereg.evaluation.peers.catalogue import METHODS, UNAVAILABLE, Method, find_method, read_templates
-from corereg.evaluation.peers.environments import install, is_installed, peers_folder, python_of
-from corereg.evaluation.peers.running import Run, command_of, run_method
-from corereg.io.images import write_image
+from corereg.io.images.image import write_image
 
 
 @pytest.fixture

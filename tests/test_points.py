@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from test_bad_images import refusal
 
 from corereg.geometry.grid import Grid
-from corereg.io.points import POINT_SUFFIXES, Points, read_points, write_points
+from corereg.io.points.points import POINT_SUFFIXES, Points, read_points, write_points
 
 COORDS_MM = np.array([[12.5, -7.25, 104.0], [-3.125, 0.0, 88.5], [40.0, 31.0, -2.75]])
 """RAS."""

@@ -8,9 +8,9 @@ import torch
 
 import corereg
 from corereg.data.phantom import make_breathing_pair
-from corereg.demo import BODY_ABOVE_HU
 from corereg.evaluation.metrics import dice, mean_over_labels
-from corereg.io.images import read_image, read_labels
+from corereg.io.images.image import read_image, read_labels
+from corereg.workflows.demo import BODY_ABOVE_HU
 
 
 def headneck_pairs(data_dir):

@@ -17,11 +17,11 @@ from test_bad_images import refusal
 from test_transforms import reoriented
 
 from corereg import RegisterConfig, RegistrationResult, Transform, register, write_image
-from corereg.data.working_grid import choose_working_grid
-from corereg.evaluation.outputs import register_to_folder
 from corereg.geometry.displacement import sdlogj
-from corereg.io.images import Image, read_image
-from corereg.method.stages import StagesConfig
+from corereg.io.images.image import Image, read_image
+from corereg.method.pipeline import StagesConfig
+from corereg.preprocessing.working_grid import choose_working_grid
+from corereg.workflows.register import register_to_folder
 
 FIXED = centred_grid((48, 40, 36), (3.0, 3.0, 3.5))
 MOVING = centred_grid((44, 42, 38), (3.2, 3.0, 3.3), "LPS", (4.0, -6.0, 3.0))

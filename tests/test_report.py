@@ -13,13 +13,14 @@ from conftest import make_grid
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.evaluation import metrics, pictures
-from corereg.evaluation.panels import make_sections
-from corereg.evaluation.pictures import DIVERGING, FOLD, GREY, MARKS, SEQUENTIAL, Picture
-from corereg.evaluation.planes import PLANES, View, Window, body_mask, display_window, make_view, reorient
-from corereg.evaluation.report import write_report
-from corereg.evaluation.scene import Scene, nice_top
+from corereg.evaluation import metrics
 from corereg.geometry.grid import Grid
+from corereg.report.pair import write_report
+from corereg.report.sections import pictures
+from corereg.report.sections.images import make_sections
+from corereg.report.sections.pictures import DIVERGING, FOLD, GREY, MARKS, SEQUENTIAL, Picture
+from corereg.report.sections.planes import PLANES, View, Window, body_mask, display_window, make_view, reorient
+from corereg.report.sections.scene import Scene, nice_top
 
 AXIAL, CORONAL, SAGITTAL = PLANES
 COMMAND = "corereg register fixed.nii.gz moving.nii.gz -o out"

@@ -10,7 +10,7 @@ import torch
 from test_training import GRID, SMALL, cache, cohort_json, patient, rows_of, run, weights_of  # noqa: F401 - fixtures
 
 from corereg.errors import InputError
-from corereg.io.images import write_image
+from corereg.io.images.image import write_image
 from corereg.training import checkpoint as checkpoint_module
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
 from corereg.training.config import (
@@ -22,7 +22,7 @@ from corereg.training.config import (
     read_settings,
     with_settings,
 )
-from corereg.training.objective import Losses, Objective
+from corereg.training.objective.objective import Losses, Objective
 from corereg.training.recipes import RECIPES, get_recipe
 from corereg.training.train import MODEL, train
 

@@ -18,15 +18,15 @@ from scenes import centred_grid, hounsfield, voxels_mm
 from corereg.data.pairs import read_dataset
 from corereg.geometry.displacement import subsample_displacement
 from corereg.geometry.warp import warp
-from corereg.io.images import write_image
-from corereg.method.features import load_model
+from corereg.io.images.image import write_image
+from corereg.method.features.model_file import load_model
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
 from corereg.training.config import TrainConfig, from_settings, with_settings
 from corereg.training.loop import Interrupted, Run
-from corereg.training.objective import Losses, Objective, Phase, new_model, phase_of
+from corereg.training.objective.objective import Losses, Objective, Phase, new_model, phase_of
 from corereg.training.pseudo_labels import Sweep, create_files, draw_pairs, open_labels, sampling_weights, sweep
+from corereg.training.scans.volumes import Volumes, prepare_volumes
 from corereg.training.train import CONFIG, MODEL, train
-from corereg.training.volumes import Volumes, prepare_volumes
 
 GRID = centred_grid((37, 30, 33), (4.0, 4.4, 3.6), "LPS")
 BRIGHT_HU, DARK_HU = 120.0, -20.0

@@ -21,9 +21,9 @@ from test_images import save_nifti
 
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid
-from corereg.io.images import Image, read_image, write_image
-from corereg.io.itk import LPS_RAS, to_sitk
-from corereg.io.transforms import Transform
+from corereg.io.images.image import Image, read_image, write_image
+from corereg.io.images.itk import LPS_RAS, to_sitk
+from corereg.io.transforms.transform import Transform
 
 MOVING = centred_grid((27, 24, 31), (4.0, 4.5, 3.5), "oblique", (-3.0, 6.0, 2.0))
 RANGE_HU = 1300.0

@@ -7,12 +7,13 @@ import pytest
 import torch
 from scipy import linalg, ndimage
 
-from corereg.geometry.dispatch import KERNELS_VARIABLE
 from corereg.geometry.displacement import compose, jacobian_determinant
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords
-from corereg.method.refine import Compared, RefineConfig, refine
-from corereg.method.refine_velocity import refine_velocity, velocity_energy
+from corereg.method.refine.energy import Compared, RefineConfig
+from corereg.method.refine.optimise import refine
+from corereg.method.refine.velocity import refine_velocity, velocity_energy
 
 SHAPE = (18, 23, 16)
 

@@ -14,12 +14,12 @@ from browser import Browser
 from conftest import make_grid
 from test_report import COMMAND, SUMMARY, labels, volumes
 
-from corereg.evaluation import viewer
-from corereg.evaluation.cohort import Cohort, write_cohort_report
-from corereg.evaluation.planes import Window, body_mask, make_view, reorient
-from corereg.evaluation.report import write_report
-from corereg.evaluation.scene import Scene
 from corereg.geometry.grid import Grid
+from corereg.report import viewer
+from corereg.report.cohort import Cohort, write_cohort_report
+from corereg.report.pair import write_report
+from corereg.report.sections.planes import Window, body_mask, make_view, reorient
+from corereg.report.sections.scene import Scene
 
 NAMES = {2: "Liver"}
 OPEN = "document.getElementById('viewer-open').click()"

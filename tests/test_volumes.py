@@ -29,12 +29,12 @@ from test_images import ramp
 from corereg.data.pairs import Dataset, read_dataset
 from corereg.data.phantom import make_subject
 from corereg.geometry.grid import Grid
-from corereg.io.images import read_image, write_image
-from corereg.io.itk import to_sitk
-from corereg.training import survey as survey_module
-from corereg.training import volumes as volumes_module
-from corereg.training.survey import looks_like_labels
-from corereg.training.volumes import Volumes, prepare_volumes
+from corereg.io.images.image import read_image, write_image
+from corereg.io.images.itk import to_sitk
+from corereg.training.scans import inspection as survey_module
+from corereg.training.scans import volumes as volumes_module
+from corereg.training.scans.inspection import looks_like_labels
+from corereg.training.scans.volumes import Volumes, prepare_volumes
 
 GRID = centred_grid((37, 30, 33), (4.0, 4.4, 3.6), "LPS")
 SPACING_MM = 4.0
@@ -461,7 +461,7 @@ import sys
 from pathlib import Path
 sys.modules.update(dict.fromkeys({without!r}.split()))
 from corereg.data.pairs import read_dataset
-from corereg.training.volumes import prepare_volumes
+from corereg.training.scans.volumes import prepare_volumes
 volumes = prepare_volumes(read_dataset({str(tmp_path / "scans")!r}), folder=Path({str(tmp_path / "cache")!r}))
 print(len(volumes.rows), volumes.skipped)
 """

@@ -9,10 +9,16 @@ from numpy.testing import assert_allclose
 from scenes import centred_grid, hounsfield, scan, voxels_mm
 from test_bad_images import refusal
 
-from corereg.data.intensity import detect_modality, normalise
-from corereg.data.working_grid import BYTES_PER_VOXEL, choose_working_grid, resample_image, resample_mask, shrink
 from corereg.geometry.grid import Grid
-from corereg.io.itk import to_sitk
+from corereg.io.images.itk import to_sitk
+from corereg.preprocessing.intensity import detect_modality, normalise
+from corereg.preprocessing.working_grid import (
+    BYTES_PER_VOXEL,
+    choose_working_grid,
+    resample_image,
+    resample_mask,
+    shrink,
+)
 
 CPU = torch.device("cpu")
 PLENTY = 2**40

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corereg.data.pairs import Dataset, read_dataset
     from corereg.errors import InputError
-    from corereg.evaluation.benchmark import benchmark
+    from corereg.evaluation.benchmark.run import benchmark
     from corereg.evaluation.evaluate import evaluate
     from corereg.geometry.displacement import Displacement
     from corereg.geometry.grid import Grid
-    from corereg.io.convert import convert_transform
-    from corereg.io.images import Image, read_image, write_image
-    from corereg.io.transforms import Transform
+    from corereg.io.images.image import Image, read_image, write_image
+    from corereg.io.transforms.convert import convert_transform
+    from corereg.io.transforms.transform import Transform
     from corereg.method.config import RegisterConfig
     from corereg.method.register import RegistrationResult, register
     from corereg.training.config import TrainConfig
@@ -22,21 +22,21 @@ _HOMES = {
     "Dataset": "corereg.data.pairs",
     "Displacement": "corereg.geometry.displacement",
     "Grid": "corereg.geometry.grid",
-    "Image": "corereg.io.images",
+    "Image": "corereg.io.images.image",
     "InputError": "corereg.errors",
     "RegisterConfig": "corereg.method.config",
     "RegistrationResult": "corereg.method.register",
     "TrainConfig": "corereg.training.config",
     "TrainingResult": "corereg.training.train",
-    "Transform": "corereg.io.transforms",
-    "benchmark": "corereg.evaluation.benchmark",
-    "convert_transform": "corereg.io.convert",
+    "Transform": "corereg.io.transforms.transform",
+    "benchmark": "corereg.evaluation.benchmark.run",
+    "convert_transform": "corereg.io.transforms.convert",
     "evaluate": "corereg.evaluation.evaluate",
     "read_dataset": "corereg.data.pairs",
-    "read_image": "corereg.io.images",
+    "read_image": "corereg.io.images.image",
     "register": "corereg.method.register",
     "train": "corereg.training.train",
-    "write_image": "corereg.io.images",
+    "write_image": "corereg.io.images.image",
 }
 
 __all__ = [

@@ -16,10 +16,10 @@ from test_convert import FIXED, TOLERANCE_HU, written
 from test_transforms import MOVING, RANGE_HU, away_from_border, small_affine, wave_displacement, wavy
 
 from corereg.geometry.grid import Grid
-from corereg.io.convert import read_transform
-from corereg.io.images import write_image
-from corereg.io.itk import LPS_RAS
-from corereg.io.transforms import Transform
+from corereg.io.images.image import write_image
+from corereg.io.images.itk import LPS_RAS
+from corereg.io.transforms.formats.registry import read_transform
+from corereg.io.transforms.transform import Transform
 
 LPS = LPS_RAS[:3, :3]
 POINTS_MM = np.random.default_rng(3).uniform(-30, 30, (1000, 3))

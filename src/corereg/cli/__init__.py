@@ -5,7 +5,8 @@ import sys
 import warnings
 from typing import Any
 
-from corereg.cli import evaluate, register, tour, train, transforms
+from corereg.cli import demo as tour
+from corereg.cli import evaluate, register, train, transforms
 from corereg.cli.common import app, say
 from corereg.errors import InputError
 

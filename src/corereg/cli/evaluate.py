@@ -28,8 +28,7 @@ def evaluate(
 ) -> None:
     """Score displacement FIELDS on the pairs of a data set, by the formulas of the Learn2Reg challenge."""
     from corereg.evaluation.evaluate import evaluate as score
-    from corereg.evaluation.evaluate import write_csv
-    from corereg.evaluation.tables import evaluation_table
+    from corereg.report.tables import evaluation_table, write_csv
 
     with progress_line() as progress:
         found = score(dataset, fields, against=against, part=pairs, partial=partial, check=check, progress=progress)
@@ -85,10 +84,10 @@ def benchmark(
     """Run registration methods over the pairs of a data set; writes rows, a table, figures and a report."""
     import os
 
-    from corereg.evaluation.benchmark import benchmark as compare
-    from corereg.evaluation.cohort import write_benchmark
-    from corereg.evaluation.plan import Plan
-    from corereg.evaluation.standings import benchmark_table
+    from corereg.evaluation.benchmark.plan import Plan
+    from corereg.evaluation.benchmark.run import benchmark as compare
+    from corereg.report.cohort import write_benchmark
+    from corereg.report.tables import benchmark_table
 
     if affine not in ("none", "auto"):
         raise InputError(f"got --affine {affine}, expected none or auto; choose one")
@@ -123,8 +122,8 @@ def peers(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="What to install.")] = None,
 ) -> None:
     """List the registration tools to compare with, or install some, each into an environment of its own."""
-    from corereg.evaluation.peers.catalogue import METHODS, UNAVAILABLE, find_method
-    from corereg.evaluation.peers.environments import install, is_installed, peers_folder
+    from corereg.evaluation.benchmark.peers.catalogue import METHODS, UNAVAILABLE, find_method
+    from corereg.evaluation.benchmark.peers.environments import install, is_installed, peers_folder
 
     if action not in ("list", "install"):
         raise InputError(f"got `corereg peers {action}`, expected list or install; choose one")
@@ -158,9 +157,9 @@ def reproduce(
     """Train and score as the paper does, on its data, and put the published numbers beside: days without a GPU."""
     import os
 
-    from corereg.evaluation.plan import Plan
-    from corereg.reproduce import reproduce as run
+    from corereg.evaluation.benchmark.plan import Plan
     from corereg.training.config import parse_assignments
+    from corereg.workflows.reproduce import reproduce as run
 
     try:
         wanted = tuple(int(number) for number in tables.split(","))

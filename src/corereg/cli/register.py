@@ -54,7 +54,7 @@ def register(
     """Register MOVING onto FIXED; writes warped image, transforms, numbers and a report into a folder."""
     if regularisation is not None and target_sdlogj is not None:
         raise InputError("got --regularisation and --target-sdlogj, expected one of them; the target searches R itself")
-    from corereg.evaluation.outputs import register_to_folder
+    from corereg.workflows.register import register_to_folder
 
     with progress_line() as progress:
         result = register_to_folder(

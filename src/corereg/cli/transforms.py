@@ -48,7 +48,7 @@ def apply(
     """Warp an image onto the transform's grid, or carry points and meshes from that grid's image to the other."""
     if (source is None) != (out is None) or (source is None and jacobian is None):
         raise InputError("got an INPUT without -o or -o without an INPUT, expected both (or --jacobian FILE); add it")
-    from corereg.io.files import ImageOptions, apply_to_file, load_chain, write_jacobian
+    from corereg.io.transforms.apply import ImageOptions, apply_to_file, load_chain, write_jacobian
 
     chain = load_chain(
         [transform, *(then or [])], fixed=fixed, moving=moving, inverse=inverse, source_format=source_format
@@ -78,7 +78,7 @@ def convert(
     without: Annotated[list[str] | None, typer.Option(help="Name of a part to leave out; repeat for more.")] = None,
 ) -> None:
     """Bring a transform to another format; what the format cannot hold is said first."""
-    from corereg.io.convert import convert_transform
+    from corereg.io.transforms.convert import convert_transform
 
     convert_transform(
         transform,

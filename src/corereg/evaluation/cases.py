@@ -7,13 +7,20 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from corereg.data.layouts.learn2reg import list_learn2reg
 from corereg.data.pairs import Pairs, Scan, points_of_pair, read_dataset
 from corereg.errors import InputError
+from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.io.images.image import Image, read_image, read_labels
 
-__all__ = ["PARTS", "Case", "Cases", "read_cases"]
+__all__ = ["PARTS", "Case", "Cases", "LoadedCase", "read_cases", "standing_still"]
 
 PARTS = ("validation", "test")
 TEST_PAIRS = "registration_test"
@@ -113,3 +120,44 @@ def _test_cases(dataset: Path) -> Cases | None:
 def _cases(scans: tuple[Scan, ...], pairs: Pairs) -> tuple[Case, ...]:
     sides = ((scans[fixed], scans[moving]) for fixed, moving in pairs)
     return tuple(Case(fixed, moving, points_of_pair(fixed, moving)) for fixed, moving in sides)
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """The volumes of a pair, read when they are asked for and kept."""
+
+    case: Case
+
+    @cached_property
+    def fixed_labels(self) -> Image | None:
+        path = self.case.fixed.labels
+        return None if path is None else read_labels(path)
+
+    @cached_property
+    def moving_labels(self) -> Image | None:
+        path = self.case.moving.labels
+        return None if path is None else read_labels(path)
+
+    @property
+    def labels(self) -> tuple[Image, Image] | None:
+        """Those of the fixed and of the moving scan, if both are there."""
+        fixed, moving = self.fixed_labels, self.moving_labels
+        return None if fixed is None or moving is None else (fixed, moving)
+
+    @cached_property
+    def images(self) -> tuple[Image, Image]:
+        return read_image(self.case.fixed.image), read_image(self.case.moving.image)
+
+    @property
+    def grids(self) -> tuple[Grid, Grid]:
+        fixed, moving = self.labels or self.images
+        return fixed.grid, moving.grid
+
+
+def standing_still(fixed: Grid, moving: Grid) -> NDArray[Any]:
+    """The displacement (3, I, J, K) that leaves everything where it is in the world."""
+    if fixed.close_to(moving, HEADER_TOLERANCE_MM):
+        return np.zeros((3, *fixed.shape), np.float32)
+    matrix = fixed.to_voxels_of(moving)
+    index = np.indices(fixed.shape, np.float64)
+    return np.asarray(np.einsum("ac,cijk->aijk", matrix[:3, :3], index) + matrix[:3, 3].reshape(3, 1, 1, 1) - index)

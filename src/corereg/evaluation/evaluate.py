@@ -3,27 +3,25 @@
 Upstream: `cases`, `field_files`, `score`. Downstream: `cli.evaluate`.
 """
 
-import csv
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from corereg.errors import InputError
-from corereg.evaluation.cases import Case, Cases, read_cases
+from corereg.evaluation.cases import Case, Cases, LoadedCase, read_cases
+from corereg.evaluation.field_checks import suspicion
 from corereg.evaluation.field_files import FieldFile, find_field, read_field
 from corereg.evaluation.measures import MEASURES, summaries, values
 from corereg.evaluation.metrics import inverse_consistency_mm
-from corereg.evaluation.score import LoadedCase, Row, score_pair, suspicion
+from corereg.evaluation.score import Row, score_pair
 from corereg.evaluation.statistics import Comparison, Summary, compare
 from corereg.io.atomic import atomic_path
+from corereg.io.json_files import finite
 
-__all__ = ["Evaluation", "evaluate", "finite", "write_csv"]
+__all__ = ["Evaluation", "evaluate"]
 
 NAMED = 3
 """How many missing fields a message names."""
@@ -164,34 +162,3 @@ def _missing_words(folder: Path, missing: Sequence[Case], total: int) -> str:
     more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
     cure = "make them, or score the others with --partial" if len(missing) < total else "check the folder and the names"
     return f"got {folder} without {len(missing)} of {total} fields, expected {named}{more}; {cure}"
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line for each row; the scores of labels in columns like `dice_per_label_3`."""
-    flat = [_flat(row) for row in rows]
-    columns = list(dict.fromkeys(name for row in flat for name in row))
-    with atomic_path(path) as staged, staged.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(flat)
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}_{key}": item for key, item in value.items()}
-        else:
-            flat[name] = value
-    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in flat.items()}
-
-
-def finite(value: Any) -> Any:
-    """The same with null for NaN and infinities, which JSON does not have, and text for keys."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -17,12 +17,12 @@ from scipy import ndimage
 
 from corereg.errors import InputError
 from corereg.evaluation.cases import Case
-from corereg.geometry.grid import Grid
-from corereg.io.checks import one_line
-from corereg.io.fields import read_displacement_field
-from corereg.io.images import ITK_SUFFIXES
-from corereg.io.lazy import nibabel
-from corereg.io.nifti import is_nifti
+from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.io.images.checks import one_line
+from corereg.io.images.image import ITK_SUFFIXES
+from corereg.io.images.nifti import is_nifti
+from corereg.io.transforms.formats.itk_field import read_displacement_field
+from corereg.lazy import nibabel
 
 __all__ = ["FIELD_SUFFIXES", "FieldFile", "find_field", "read_field"]
 
@@ -31,8 +31,6 @@ IN_FOLDER = "transform.nii.gz"
 """What a registration writes into a folder of its own."""
 ZOOM_ORDER: Final = 2
 """Learn2Reg's reader of its older fields: `scipy.ndimage.zoom(component, 2, order=2)`."""
-GRID_TOLERANCE_MM = 1e-2
-"""What float32 headers lose."""
 NIFTYREG_INTENT, FNIRT_INTENTS = b"NREG_TRANS", range(2006, 2010)
 """NIfTI intents of fields that mean something else than ITK's."""
 PLAIN_KEY = "disp_mm"
@@ -95,7 +93,7 @@ def read_field(path: Path, fixed: Grid, moving: Grid) -> FieldFile:
         return _converted(path, fixed, moving)
     total_mm, where = read_displacement_field(path)
     grid = where if isinstance(where, Grid) else where.grid
-    if not grid.close_to(fixed, GRID_TOLERANCE_MM):
+    if not grid.close_to(fixed, HEADER_TOLERANCE_MM):
         raise InputError(
             f"got {path} on {grid}, expected the grid of the fixed image, {fixed}; is it the field of another pair?"
         )
@@ -104,10 +102,10 @@ def read_field(path: Path, fixed: Grid, moving: Grid) -> FieldFile:
 
 def _converted(path: Path, fixed: Grid, moving: Grid) -> FieldFile:
     """Whatever else the package reads: composites, affine matrices, the fields of NiftyReg and FSL."""
-    from corereg.io.convert import read_transform
+    from corereg.io.transforms.formats.registry import read_transform
 
     transform = read_transform(path, fixed=fixed, moving=moving)
-    if not transform.fixed_grid.close_to(fixed, GRID_TOLERANCE_MM):
+    if not transform.fixed_grid.close_to(fixed, HEADER_TOLERANCE_MM):
         raise InputError(f"got {path} on {transform.fixed_grid}, expected the grid of the fixed image, {fixed}")
     return _in_millimetres(transform.total_mm(), fixed, moving)
 
@@ -134,7 +132,7 @@ def _in_voxels(disp_vox: NDArray[Any], path: Path, fixed: Grid) -> FieldFile:
 
 def _in_millimetres(total_mm: NDArray[np.float32], fixed: Grid, moving: Grid) -> FieldFile:
     own_vox = np.einsum("ac,cijk->aijk", fixed.inverse_affine[:3, :3], total_mm.astype(np.float64))
-    if fixed.close_to(moving, GRID_TOLERANCE_MM):
+    if fixed.close_to(moving, HEADER_TOLERANCE_MM):
         return FieldFile(own_vox, own_vox, MILLIMETRES)
     matrix = fixed.to_voxels_of(moving)
     index = np.indices(fixed.shape, np.float64)

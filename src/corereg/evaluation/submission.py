@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from corereg.data.learn2reg import write_field
+from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
-from corereg.evaluation.cases import Case, read_cases
+from corereg.evaluation.cases import Case, LoadedCase, read_cases
 from corereg.evaluation.field_files import FieldFile, find_field, read_field
-from corereg.evaluation.score import LoadedCase
 from corereg.io.atomic import ensure_output_folder
 
 __all__ = ["FORMS", "NAMES", "write_submission"]

@@ -14,14 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.grid import Grid, Matrix
-from corereg.geometry.resample import box_mean, strided_shape, subsample, upsample
+from corereg.geometry.kernels.dispatch import use_kernels, use_triton
+from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample
 from corereg.geometry.warp import identity_coords, sample
 
 __all__ = [
     "Displacement",
     "compose",
+    "inverse_consistent",
     "invert",
     "jacobian_determinant",
     "sdlogj",
@@ -57,7 +58,7 @@ def compose(first: Disp, then: Disp) -> Disp:
     x + then(x) + first(x + then(x)).
     """
     if use_kernels(first, then):
-        from corereg.geometry import kernels_sample
+        from corereg.geometry.kernels import sample as kernels_sample
 
         return kernels_sample.pull_displacement(first, then, kernels_sample.SUM)[0]
     return then + sample(first, identity_coords(then.shape[2:], like=then) + then)
@@ -83,7 +84,7 @@ def invert(
         coarse, _ = invert(subsample_displacement(disp_vox, 2), iterations=iterations, tolerance_vox=tolerance_vox)
         start, iterations = upsample_displacement(coarse, 2, shape), FINAL_ITERATIONS
     if use_kernels(disp_vox):
-        from corereg.geometry import kernels_sample
+        from corereg.geometry.kernels import sample as kernels_sample
 
         return kernels_sample.invert(
             disp_vox, start, INVERSION_STEP, iterations=iterations, tolerance_vox=tolerance_vox
@@ -127,7 +128,7 @@ def upsample_displacement(
         rest //= step
         plan.append((step, strided_shape(shape, rest)))
     if plan and use_kernels(disp_vox):
-        from corereg.geometry import kernels_filter
+        from corereg.geometry.kernels import filter as kernels_filter
 
         return kernels_filter.upsample(disp_vox, tuple(plan), smoothing=smoothing, scale=float(factor))
     for step, middle in plan:
@@ -162,7 +163,7 @@ def _apply(matrix: Tensor, coords: Disp) -> Disp:
 def jacobian_determinant(disp_vox: Disp) -> Float[Tensor, "B I J K"]:
     """Determinant of the Jacobian of x + u(x): central differences inside, one-sided at the faces."""
     if use_kernels(disp_vox) and min(disp_vox.shape[2:]) > 1:
-        from corereg.geometry import kernels_sample
+        from corereg.geometry.kernels import sample as kernels_sample
 
         return kernels_sample.jacobian(disp_vox)
     rows = [list(torch.gradient(disp_vox[:, a], dim=(1, 2, 3))) for a in range(3)]
@@ -239,3 +240,30 @@ def _linear(matrix: Matrix, vectors: Float[Tensor, "3 I J K"]) -> Float[Tensor, 
 def compose_all(displacements: Sequence[Disp]) -> Disp:
     """Displacements in the order in which the image is warped by them, as one."""
     return reduce(compose, displacements)
+
+
+def inverse_consistent(forward: Disp, backward: Disp, *, steps: int) -> tuple[Disp, Disp]:
+    """Move two displacements of opposite directions towards being each other's inverse.
+
+    u_fm <- (u_fm - u_mf o (id + u_fm)) / 2 and the other way round, both from the values of the step before.
+    """
+    if use_kernels(forward, backward):
+        from corereg.geometry.kernels.sample import HALF_DIFFERENCE, pull_displacement
+
+        for _ in range(steps):
+            ahead = pull_displacement(backward, forward, HALF_DIFFERENCE)[0]
+            backward = pull_displacement(forward, backward, HALF_DIFFERENCE)[0]
+            forward = ahead
+        return forward, backward
+    if use_triton(forward, backward):
+        from corereg.geometry.kernels.cuda import pull
+
+        for _ in range(steps):
+            ahead = pull(backward, forward, from_identity=True, own=0.5, sampled=-0.5)
+            backward = pull(forward, backward, from_identity=True, own=0.5, sampled=-0.5)
+            forward = ahead
+        return forward, backward
+    for _ in range(steps):
+        # compose(a, b) = b + a o (id + b), so b - a o (id + b) = 2 b - compose(a, b).
+        forward, backward = forward - compose(backward, forward) / 2, backward - compose(forward, backward) / 2
+    return forward, backward

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 
-__all__ = ["Grid", "transform_points"]
+__all__ = ["HEADER_TOLERANCE_MM", "Grid", "transform_points"]
 
 Matrix = NDArray[np.float64]
 Points = NDArray[Any] | Sequence[Any]
 """Positions (..., 3), as an array or nested sequences of numbers."""
+
+HEADER_TOLERANCE_MM = 1e-2
+"""Corners of one grid read from two files may differ by this much: headers store float32."""
 
 SINGULAR_VOLUME = 1e-9
 """mm^3: a voxel smaller than this means a singular affine."""

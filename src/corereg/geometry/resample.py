@@ -1,60 +1,137 @@
-"""Between a grid and its strided grids, and smoothing that does not know the border.
+"""An image seen from another grid, through a chain of maps of the patient: one interpolation, slab by slab."""
 
-Point i of a grid with stride s lies on voxel s * i. Going up, the value at fine voxel x is interpolated at x / s and
-held constant beyond the last coarse point.
-"""
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from corereg.geometry.dispatch import use_kernels, use_triton
+from corereg.errors import InputError
+from corereg.geometry.chain import Part, displacements, through_all
+from corereg.geometry.grid import Grid
+from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.geometry.positions import linear_map, slabs
+from corereg.geometry.warp import identity_coords, inside, sample, sample_labels
+from corereg.lazy import simpleitk
 
-__all__ = ["box_mean", "strided_shape", "subsample", "upsample"]
+__all__ = ["INTERPOLATIONS", "resample"]
 
+INTERPOLATIONS = ("nearest", "linear", "bspline", "sinc")
 
-def strided_shape(shape: Sequence[int], stride: int) -> tuple[int, int, int]:
-    """Shape of the grid of every `stride`-th voxel."""
-    i, j, k = (-(-n // stride) for n in shape)
-    return i, j, k
+SPLINE_ORDER = 3
 
-
-def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Tensor, "B C I J K"]:
-    """Repeated 3x3x3 mean over the voxels that exist: nothing outside the volume counts."""
-    if times and use_kernels(volume):
-        from corereg.geometry import kernels_filter
-
-        return kernels_filter.box_mean(volume, times)
-    if times and use_triton(volume):
-        from corereg.geometry import kernels_cuda
-
-        return kernels_cuda.box_mean(volume, times)
-    for _ in range(times):
-        volume = functional.avg_pool3d(volume, 3, stride=1, padding=1, count_include_pad=False)
-    return volume
+Coords = Float[Tensor, "1 3 X Y Z"]
+"""Voxel coordinates of the sampled image."""
+Sampler = Callable[[Coords], Tensor]
 
 
-def upsample(volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[int]) -> Float[Tensor, "B C X Y Z"]:
-    """Linear interpolation of a strided volume at every voxel of the `factor` times finer grid of `shape`.
+def resample(
+    array: NDArray[Any],
+    source: Grid,
+    target: Grid,
+    parts: Sequence[Part],
+    *,
+    interpolation: str,
+    labels: bool = False,
+    outside: float | None = None,
+) -> NDArray[Any]:
+    """The values of an image (I, J, K) at T(p) for the voxels p of a target grid.
 
-    Values are not rescaled: multiply a displacement by `factor` yourself, or use `upsample_displacement`.
+    Args:
+        source: the image's grid.
+        parts: maps of the patient; T passes a point through them in order.
+        interpolation: nearest (the type is kept), linear, bspline or sinc (float32).
+        labels: a label map, for which linear means the vote of the eight voxels around.
+        outside: value where a position lies beyond the image by more than half a voxel; None takes its smallest value,
+            0 for labels.
+
+    Raises:
+        InputError: an unknown interpolation, or one that labels do not have; `outside` does not fit the kept type.
     """
-    if use_kernels(volume):
-        from corereg.geometry import kernels_filter
+    known = INTERPOLATIONS[:2] if labels else INTERPOLATIONS
+    if interpolation not in known:
+        of = "label maps" if labels else "images"
+        raise InputError(f"got the interpolation {interpolation} for {of}, expected {', '.join(known)}; correct it")
+    if outside is None:
+        outside = 0.0 if labels else float(array.min())
+    kept = labels or interpolation == "nearest"
+    if kept and not _holds(array.dtype, outside):
+        raise InputError(
+            f"got {outside:g} for voxels outside of an image of {array.dtype}, expected a value that it can hold; "
+            "choose another"
+        )
+    if interpolation == "linear" and not labels and use_kernels(*displacements(parts)):
+        from corereg.geometry.kernels import chain as kernels_chain
 
-        return kernels_filter.upsample(volume, ((factor, tuple(shape)),))
-    for axis, size in enumerate(shape, start=2):
-        position = torch.arange(size, device=volume.device, dtype=volume.dtype) / factor
-        low = position.long().clamp(max=volume.shape[axis] - 1)
-        high = (low + 1).clamp(max=volume.shape[axis] - 1)
-        weight = (position - low).view([-1 if a == axis else 1 for a in range(5)])
-        volume = torch.lerp(volume.index_select(axis, low), volume.index_select(axis, high), weight)
-    return volume
+        volume = np.ascontiguousarray(array, dtype=np.float32)
+        return kernels_chain.sample_through(parts, volume, source, target, outside=outside)
+    sampler = _sampler(array, interpolation, labels, outside)
+    out = np.empty(target.shape, dtype=array.dtype if kept else np.float32)
+    for where, world in slabs(target):
+        out[where] = sampler(linear_map(source.inverse_affine, through_all(parts, world))).numpy()
+    return out
 
 
-def subsample(volume: Float[Tensor, "B C I J K"], factor: int) -> Float[Tensor, "B C X Y Z"]:
-    """Every `factor`-th voxel, offset 0."""
-    return volume[:, :, ::factor, ::factor, ::factor]
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    return dtype.kind == "f" or (float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+
+
+def _sampler(array: NDArray[Any], interpolation: str, labels: bool, outside: float) -> Sampler:
+    if labels:
+        values = torch.as_tensor(np.ascontiguousarray(array).astype(np.int64))
+        vote = sample_labels if interpolation == "nearest" else _strongest_label
+        return lambda coords: vote(values, coords, outside=int(outside))
+    if interpolation == "nearest":
+        return _nearest_sampler(array, outside)
+    values = torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32))
+    if interpolation == "linear":
+        return lambda coords: sample(values[None, None], coords.float(), outside=outside)[0, 0]
+    return _itk_sampler(values, interpolation, outside)
+
+
+def _nearest_sampler(array: NDArray[Any], outside: float) -> Sampler:
+    numbers = torch.arange(array.size).view(array.shape)
+    flat = np.append(array.ravel(), np.asarray(outside, dtype=array.dtype))
+
+    def nearest(coords: Coords) -> Tensor:
+        return torch.as_tensor(flat[sample_labels(numbers, coords, outside=array.size).numpy()])
+
+    return nearest
+
+
+def _itk_sampler(values: Tensor, interpolation: str, outside: float) -> Sampler:
+    """ITK's interpolators, in voxel coordinates: images without a geometry of their own."""
+    sitk = simpleitk()
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.numpy().T))
+    kind = sitk.sitkHammingWindowedSinc
+    if interpolation == "bspline":
+        image, kind = sitk.BSplineDecomposition(image, SPLINE_ORDER), sitk.sitkBSplineResamplerOrder3
+
+    def interpolate(coords: Coords) -> Tensor:
+        offsets = (coords - identity_coords(coords.shape[2:], like=coords))[0].permute(3, 2, 1, 0)
+        field = sitk.GetImageFromArray(np.ascontiguousarray(offsets.numpy()), isVector=True)
+        reference = sitk.Image(list(coords.shape[2:]), sitk.sitkFloat32)
+        moved = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+        found = sitk.Resample(image, reference, moved, kind, outside, sitk.sitkFloat32)
+        return torch.as_tensor(sitk.GetArrayFromImage(found).T.copy())
+
+    return interpolate
+
+
+def _strongest_label(values: Int64[Tensor, "I J K"], coords: Coords, *, outside: int) -> Int64[Tensor, "X Y Z"]:
+    """The label whose indicator, linearly interpolated, is largest; of equal ones that of the lowest corner."""
+    last = torch.tensor(values.shape).view(3, 1) - 1
+    held = coords[0].flatten(1).clamp(min=0).minimum(last.to(coords))
+    low = held.floor().long().minimum((last - 1).clamp(min=0))
+    steps = torch.tensor(list(np.ndindex(2, 2, 2))).view(8, 3, 1)
+    labels = torch.stack([values[tuple((low + step).minimum(last))] for step in steps])
+    best = labels[0].clone()
+    mixed = (labels != best).any(0).nonzero()[:, 0]  # few: elsewhere all eight agree
+    labels, share = labels[:, mixed], (held - low)[:, mixed]
+    weights = torch.where(steps.bool(), share, 1 - share).prod(1)
+    votes = torch.stack([(weights * (labels == label)).sum(0) for label in labels])
+    best[mixed] = labels.gather(0, votes.argmax(0)[None])[0]
+    return torch.where(inside(coords, values.shape)[0, 0], best.view(coords.shape[2:]), outside)

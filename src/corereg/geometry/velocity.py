@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from corereg.geometry.dispatch import use_kernels
 from corereg.geometry.displacement import Disp, compose
-from corereg.geometry.resample import box_mean
+from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.geometry.strided import box_mean
 
 __all__ = ["exponential", "logarithm"]
 
@@ -65,7 +65,7 @@ class _Exponential(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        from corereg.geometry.kernels_flow import squaring_adjoint
+        from corereg.geometry.kernels.flow import squaring_adjoint
 
         for disp_vox in reversed(ctx.saved_tensors):
             gradient = squaring_adjoint(disp_vox, gradient)

@@ -12,8 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from corereg.geometry.dispatch import use_kernels, use_triton
 from corereg.geometry.grid import Matrix
+from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 
 __all__ = ["affine_coords", "identity_coords", "inside", "sample", "sample_labels", "warp", "warp_labels"]
 
@@ -55,11 +55,11 @@ def sample(
         outside: value where a position is beyond the volume by more than half a voxel; None holds the edge.
     """
     if use_kernels(volume, coords_vox):
-        from corereg.geometry import kernels_sample
+        from corereg.geometry.kernels import sample as kernels_sample
 
         return kernels_sample.sample(volume, coords_vox, from_identity=False, outside=outside)
     if use_triton(volume, coords_vox):
-        from corereg.geometry import kernels_cuda
+        from corereg.geometry.kernels import cuda as kernels_cuda
 
         return kernels_cuda.pull(volume, coords_vox, from_identity=False, outside=outside)
     grid = _vox_to_grid_sample(coords_vox, volume.shape[2:])
@@ -86,11 +86,11 @@ def warp(
 ) -> Float[Tensor, "B C I J K"]:
     """Pull-back: warped(x) = volume(x + u(x)) for every voxel x, linearly interpolated."""
     if use_kernels(volume, disp_vox):
-        from corereg.geometry import kernels_sample
+        from corereg.geometry.kernels import sample as kernels_sample
 
         return kernels_sample.sample(volume, disp_vox, from_identity=True, outside=outside)
     if use_triton(volume, disp_vox):
-        from corereg.geometry import kernels_cuda
+        from corereg.geometry.kernels import cuda as kernels_cuda
 
         return kernels_cuda.pull(volume, disp_vox, from_identity=True, outside=outside)
     return sample(volume, identity_coords(volume.shape[2:], like=disp_vox) + disp_vox, outside=outside)

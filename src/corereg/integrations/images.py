@@ -9,12 +9,12 @@ from torch import Tensor
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
-from corereg.io.formats.itk import transform_from_sitk, transform_to_sitk
-from corereg.io.images import Image, as_image
-from corereg.io.itk import to_sitk
-from corereg.io.lazy import nibabel, simpleitk
-from corereg.io.memory import is_metatensor
-from corereg.io.transforms import Transform
+from corereg.io.images.image import Image, as_image
+from corereg.io.images.itk import to_sitk
+from corereg.io.images.memory import is_metatensor
+from corereg.io.transforms.formats.itk import transform_from_sitk, transform_to_sitk
+from corereg.io.transforms.transform import Transform
+from corereg.lazy import nibabel, simpleitk
 
 __all__ = [
     "from_tensor",

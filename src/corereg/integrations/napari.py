@@ -10,7 +10,7 @@ import numpy as np
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
-from corereg.io.images import Image
+from corereg.io.images.image import Image
 from corereg.method.register import register
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from corereg.data.intensity import MODALITIES
 from corereg.errors import InputError
-from corereg.method.inference import PRECISIONS
+from corereg.method.features.convolution.inference import PRECISIONS
 from corereg.method.models import DEFAULT_MODEL
-from corereg.method.refine import RefineConfig
-from corereg.method.stages import StagesConfig
+from corereg.method.pipeline import StagesConfig
+from corereg.method.refine.energy import RefineConfig
+from corereg.preprocessing.intensity import MODALITIES
 
 __all__ = ["PAPER_REFINE", "REFINEMENTS", "RegisterConfig", "find_device", "with_settings"]
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corereg.errors import InputError
-from corereg.method.features import FeatureModel, file_hash, load_model, random_model
-from corereg.method.hybrid import with_descriptors
-from corereg.method.mind import CT_INTENSITY, MindModel
+from corereg.method.features.mind import CT_INTENSITY, MindModel
+from corereg.method.features.model import FeatureModel
+from corereg.method.features.model_file import file_hash, load_model
+from corereg.method.features.network import random_model
+from corereg.method.features.network_and_mind import with_descriptors
 
 __all__ = ["DEFAULT_MODEL", "MODELS", "ModelChoice", "get_model"]
 

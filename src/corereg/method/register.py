@@ -1,31 +1,30 @@
 """A pair of scans -> the transform between them: working grid, pre-alignment, the four stages, back to the patient."""
 
 import math
-import platform
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corereg.data.intensity import detect_modality, normalise
-from corereg.data.working_grid import choose_working_grid, resample_image, resample_mask
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid, Matrix
-from corereg.io.images import Image, as_image, read_mask
-from corereg.io.transforms import InverseError, Transform
-from corereg.method.affine import Alignment
-from corereg.method.alignment import align_copies, coarse_copy, field_of_view
+from corereg.io.images.image import Image, as_image, read_mask
+from corereg.io.transforms.transform import InverseError, Transform
+from corereg.method.affine.align import Alignment
+from corereg.method.affine.coarse_copies import align_copies, coarse_copy
 from corereg.method.config import RegisterConfig, find_device, with_settings
 from corereg.method.models import ModelChoice, get_model
-from corereg.method.stages import Registration, Stopwatch, register_volumes
+from corereg.method.pipeline import Registration, register_volumes
+from corereg.method.stopwatch import Stopwatch
+from corereg.preprocessing.intensity import detect_modality, normalise
+from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image, resample_mask
+from corereg.provenance import peak_memory_mb, versions
 
 __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 
@@ -85,7 +84,7 @@ class RegistrationResult:
                 "working": self.refined.grid.as_dict(),
             },
             "losses": list(self.losses),
-            "versions": _versions(),
+            "versions": versions(),
         }
 
 
@@ -206,7 +205,7 @@ def _result(
         model=choice,
         config=config,
         regularisation=found.regularisation,
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(),
     )
 
 
@@ -233,23 +232,3 @@ def _check_common_ground(
             f"got {fixed.name} and {moving.name}, whose fields of view (or masks) share nothing after the "
             "pre-alignment, expected an overlap; check the headers and the masks"
         )
-
-
-def _peak_memory_mb() -> float:
-    if sys.platform == "win32":
-        return round(float(psutil.Process().memory_info().peak_wset) / 2**20, 1)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        "corereg": version("corereg"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

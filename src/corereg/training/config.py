@@ -11,10 +11,10 @@ from typing import Any, Literal
 import yaml
 
 from corereg.errors import InputError
-from corereg.method.coupled_convex import CoupledConvexConfig
-from corereg.method.features import NetworkConfig
-from corereg.method.refine import RefineConfig
-from corereg.training.appearance import APPEARANCES
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig
+from corereg.method.features.network import NetworkConfig
+from corereg.method.refine.energy import RefineConfig
+from corereg.training.objective.views import APPEARANCES
 
 __all__ = [
     "AugmentConfig",

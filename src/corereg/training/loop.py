@@ -20,13 +20,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from corereg.errors import InputError
-from corereg.method.features import ConvNetModel, FeatureModel, fill_statistics
-from corereg.method.hybrid import with_descriptors
-from corereg.method.inference import computing_type
+from corereg.method.features.convolution.inference import computing_type
+from corereg.method.features.model import FeatureModel
+from corereg.method.features.network import ConvNetModel, fill_statistics
+from corereg.method.features.network_and_mind import with_descriptors
 from corereg.training.checkpoint import CHECKPOINT, Checkpoint, save_checkpoint
 from corereg.training.config import TrainConfig
 from corereg.training.monitor import Monitor
-from corereg.training.objective import Losses, Objective, Phase, new_model, phase_of
+from corereg.training.objective.objective import Losses, Objective, Phase, new_model, phase_of
 from corereg.training.pseudo_labels import (
     Pairs,
     PseudoLabels,
@@ -37,8 +38,8 @@ from corereg.training.pseudo_labels import (
     sampling_weights,
     sweep,
 )
+from corereg.training.scans.volumes import Volumes
 from corereg.training.validation import Validation
-from corereg.training.volumes import Volumes
 
 __all__ = ["Interrupted", "Run", "filled"]
 

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Float16, Float32, Int64
 from torch import Tensor
 
-from corereg.method.features import Encoded, FeatureModel
-from corereg.method.refine import project_features, refine
-from corereg.method.stages import coarse_displacement
+from corereg.method.coarse.passes import coarse_displacement
+from corereg.method.features.model import Encoded, FeatureModel, project_features
+from corereg.method.refine.optimise import refine
 from corereg.training.config import TrainConfig
-from corereg.training.volumes import Volumes
+from corereg.training.scans.volumes import Volumes
 
 __all__ = ["PseudoLabels", "Sweep", "draw_pairs", "open_labels", "sampling_weights", "sweep"]
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from corereg.errors import InputError
-from corereg.method.features import NetworkConfig
-from corereg.method.refine import RefineConfig
+from corereg.method.features.network import NetworkConfig
+from corereg.method.refine.energy import RefineConfig
 from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConfig
 
 __all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "tiny"]

@@ -24,14 +24,15 @@ from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, ensure_output_folder
 from corereg.method.config import find_device
-from corereg.method.features import ConvNetModel, save_model
+from corereg.method.features.model_file import save_model
+from corereg.method.features.network import ConvNetModel
 from corereg.training.checkpoint import CHECKPOINT, Checkpoint, check_unchanged, load_checkpoint
 from corereg.training.config import TrainConfig, as_settings, with_settings
 from corereg.training.loop import Run
 from corereg.training.monitor import Monitor
 from corereg.training.recipes import get_recipe
+from corereg.training.scans.volumes import Volumes, prepare_volumes
 from corereg.training.validation import Validation
-from corereg.training.volumes import Volumes, prepare_volumes
 
 __all__ = ["CONFIG", "MODEL", "TrainingResult", "train"]
 

@@ -13,11 +13,11 @@ from corereg.data.pairs import Dataset
 from corereg.evaluation.metrics import dice, fold_percent, mean_over_labels, sdlogj, warp_labels
 from corereg.geometry.displacement import compose
 from corereg.geometry.warp import affine_coords, sample_labels
-from corereg.io.images import read_labels
-from corereg.method.features import FeatureModel
-from corereg.method.stages import StagesConfig, register_volumes
+from corereg.io.images.image import read_labels
+from corereg.method.features.model import FeatureModel
+from corereg.method.pipeline import StagesConfig, register_volumes
 from corereg.training.config import TrainConfig
-from corereg.training.volumes import Volumes
+from corereg.training.scans.volumes import Volumes
 
 __all__ = ["Validation"]
 

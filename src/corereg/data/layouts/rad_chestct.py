@@ -1,6 +1,6 @@
 """RAD-ChestCT: a folder of .npz volumes, and the table that tells whose they are. Pairs are of one patient.
 
-`corereg.io.images.read_image` knows the volumes: HU under the key `ct`, axes to I, P, L, 0.8 mm; their origin is not
+`read_image` knows the volumes: HU under the key `ct`, axes to I, P, L, 0.8 mm; their origin is not
 published, and 0 is put at the centre.
 """
 

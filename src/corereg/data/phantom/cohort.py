@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from corereg.data.learn2reg import (
+from corereg.data.layouts.learn2reg_writer import (
     dataset_description,
     field_name,
     pair_entry,

@@ -1,0 +1,60 @@
+"""Between a grid and its strided grids, and smoothing that does not know the border.
+
+Point i of a grid with stride s lies on voxel s * i. Going up, the value at fine voxel x is interpolated at x / s and
+held constant beyond the last coarse point.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from corereg.geometry.kernels.dispatch import use_kernels, use_triton
+
+__all__ = ["box_mean", "strided_shape", "subsample", "upsample"]
+
+
+def strided_shape(shape: Sequence[int], stride: int) -> tuple[int, int, int]:
+    """Shape of the grid of every `stride`-th voxel."""
+    i, j, k = (-(-n // stride) for n in shape)
+    return i, j, k
+
+
+def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Tensor, "B C I J K"]:
+    """Repeated 3x3x3 mean over the voxels that exist: nothing outside the volume counts."""
+    if times and use_kernels(volume):
+        from corereg.geometry.kernels import filter as kernels_filter
+
+        return kernels_filter.box_mean(volume, times)
+    if times and use_triton(volume):
+        from corereg.geometry.kernels import cuda as kernels_cuda
+
+        return kernels_cuda.box_mean(volume, times)
+    for _ in range(times):
+        volume = functional.avg_pool3d(volume, 3, stride=1, padding=1, count_include_pad=False)
+    return volume
+
+
+def upsample(volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[int]) -> Float[Tensor, "B C X Y Z"]:
+    """Linear interpolation of a strided volume at every voxel of the `factor` times finer grid of `shape`.
+
+    Values are not rescaled: multiply a displacement by `factor` yourself, or use `upsample_displacement`.
+    """
+    if use_kernels(volume):
+        from corereg.geometry.kernels import filter as kernels_filter
+
+        return kernels_filter.upsample(volume, ((factor, tuple(shape)),))
+    for axis, size in enumerate(shape, start=2):
+        position = torch.arange(size, device=volume.device, dtype=volume.dtype) / factor
+        low = position.long().clamp(max=volume.shape[axis] - 1)
+        high = (low + 1).clamp(max=volume.shape[axis] - 1)
+        weight = (position - low).view([-1 if a == axis else 1 for a in range(5)])
+        volume = torch.lerp(volume.index_select(axis, low), volume.index_select(axis, high), weight)
+    return volume
+
+
+def subsample(volume: Float[Tensor, "B C I J K"], factor: int) -> Float[Tensor, "B C X Y Z"]:
+    """Every `factor`-th voxel, offset 0."""
+    return volume[:, :, ::factor, ::factor, ::factor]

@@ -1,0 +1,130 @@
+"""Transforms applied to a file: images, label maps, series, points and meshes, by what the file is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corereg.errors import InputError
+from corereg.geometry.inverse_error import share_of
+from corereg.io.images.image import Image, as_image, write_image
+from corereg.io.images.series import read_series, write_series
+from corereg.io.points.meshes import MESH_SUFFIXES, read_mesh, write_mesh
+from corereg.io.points.points import POINT_SUFFIXES, read_points, read_voxel_points, write_points, write_voxel_points
+from corereg.io.transforms.transform import Transform
+
+__all__ = ["ImageOptions", "apply_to_file", "load_chain", "write_jacobian"]
+
+EXTRAPOLATED = "lie beyond the grid of a displacement, whose edge value was taken there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How an image is resampled; a file of points takes none of it."""
+
+    labels: bool = False
+    interpolation: str | None = None
+    reference: Path | None = None
+
+
+def load_chain(
+    paths: Sequence[Path],
+    *,
+    fixed: Path | None = None,
+    moving: Path | None = None,
+    inverse: bool = False,
+    source_format: str | None = None,
+) -> Transform:
+    """Transform files in the order in which an image is warped by them, as one transform.
+
+    Args:
+        fixed: image of the output grid of the last one, for a format that does not hold it.
+        moving: image that the first one warps, likewise, and the output grid of the inverse.
+        inverse: the other direction of them all.
+        source_format: of all of them, where looking into the files is not enough.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    images = {name: None if path is None else as_image(path) for name, path in (("fixed", fixed), ("moving", moving))}
+    loaded = [
+        Transform.load(
+            path,
+            fixed=images["fixed"] if path is paths[-1] else None,
+            moving=images["moving"] if path is paths[0] else None,
+            source_format=source_format,
+        )
+        for path in paths
+    ]
+    chain = reduce(Transform.then, loaded)
+    return chain.inverse() if inverse else chain
+
+
+def apply_to_file(
+    transform: Transform, source: Path, out: Path, options: ImageOptions, *, coordinates: str | None = None
+) -> list[str]:
+    """Apply a transform to a file, and say what was extrapolated.
+
+    Images are resampled onto the transform's own grid. Points and meshes go the other way, as in ITK: positions on the
+    image that the transform's grid belongs to become positions on the other image.
+
+    Args:
+        coordinates: ras, lps or (for a .csv) voxel, for points and meshes that do not say it.
+
+    Raises:
+        InputError: a file that cannot be used, or options that do not fit it.
+    """
+    parent = out.parent
+    if not parent.is_dir():
+        raise InputError(f"got the output {out} in a folder that is not there; make it first: mkdir -p '{parent}'")
+    if not source.name.lower().endswith((*POINT_SUFFIXES, *MESH_SUFFIXES)):
+        if coordinates:
+            raise InputError(f"got --coordinates with the image {source}, expected points or a mesh; leave it out")
+        return _apply_to_image(transform, source, out, options)
+    if options != ImageOptions():
+        raise InputError(
+            f"got --labels, --interpolation or --reference with the points {source}, expected none; leave them out"
+        )
+    if coordinates == "voxel":
+        start = read_voxel_points(source, transform.fixed_grid)
+        write_voxel_points(out, transform.apply_points(start), transform.moving_grid)
+    elif source.name.lower().endswith(MESH_SUFFIXES):
+        mesh = read_mesh(source, coordinates=coordinates)
+        start = mesh.coords_mm
+        write_mesh(out, mesh, transform.apply_points(start))
+    else:
+        points = read_points(source, coordinates=coordinates)
+        start = points.coords_mm
+        write_points(out, points.moved_to(transform.apply_points(start)))
+    beyond = int(transform.extrapolated(start).sum())
+    return [f"{beyond} of {len(start)} points {EXTRAPOLATED}"] if beyond else []
+
+
+def write_jacobian(transform: Transform, out: Path, reference: Path | None = None) -> None:
+    """Write det J of a transform, the local volume ratio with all parts included, on its grid or that of an image.
+
+    Raises:
+        InputError: a file that cannot be used or written.
+    """
+    like = transform.fixed if reference is None else as_image(reference)
+    grid = like.grid if isinstance(like, Image) else transform.fixed_grid
+    write_image(out, transform.jacobian_determinant(grid), grid if like is None else like)
+
+
+def _apply_to_image(transform: Transform, source: Path, out: Path, options: ImageOptions) -> list[str]:
+    like = transform.fixed if options.reference is None else as_image(options.reference)
+    settings: dict[str, Any] = {"labels": options.labels, "interpolation": options.interpolation}
+    series = read_series(source) if source.is_file() else None
+    if series is None:
+        warped = transform.resampled(as_image(source, labels=options.labels), like, **settings)
+        write_image(out, warped.array, warped)
+    else:
+        frames = [transform.resampled(frame, like, **settings) for frame in series.frames(labels=options.labels)]
+        warped = frames[0]
+        values = np.stack([frame.array for frame in frames], -1).reshape(*warped.grid.shape, *series.further)
+        write_series(out, values, warped, series)
+    share = share_of(transform.beyond, warped.grid)
+    return [f"{100 * share:.2g} % of the voxels {EXTRAPOLATED}"] if share else []

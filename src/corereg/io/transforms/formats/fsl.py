@@ -1,0 +1,66 @@
+"""FSL FNIRT: NIfTI (I, J, K, 3), intent 2006, on the reference (fixed) image's grid.
+
+FSL counts in millimetres from the first voxel, voxel index times spacing, along the first axis from the other end where
+the voxel-to-world matrix has a positive determinant. A field is relative, the match minus the voxel's own position, or
+absolute, the match itself; nothing in the file says which (fnirt and convertwarp write relative ones by default).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from corereg.errors import InputError
+from corereg.geometry.grid import Grid, Matrix
+from corereg.io.atomic import atomic_path
+from corereg.io.images.nifti import header_of_grid, write_voxels
+from corereg.io.transforms.formats.common import Located, grid_of, grid_of_nifti, load_nifti, offsets, transform_of
+from corereg.io.transforms.transform import Transform
+
+__all__ = ["FSL_INTENTS", "read_fsl", "write_fsl"]
+
+FIELD_INTENT = 2006
+"""FSL_FNIRT_DISPLACEMENT_FIELD."""
+
+COEFFICIENT_INTENTS = (2007, 2008, 2009)
+"""FSL_CUBIC_SPLINE_COEFFICIENTS, FSL_DCT_COEFFICIENTS, FSL_QUADRATIC_SPLINE_COEFFICIENTS."""
+
+FSL_INTENTS = (FIELD_INTENT, *COEFFICIENT_INTENTS)
+
+
+def write_fsl(path: Path, transform: Transform) -> None:
+    """A relative field for `applywarp --rel`."""
+    frames = _frame(transform.fixed_grid), _frame(grid_of(transform.moving, "moving", path))
+    values = offsets(transform, *frames)
+    header = header_of_grid(transform.fixed_grid)
+    header.set_data_shape(values.shape)
+    header["intent_code"] = FIELD_INTENT
+    with atomic_path(path) as staged:
+        write_voxels(staged, values, header)
+
+
+def read_fsl(path: Path, fixed: Located | None, moving: Located | None) -> Transform:
+    """A relative field.
+
+    Raises:
+        InputError: something else, or the moving image is missing.
+    """
+    values, image = load_nifti(path, "a displacement field of FSL")
+    if int(image.header["intent_code"]) in COEFFICIENT_INTENTS:
+        raise InputError(
+            f"got {path}, which holds spline coefficients, expected a field; make one of it first: "
+            "fnirtfileutils --in=COEFFICIENTS --ref=FIXED --out=FIELD.nii.gz --withaff"
+        )
+    if values.ndim != 4 or values.shape[3] != 3:
+        raise InputError(f"got {path} of shape {values.shape}, expected (I, J, K, 3): a displacement field of FSL")
+    grid = grid_of_nifti(image)
+    frames = _frame(grid), _frame(grid_of(moving, "moving", path))
+    return transform_of(values, fixed or grid, moving, frames, path)
+
+
+def _frame(grid: Grid) -> Matrix:
+    """(4, 4), RAS+ millimetres to FSL's."""
+    scaled = np.diag([*grid.spacing, 1.0])
+    if np.linalg.det(grid.linear) > 0:
+        scaled[0, 0] *= -1
+        scaled[0, 3] = (grid.shape[0] - 1) * grid.spacing[0]
+    return np.asarray(scaled @ grid.inverse_affine)

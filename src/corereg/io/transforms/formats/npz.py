@@ -1,0 +1,56 @@
+"""Plain numpy: an .npz that says everything, for programs that know no medical format.
+
+| array | shape | |
+|---|---|---|
+| disp_mm | (3, I, J, K) float32 | T(p) - p at the voxels p of the fixed grid, RAS+ millimetres |
+| affine | (4, 4) float64 | voxel (i, j, k, 1) of the fixed grid to RAS+ millimetres |
+| moving_shape, moving_affine | (3,), (4, 4) | the moving grid, where it is known |
+"""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corereg.errors import InputError
+from corereg.geometry.grid import Grid
+from corereg.io.atomic import atomic_path
+from corereg.io.transforms.formats.common import WORLD, Located, grid_of, transform_of
+from corereg.io.transforms.transform import Transform
+
+__all__ = ["FIELD_KEY", "read_plain", "write_plain"]
+
+FIELD_KEY = "disp_mm"
+
+
+def write_plain(path: Path, transform: Transform) -> None:
+    """All parts as one field."""
+    arrays: dict[str, Any] = {FIELD_KEY: transform.total_mm(), "affine": transform.fixed_grid.affine}
+    if transform.moving is not None:
+        grid = grid_of(transform.moving, "moving", path)
+        arrays |= {"moving_shape": np.array(grid.shape), "moving_affine": grid.affine}
+    with atomic_path(path) as staged:
+        np.savez_compressed(staged, **arrays)
+
+
+def read_plain(path: Path, fixed: Located | None, moving: Located | None) -> Transform:
+    """What `write_plain` wrote.
+
+    Raises:
+        InputError: damaged, or another .npz.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = dict(content)
+        disp_mm, affine = arrays[FIELD_KEY], arrays["affine"]
+        _, i, j, k = disp_mm.shape
+        if moving is None and "moving_shape" in arrays:
+            a, b, c = arrays["moving_shape"].tolist()
+            moving = Grid((a, b, c), arrays["moving_affine"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        raise InputError(
+            f"got {path}, expected an .npz with the arrays disp_mm (3, I, J, K) and affine (4, 4); write it again"
+        ) from None
+    fixed = fixed or Grid((i, j, k), affine)
+    return transform_of(np.moveaxis(disp_mm, 0, -1), fixed, moving, (WORLD, WORLD), path)

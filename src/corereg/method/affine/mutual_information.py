@@ -1,0 +1,183 @@
+"""Mattes mutual information of two images under an affine map, with its derivative.
+
+Source: Mattes et al., "PET-CT image registration in the chest using free-form deformations", IEEE TMI 2003: hard bins
+for the fixed image, cubic B-splines for the moving one.
+"""
+# mypy: disable-error-code="no-untyped-call"
+
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from corereg.geometry.grid import Grid, Matrix
+from corereg.geometry.kernels.dispatch import use_kernels
+
+__all__ = ["MutualInformation"]
+
+BINS = 32
+SPLINE_REACH = 2
+"""Bins kept free on either side for the splines."""
+LEAST_OVERLAP = 0.25
+"""Share of the smaller image that has to be compared; less would let a sliver of air match a sliver of air."""
+MUCH_SMALLER = 0.5
+"""Of the fixed image's volume: below it the covered share is of the moving image. With images about as large that
+would reward a map that shrinks the moving one out of what does not match."""
+SEQUENCE = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
+"""1/g, 1/g^2, 1/g^3 of g^4 = g + 1: the additive sequence that fills a cube most evenly (Roberts 2018)."""
+
+TRUNCATE = 3.0
+"""Standard deviations that the Gaussian reaches."""
+FAINT = 1e-3
+"""Weight of a mask, smoothed, below which nothing is known of the image."""
+
+Scan = tuple[NDArray[np.float32], Grid, NDArray[np.bool_] | None]
+"""Intensities (I, J, K), their grid, and which voxels count."""
+
+
+class MutualInformation:
+    """Mutual information (higher is better) of a fixed and a moving image, at places spread evenly over the fixed one,
+    times the share of the smaller image that the other one covers: alone it would push apart what does not match.
+    Masks count for the mutual information only: their share would be raised by stretching what they hold.
+
+    Args:
+        samples: number of places.
+        smoothing_mm: standard deviation of a Gaussian over both images.
+        seed: shifts the places.
+    """
+
+    def __init__(self, fixed: Scan, moving: Scan, *, samples: int, smoothing_mm: float, seed: int = 0) -> None:
+        array, grid, mask = fixed
+        offset = np.random.default_rng(seed).random(3)
+        places = (offset + np.arange(samples)[:, None] * SEQUENCE) % 1 * (np.array(grid.shape) - 1)
+        # Neighbours one after the other find their voxels in the processor's cache.
+        places = places[np.lexsort(np.floor(places).T[::-1])]
+        if mask is not None:
+            places = places[mask[tuple(np.floor(places + 0.5).astype(int).T)]]
+        self.points_mm = grid.to_world(places)
+        values = scipy.ndimage.map_coordinates(_smoothed(array, grid, smoothing_mm, mask), places.T, order=1)
+        self.fixed_bins = (_between_0_and_1(values) * (BINS - 1) + 0.5).astype(np.int64)
+        per_mm3 = samples / np.prod(grid.extent_mm)
+        array, grid, mask = moving
+        smooth = _between_0_and_1(_smoothed(array, grid, smoothing_mm, mask))
+        self.volume = (smooth * (BINS - 2 * SPLINE_REACH - 1) + SPLINE_REACH).astype(np.float32)
+        self.mask = np.ones((1, 1, 1), np.float32) if mask is None else mask.astype(np.float32)
+        self.grid = grid
+        self.moving_samples = float(per_mm3 * np.prod(grid.extent_mm))
+        """As many as would lie in the moving image."""
+        self.cropped = self.moving_samples < MUCH_SMALLER * len(self.points_mm)
+
+    def __call__(self, matrix: Matrix) -> float:
+        """Of a world map (4, 4); minus infinity where too little of the images overlaps."""
+        return self.with_gradient(matrix)[0]
+
+    def with_gradient(self, matrix: Matrix) -> tuple[float, NDArray[np.float64]]:
+        """And its derivative by the first three rows of the matrix, (3, 4)."""
+        compare, derivative = _compare, _derivative
+        if use_kernels():
+            from corereg.method.affine.kernels_mutual_information import compare, derivative
+
+        to_vox = self.grid.inverse_affine @ matrix
+        joint, seen = compare(self.points_mm, to_vox, self.fixed_bins, self.volume, self.mask, BINS)
+        total, covered = joint.sum(), seen[:, 8].sum()
+        linear = matrix[:3, :3]
+        there = self.moving_samples / abs(np.linalg.det(linear))
+        if total <= LEAST_OVERLAP * min(len(self.points_mm), there * self.mask.mean()):
+            return -np.inf, np.zeros((3, 4))
+        smaller = there if self.cropped else len(self.points_mm)
+        joint /= total
+        apart = joint.sum(1, keepdims=True) * joint.sum(0)
+        score = np.log(np.where(joint > 0, joint, 1) / np.where(joint > 0, apart, 1))
+        information = float((joint * score).sum())
+        value = information * covered / smaller
+        by_score, by_cover = derivative(self.points_mm, self.fixed_bins, seen, score - information)
+        by_voxel = (by_score * covered / total + by_cover * information) / smaller
+        gradient = self.grid.inverse_affine[:3, :3].T @ by_voxel
+        if self.cropped:
+            gradient[:, :3] += value * np.linalg.inv(linear).T
+        return value, gradient
+
+
+def _between_0_and_1(values: NDArray[Any]) -> NDArray[Any]:
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    return np.asarray((values - low) / max(high - low, 1e-12))
+
+
+def _smoothed(
+    array: NDArray[np.float32], grid: Grid, smoothing_mm: float, mask: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """A Gaussian over the image; what lies outside the mask leaves no trace inside."""
+
+    def blurred(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+        sigma = [smoothing_mm / s for s in grid.spacing]
+        return np.asarray(scipy.ndimage.gaussian_filter(volume, sigma, mode="nearest", truncate=TRUNCATE))
+
+    if mask is None:
+        return blurred(array)
+    weights = blurred(mask.astype(np.float32))
+    inside = blurred(np.where(mask, array, np.float32(0)))
+    return np.divide(inside, weights, out=np.zeros_like(inside), where=weights > FAINT)
+
+
+def _compare(
+    points: NDArray[Any],
+    to_vox: NDArray[Any],
+    fixed_bins: NDArray[Any],
+    volume: NDArray[Any],
+    mask: NDArray[Any],
+    bins: int,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the kernel of this name does, in plain numpy."""
+    place = points @ to_vox[:3, :3].T + to_vox[:3, 3]
+    last = np.array(volume.shape) - 1
+    depths = np.concatenate([place, last - place], 1)
+    nearest, cover = depths.argmin(1), np.clip(depths.min(1) + 0.5, 0, 1)[:, None]
+    fades = ((cover > 0) & (cover < 1)) * np.concatenate([np.eye(3), -np.eye(3)])[nearest]
+    value = _linear(volume, place)
+    weight = _linear(mask, place) if mask.size > 1 else np.eye(1, 4)
+    slopes = cover * weight[:, 1:] + weight[:, :1] * fades
+    seen = np.concatenate([value, cover * weight[:, :1], slopes, cover, fades], 1) * (cover > 0)
+    joint = np.zeros((bins, bins))
+    np.add.at(joint, (fixed_bins[:, None], _taps(value[:, 0])), seen[:, 4:5] * _splines(value[:, 0])[0])
+    return joint, seen
+
+
+def _derivative(
+    points: NDArray[Any], fixed_bins: NDArray[Any], seen: NDArray[Any], score: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the kernel of this name does, in plain numpy."""
+    scores = score[fixed_bins[:, None], _taps(seen[:, 0])]
+    gained, slope = ((scores * tap).sum(1, keepdims=True) for tap in _splines(seen[:, 0]))
+    homogeneous = np.concatenate([points, np.ones((len(points), 1))], 1)
+    force = seen[:, 4:5] * slope * seen[:, 1:4] + gained * seen[:, 5:8]
+    return force.T @ homogeneous, seen[:, 9:].T @ homogeneous
+
+
+def _linear(volume: NDArray[Any], place: NDArray[Any]) -> NDArray[Any]:
+    """(N, 4): values between voxels, those of the border beyond it; their derivatives along i, j, k."""
+    last = np.array(volume.shape) - 1
+    inside = place.clip(0, last)
+    low = np.minimum(inside.astype(int), np.maximum(last - 1, 0))
+    total = np.zeros((len(place), 4))
+    for corner in np.ndindex(2, 2, 2):
+        u, v, w = np.where(corner, inside - low, 1 - inside + low).T
+        by_i, by_j, by_k = np.where(corner, 1, -1)
+        factors = np.stack([u * v * w, by_i * v * w, by_j * u * w, by_k * u * v], 1)
+        total += factors * volume[tuple(np.minimum(low + corner, last).T)][:, None]
+    total[:, 1:] *= inside == place
+    return total
+
+
+def _taps(value: NDArray[Any]) -> NDArray[Any]:
+    """(N, 4): the bins that a spline about the value reaches; `_splines` has their weights."""
+    return np.asarray(np.maximum(value.astype(int)[:, None] - 1, 0) + np.arange(4))
+
+
+def _splines(value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(N, 4) each: weights of the four bins, and their derivatives by the value."""
+    t = value % 1
+    r = 1 - t
+    weights = np.stack([r**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * r**2 + 3 * r**3, t**3], 1) / 6
+    slopes = np.stack([-(r**2), 3 * t**2 - 4 * t, 4 * r - 3 * r**2, t**2], 1) / 2
+    return weights, slopes

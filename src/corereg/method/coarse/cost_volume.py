@@ -1,0 +1,80 @@
+"""Stage 2 of 4: features of two images -> cost of each candidate displacement. Downstream: coupled_convex.
+
+Legend: B batch, C channels, L candidates, I J K axes of the feature grid.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from corereg.geometry.strided import box_mean
+
+__all__ = ["candidates_vox", "cost_volume"]
+
+
+def candidates_vox(radius: int, *, like: Tensor) -> Float[Tensor, "L 3"]:
+    """All integer displacements with components up to the radius, in voxels of the feature grid, (i, j, k) order."""
+    return torch.tensor(list(product(range(-radius, radius + 1), repeat=3)), dtype=like.dtype, device=like.device)
+
+
+def cost_volume(
+    fixed_features: Float[Tensor, "B C I J K"], moving_features: Float[Tensor, "B C I J K"], *, radius: int
+) -> Float[Tensor, "B L I J K"]:
+    """c(x, d) = 3x3x3 mean over x of sum over channels |f(x) - m(x + d)|; outside its grid m is held constant."""
+    differences: Tensor = _AbsoluteDifferences.apply(fixed_features, moving_features, radius)  # type: ignore[no-untyped-call]
+    return box_mean(differences)
+
+
+class _AbsoluteDifferences(torch.autograd.Function):
+    """Sum over channels |f(x) - m(x + d)| for all d of a window. Keeps no difference for the way back: they are made
+    again, for one row of candidates at a time, since kept they would take C times the memory of the cost volume."""
+
+    @staticmethod
+    def forward(ctx: Any, fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
+        ctx.save_for_backward(fixed, moving)
+        ctx.radius = radius
+        rows = [(fixed[:, :, :, None, None] - shifted).abs().sum(1) for shifted in _shifted(moving, radius)]
+        # (B, I, b, c, J, K) for each offset a along the first axis -> (B, a, b, c, I, J, K)
+        return torch.stack(rows, 1).permute(0, 1, 3, 4, 2, 5, 6).flatten(1, 3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        fixed, moving = ctx.saved_tensors
+        radius, (i, j, k) = ctx.radius, fixed.shape[2:]
+        width = 2 * radius + 1
+        of_rows = grad.reshape(len(grad), width, width, width, i, j, k).permute(1, 0, 4, 2, 3, 5, 6)
+        of_fixed = torch.zeros_like(fixed)
+        of_padded = fixed.new_zeros(*fixed.shape[:2], *(n + 2 * radius for n in (i, j, k)))
+        for a, (row, shifted) in enumerate(zip(of_rows, _shifted(moving, radius), strict=True)):
+            signed = (fixed[:, :, :, None, None] - shifted).sign_().mul_(row[:, None])
+            of_fixed += signed.sum((3, 4))
+            for b, c in product(range(width), repeat=2):
+                of_padded[:, :, a : a + i, b : b + j, c : c + k] -= signed[:, :, :, b, c]
+        for axis in (2, 3, 4):
+            of_padded = _unpad(of_padded, axis, radius)
+        return of_fixed, of_padded, None
+
+
+def _shifted(moving: Tensor, radius: int) -> Iterator[Tensor]:
+    """For each offset along the first axis, views (B, C, I, b, c, J, K) of m(x + d) with the other offsets as b, c."""
+    i, j, k = moving.shape[2:]
+    padded = functional.pad(moving, (radius,) * 6, mode="replicate")
+    for a in range(2 * radius + 1):
+        # unfold appends the window's axis: offsets stay where the axis was, voxels go last.
+        yield padded[:, :, a : a + i].unfold(3, j, 1).unfold(4, k, 1)
+
+
+def _unpad(grad: Tensor, axis: int, radius: int) -> Tensor:
+    """Gradient of replicated borders given back to the voxels that were replicated."""
+    size = grad.shape[axis] - 2 * radius
+    inner = grad.narrow(axis, radius, size).clone()
+    inner.narrow(axis, 0, 1).add_(grad.narrow(axis, 0, radius).sum(axis, keepdim=True))
+    inner.narrow(axis, size - 1, 1).add_(grad.narrow(axis, size + radius, radius).sum(axis, keepdim=True))
+    return inner

@@ -1,0 +1,110 @@
+"""Stage 3 of 4: cost volume -> coarse displacement, differentiable. Upstream: cost_volume. Downstream: refine.
+
+Legend: B batch, L candidates, I J K axes of the feature grid; displacements in voxels of that grid.
+Source: coupled convex optimisation, Heinrich, Papiez, Schnabel and Handels 2014; soft-argmin form as in CoRe.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from corereg.geometry.displacement import Disp, inverse_consistent
+from corereg.geometry.kernels.dispatch import use_kernels, use_triton
+from corereg.geometry.strided import box_mean
+from corereg.method.coarse.cost_volume import candidates_vox, cost_volume
+
+__all__ = ["CoupledConvexConfig", "coupled_convex", "match"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoupledConvexConfig:
+    """The discrete optimiser; the defaults are the paper's."""
+
+    radius: int = 2
+    """Half-width of the search window in voxels of the pass's grid."""
+    feature_scale: float = 5.0
+    """Factor on both images' features before they are compared."""
+    sharpness: float = 20.0
+    """Weight of a cost in the soft-argmin."""
+    couplings: tuple[float, ...] = (0.003, 0.03, 0.3)
+    """Weight of |d - u|^2, one round of coupling each."""
+    inverse_consistency_steps: int = 15
+    """Fixed-point steps that make both directions inverse to each other; 0 registers one direction only."""
+
+    def __post_init__(self) -> None:
+        if self.radius < 1:
+            raise ValueError(f"radius must be >= 1, got {self.radius}")
+
+
+def coupled_convex(
+    cost: Float[Tensor, "B L I J K"],
+    candidates: Float[Tensor, "L 3"],
+    *,
+    sharpness: float,
+    couplings: tuple[float, ...],
+) -> Disp:
+    """Regularise a cost volume into a smooth displacement by alternating soft-argmin and smoothing.
+
+    First u(x) = sum_d d softmax_d(-s c(x, d)); then, for each coupling a, the same with c + a |d - u(x)|^2, smoothed by
+    a 3x3x3 mean.
+
+    Args:
+        cost: lower is better.
+        candidates: displacements in voxels of the feature grid, (i, j, k) order.
+
+    Returns: (B, 3, I, J, K), voxels of the feature grid.
+    """
+    disp_vox = _soft_argmin(-sharpness * cost, candidates)
+    squared = (candidates**2).sum(1).view(1, -1, 1, 1, 1)
+    for coupling in couplings:
+        # |u|^2 is the same for all candidates of a voxel, so the softmax does not see it.
+        distance = squared - 2 * torch.einsum("lc,bcijk->blijk", candidates, disp_vox)
+        disp_vox = box_mean(_soft_argmin(-sharpness * (cost + coupling * distance), candidates))
+    return disp_vox
+
+
+def _soft_argmin(logits: Tensor, candidates: Tensor) -> Tensor:
+    return torch.einsum("lc,blijk->bcijk", candidates, logits.softmax(1))
+
+
+def match(
+    fixed_features: Float[Tensor, "B C I J K"], moving_features: Float[Tensor, "B C I J K"], config: CoupledConvexConfig
+) -> Disp:
+    """Displacement from fixed to moving on the features' grid, in its voxels: stages 2 and 3 in both directions."""
+    forward = _one_way(fixed_features, moving_features, config)
+    if config.inverse_consistency_steps == 0:
+        return forward
+    backward = _one_way(moving_features, fixed_features, config)
+    return inverse_consistent(forward, backward, steps=config.inverse_consistency_steps)[0]
+
+
+def _one_way(fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig) -> Disp:
+    kernels = _kernels(fixed_features, moving_features)
+    if kernels is not None:
+        return kernels(
+            fixed_features,
+            moving_features,
+            radius=config.radius,
+            scale=config.feature_scale,
+            sharpness=config.sharpness,
+            couplings=config.couplings,
+        )
+    scaled = config.feature_scale * fixed_features, config.feature_scale * moving_features
+    candidates = candidates_vox(config.radius, like=fixed_features)
+    cost = cost_volume(*scaled, radius=config.radius)
+    return coupled_convex(cost, candidates, sharpness=config.sharpness, couplings=config.couplings)
+
+
+def _kernels(fixed_features: Tensor, moving_features: Tensor) -> Callable[..., Tensor] | None:
+    if use_kernels(fixed_features, moving_features):
+        from corereg.method.coarse.kernels_cpu import coupled_convex_of_features
+
+        return coupled_convex_of_features
+    if use_triton(fixed_features, moving_features):
+        from corereg.method.coarse.kernels_cuda import coupled_convex_of_features as on_cuda
+
+        return on_cuda
+    return None

@@ -1,0 +1,109 @@
+"""Triton kernels of stages 2 and 3: features of two images -> cost of each candidate -> coarse displacement.
+
+Legend: B pairs, C channels, L candidates in the order of `candidates_vox`, I J K axes of the feature grid, R search
+radius; tensors are contiguous float32. Features are channels-last, (B, I, J, K, C); costs are (B, L, I, J, K).
+"""
+# mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, no-untyped-call"
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from corereg.geometry.kernels.cuda import box_mean, kernel
+
+__all__ = ["coupled_convex_of_features"]
+
+DIFFERENCE_BLOCK = 64
+SOFT_ARGMIN_BLOCK = 128
+"""Voxels of one program."""
+
+
+def coupled_convex_of_features(
+    fixed_features: Tensor,
+    moving_features: Tensor,
+    *,
+    radius: int,
+    scale: float,
+    sharpness: float,
+    couplings: tuple[float, ...],
+) -> Tensor:
+    """`coupled_convex(cost_volume(scale * fixed, scale * moving))`; the features are (B, C, I, J, K)."""
+    fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in (fixed_features, moving_features))
+    batch, *shape, channels = fixed.shape
+    cost = fixed.new_empty(batch, (2 * radius + 1) ** 3, *shape)
+    grid = triton.cdiv(cost[0, 0].numel(), DIFFERENCE_BLOCK), batch
+    with torch.cuda.device_of(fixed):
+        _differences[grid](
+            fixed, moving, cost, *shape, scale, channels, triton.next_power_of_2(channels), radius, DIFFERENCE_BLOCK
+        )
+        cost = box_mean(cost, 1)
+        disp = _estimate(cost, cost.new_zeros(batch, 3, *shape), sharpness, 0.0, radius)
+        for coupling in couplings:
+            disp = box_mean(_estimate(cost, disp, sharpness, coupling, radius), 1)
+    return disp
+
+
+def _estimate(cost: Tensor, disp: Tensor, sharpness: float, coupling: float, radius: int) -> Tensor:
+    """sum_d d softmax_d(-sharpness (cost + coupling |d - disp|^2)), on the current device."""
+    out, voxels = torch.empty_like(disp), disp[0, 0].numel()
+    grid = triton.cdiv(voxels, SOFT_ARGMIN_BLOCK), len(disp)
+    _soft_argmin[grid](cost, disp, out, voxels, sharpness, coupling, radius, SOFT_ARGMIN_BLOCK)
+    return out
+
+
+@kernel
+def _differences(
+    fixed, moving, cost, I, J, K, scale,  # noqa: E741, N803
+    C: tl.constexpr, CHANNELS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """scale x sum over channels |fixed(x) - moving(x + d)| for every d, moving held at its edge."""
+    voxels = I * J * K
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = at < voxels
+    pair = tl.program_id(1).to(tl.int64)
+    i, j, k = at // (J * K), at // K % J, at % K
+    channel = tl.arange(0, CHANNELS)[None, :]
+    mask = here[:, None] & (channel < C)
+    own = tl.load(fixed + (pair * voxels + at[:, None]) * C + channel, mask, 0.0)
+    width: tl.constexpr = 2 * R + 1
+    for candidate in range(width * width * width):
+        to_i = tl.maximum(tl.minimum(i + candidate // (width * width) - R, I - 1), 0)
+        to_j = tl.maximum(tl.minimum(j + candidate // width % width - R, J - 1), 0)
+        to_k = tl.maximum(tl.minimum(k + candidate % width - R, K - 1), 0)
+        there = pair * voxels + (to_i * J + to_j) * K + to_k
+        other = tl.load(moving + there[:, None] * C + channel, mask, 0.0)
+        slot = (pair * width * width * width + candidate) * voxels + at
+        tl.store(cost + slot, scale * tl.sum(tl.abs(own - other), 1), here)
+
+
+@kernel
+def _soft_argmin(cost, disp, out, voxels, sharpness, coupling, R: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    """|disp|^2, common to all d, drops out."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = at < voxels
+    width: tl.constexpr = 2 * R + 1
+    count: tl.constexpr = width * width * width
+    pair = tl.program_id(1).to(tl.int64)
+    cost += pair * count * voxels + at
+    disp += pair * 3 * voxels + at
+    out += pair * 3 * voxels + at
+    ui, uj, uk = tl.load(disp, here, 0.0), tl.load(disp + voxels, here, 0.0), tl.load(disp + 2 * voxels, here, 0.0)
+    highest = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    oi, oj, ok = total, total, total
+    for candidate in range(count):
+        di = 1.0 * (candidate // (width * width) - R)
+        dj = 1.0 * (candidate // width % width - R)
+        dk = 1.0 * (candidate % width - R)
+        distance = di * di + dj * dj + dk * dk - 2 * (di * ui + dj * uj + dk * uk)
+        logit = -sharpness * (tl.load(cost + candidate * voxels, here, 0.0) + coupling * distance)
+        # The sums so far are relative to the highest logit so far.
+        before = highest
+        highest = tl.maximum(highest, logit)
+        rest, share = tl.exp(before - highest), tl.exp(logit - highest)
+        total = total * rest + share
+        oi, oj, ok = oi * rest + di * share, oj * rest + dj * share, ok * rest + dk * share
+    tl.store(out, oi / total, here)
+    tl.store(out + voxels, oj / total, here)
+    tl.store(out + 2 * voxels, ok / total, here)

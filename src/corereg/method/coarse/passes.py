@@ -1,0 +1,64 @@
+"""Stages 2 and 3 pass by pass: from features to a coarse displacement on the 1/2 grid. Downstream: refine."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from corereg.geometry.displacement import Disp, compose, upsample_displacement
+from corereg.geometry.warp import warp
+from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.features.model import Encoded, FeatureModel, Image5D
+from corereg.method.stopwatch import Stopwatch
+
+__all__ = ["COARSE_SMOOTHING", "coarse_displacement", "full_grid_displacement", "half_grid_displacement"]
+
+COARSE_SMOOTHING, FINAL_SMOOTHING = 2, 3
+"""3x3x3 means after each doubling of a coarse displacement, and after a refined one is brought to the full grid, where
+that is the end."""
+
+
+def full_grid_displacement(half: Disp, *, smoothing: int = COARSE_SMOOTHING) -> Float[Tensor, "B 3 X Y Z"]:
+    """A displacement of the 1/2 grid on the full grid."""
+    return upsample_displacement(half, 2, [2 * n for n in half.shape[2:]], smoothing=smoothing)
+
+
+def coarse_displacement(
+    fixed_encoded: Encoded,
+    moving: Image5D,
+    moving_encoded: Encoded,
+    model: FeatureModel,
+    *,
+    passes: Sequence[int],
+    config: CoupledConvexConfig,
+    watch: Stopwatch | None = None,
+) -> Float[Tensor, "B 3 X Y Z"]:
+    """Stages 2 and 3, pass after pass: each registers the moving image as warped by those before it.
+
+    Args:
+        fixed_encoded: features for every pass.
+        moving: (B, 1, I, J, K), warped and encoded again after the first pass.
+        moving_encoded: its features for the first pass.
+
+    Returns: (B, 3, I/2, J/2, K/2), voxels of the 1/2 grid.
+    """
+    watch = watch or Stopwatch(moving.device)
+    half_shape = [n // 2 for n in moving.shape[2:]]
+    total: Disp | None = None
+    for stride in passes:
+        if total is not None:
+            with watch("warp"):
+                warped = warp(moving, full_grid_displacement(total))
+            with watch("features"):
+                moving_encoded = model.encode(warped, [stride], shallow=False)
+        with watch("coupled_convex"):
+            found = match(fixed_encoded.cost[stride], moving_encoded.cost[stride], config)
+            step = half_grid_displacement(found, stride, half_shape)
+            total = step if total is None else compose(total, step)
+    assert total is not None
+    return total
+
+
+def half_grid_displacement(disp_vox: Disp, stride: int, shape: Sequence[int]) -> Float[Tensor, "B 3 X Y Z"]:
+    """A displacement found on the grid of a pass, on the 1/2 grid of `shape`, smoothed on the way."""
+    return upsample_displacement(disp_vox, stride // 2, shape, smoothing=COARSE_SMOOTHING)

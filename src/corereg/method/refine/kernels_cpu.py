@@ -1,0 +1,275 @@
+"""Compiled CPU kernels of stage 4, the instance optimisation: energy, its gradient, smoothing and Adam.
+
+One step is three sweeps over the volume: the displacement from the smoothed planes of the parameters (along i); energy
+and gradient, with the adjoint smoothing along j and k while a plane is at hand; the adjoint along i with the update and
+the next forward smoothing along j and k. No image with C channels is ever stored.
+
+Features are compared as 16-bit integers of one unit: half the memory to read, which is what bounds the speed.
+
+Legend: C channels, I J K axes of the 1/2 grid; arrays are float32. Features are channels-last, (I, J, K, C).
+Kernels take volumes as flat arrays.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corereg.geometry.kernels.filter import Band, box_band, filter_plane, filter_row
+from corereg.geometry.kernels.simd_loops import compare
+from corereg.geometry.kernels.threads import kernel, run_slabs
+from corereg.method.refine.integers import Integers, as_integers, padded_channels
+from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
+
+__all__ = ["Factors", "energy_gradient", "minimise"]
+
+Array = NDArray[np.float32]
+U, F = np.uint64, np.float32
+"""Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
+
+AHEAD = U(8)
+"""Voxels between one whose features are compared and one whose are fetched from memory."""
+
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
+"""The defaults of torch.optim.Adam."""
+
+
+class Factors(NamedTuple):
+    """The energy is data x sum of squared differences + smooth[a] x sum of squared steps along axis a + volume x sum of
+    squared divergences."""
+
+    data: float
+    smooth: tuple[float, ...]
+    volume: float = 0.0
+
+
+def minimise(
+    fixed: Array,
+    moving: Array,
+    start: Array,
+    voxel_weight: Array | None,
+    factors: Factors,
+    *,
+    steps: int,
+    learning_rate: float,
+    smoothing: int,
+) -> tuple[Array, list[float]]:
+    """Adam on the parameters v of s(v), `smoothing` 3x3x3 means.
+
+    Args:
+        fixed, moving: (I, J, K, C).
+        start: (3, I, J, K), v before the first step.
+        voxel_weight: (I, J, K), or None for 1 everywhere.
+
+    Returns: s(v) after the last step, and the energy before each step.
+    """
+    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
+    shape = problem.shape
+    parameters = start.flatten()
+    state = parameters, np.zeros_like(parameters), np.zeros_like(parameters)
+    disp, planes, pulled = (np.empty_like(parameters) for _ in range(3))
+    losses = []
+    run_slabs(_smooth_planes, shape[0], parameters, planes, shape, problem.forward)
+    for step in range(1, steps + 1):
+        losses.append(_evaluate(problem, planes, disp, pulled))
+        adam = _adam_factors(step, learning_rate)
+        run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, problem.adjoint, problem.forward)
+    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, problem.forward)
+    return disp.reshape(start.shape), losses
+
+
+def energy_gradient(
+    fixed: Array, moving: Array, parameters: Array, voxel_weight: Array | None, factors: Factors, *, smoothing: int
+) -> tuple[float, Array]:
+    """The energy of s(parameters) and its gradient with respect to them: one evaluation as `minimise` makes it."""
+    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
+    disp, planes, pulled = (np.empty(parameters.size, np.float32) for _ in range(3))
+    run_slabs(_smooth_planes, problem.shape[0], parameters.flatten(), planes, problem.shape, problem.forward)
+    energy = _evaluate(problem, planes, disp, pulled)
+    run_slabs(_smooth_along_i, problem.shape[0], pulled, disp, problem.shape, problem.adjoint)
+    return energy, disp.reshape(parameters.shape)
+
+
+class _Problem(NamedTuple):
+    """What stays the same from step to step, as the kernels take it."""
+
+    shape: tuple[int, ...]
+    features: tuple[Integers, Integers]
+    mask: Array
+    factors: Factors
+    channels: tuple[int, ...]
+    forward: tuple[Band, ...]
+    adjoint: tuple[Band, ...]
+    divergence: Array
+    """Work space, empty where no divergence is asked for."""
+
+
+def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int) -> _Problem:
+    shape = fixed.shape[:3]
+    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
+    forward = tuple(box_band(n, smoothing) for n in shape)
+    adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
+    features, unit = as_integers(fixed, moving)
+    factors = factors._replace(data=factors.data * unit**2)
+    divergence = np.empty(shape[0] * shape[1] * shape[2] if factors.volume else 0, np.float32)
+    return _Problem(shape, features, mask, factors, padded_channels(fixed.shape[3]), forward, adjoint, divergence)
+
+
+def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
+    """The energy; leaves the displacement in `disp` and its gradient, still to be smoothed along i, in `pulled`.
+
+    Args:
+        planes: the parameters, smoothed along j and k.
+    """
+    shape, features, mask, factors, channels, forward, adjoint, divergence = problem
+    weights = np.array((factors.data, *factors.smooth, factors.volume))
+    slopes, energies = (2 * weights).astype(np.float32), np.empty((shape[0], 5))
+    run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
+    if factors.volume:
+        run_slabs(divergence_planes, shape[0], disp, divergence, shape)
+    run_slabs(
+        _energy_planes, shape[0], features, (disp, divergence), mask, slopes, channels, shape, adjoint, pulled, energies
+    )
+    return float(weights @ energies.sum(0))
+
+
+def _adam_factors(step: int, learning_rate: float) -> Array:
+    """1 - beta1, beta2, 1 - beta2, step size, 1 / sqrt of the second bias correction, epsilon."""
+    beta1, beta2 = ADAM_BETAS
+    size = learning_rate / (1 - beta1**step)
+    return np.array([1 - beta1, beta2, 1 - beta2, size, (1 - beta2**step) ** -0.5, ADAM_EPSILON], np.float32)
+
+
+@kernel
+def _smooth_planes(volume, planes, shape, bands, first, last):
+    plane = U(shape[1]) * U(shape[2])
+    lines = np.empty(plane, np.float32)
+    for i in range(U(first), U(last)):
+        for a in range(U(3)):
+            at = (a * U(shape[0]) + i) * plane
+            filter_plane(volume, at, planes, at, lines, shape[1:], bands[1], bands[2])
+
+
+@kernel
+def _smooth_along_i(planes, out, shape, bands, first, last):
+    size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
+    start, weights = bands[0].start, bands[0].weights
+    for i in range(U(first), U(last)):
+        for a in range(U(3)):
+            volume = a * size_i * size_j * size_k
+            for j in range(size_j):
+                line = volume + j * size_k
+                to = line + i * size_j * size_k
+                filter_row(planes, line, size_j * size_k, out, to, size_k, start, weights, i)
+
+
+@kernel
+def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first, last):
+    """Gradient from its planes by the adjoint along i, torch.optim.Adam's update, and the next smoothing's j and k."""
+    parameters, mean, square = state
+    one_beta1, beta2, one_beta2, size, correction, epsilon = factors
+    size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
+    start, weights = adjoint[0].start, adjoint[0].weights
+    gradient = np.empty(size_k, np.float32)
+    lines = np.empty(size_j * size_k, np.float32)
+    for i in range(U(first), U(last)):
+        for a in range(U(3)):
+            volume = a * size_i * size_j * size_k
+            plane = volume + i * size_j * size_k
+            for j in range(size_j):
+                line = j * size_k
+                filter_row(pulled, volume + line, size_j * size_k, gradient, U(0), size_k, start, weights, i)
+                for n in range(size_k):
+                    at = plane + line + n
+                    g = gradient[n]
+                    m = mean[at] + one_beta1 * (g - mean[at])
+                    v = beta2 * square[at] + one_beta2 * g * g
+                    mean[at] = m
+                    square[at] = v
+                    parameters[at] -= size * m / (np.sqrt(v) * correction + epsilon)
+            filter_plane(parameters, plane, planes, plane, lines, shape[1:], forward[1], forward[2])
+
+
+@kernel
+def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, out, energies, first, last):
+    """Sums of the energy per plane, and the planes of its gradient after the adjoint smoothing along j and k."""
+    disp, divergence = volumes
+    size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
+    plane = size_j * size_k
+    gradient = np.empty(U(3) * plane, np.float32)
+    lines = np.empty(plane, np.float32)
+    for i in range(U(first), U(last)):
+        energy = energies[i]
+        energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
+        energy[1] = energy[2] = energy[3] = energy[4] = 0.0
+        if divergence.size:
+            energy[4] = add_divergence_pull(divergence, gradient, shape, factors[4], i)
+        for a in range(U(3)):
+            at = (a * size_i + i) * plane
+            to = a * plane
+            for j in range(size_j):
+                line = at + j * size_k
+                up, down = line - plane if i > 0 else line, line + plane if i < size_i - U(1) else line
+                left, right = line - size_k if j > 0 else line, line + size_k if j < size_j - U(1) else line
+                sides = up, down, left, right
+                add_diffusion_pull(disp, line, sides, gradient, to + j * size_k, size_k, factors, energy)
+            filter_plane(gradient, to, out, at, lines, shape[1:], adjoint[1], adjoint[2])
+
+
+@kernel
+def _locate(disp, shape, i, j, cell, share, free):
+    """Of one line's sampling positions: the lower corner's voxel, the share of the upper one per axis, and 1 where the
+    position moves with the displacement: not beyond the edge, where it is held, nor on it (as grid_sample has it)."""
+    size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
+    last_i, last_j, last_k = F(shape[0] - 1), F(shape[1] - 1), F(shape[2] - 1)
+    cells_i, cells_j, cells_k = np.int32(shape[0] - 2), np.int32(shape[1] - 2), np.int32(shape[2] - 2)
+    line_j, line_k = np.int32(shape[1]), np.int32(shape[2])
+    volume = size_i * size_j * size_k
+    line = (i * size_j + j) * size_k
+    for k in range(size_k):
+        at = line + k
+        x, y, z = F(i) + disp[at], F(j) + disp[at + volume], F(k) + disp[at + volume + volume]
+        free[0, k] = F(1) if (x > 0) & (x < last_i) else F(0)
+        free[1, k] = F(1) if (y > 0) & (y < last_j) else F(0)
+        free[2, k] = F(1) if (z > 0) & (z < last_k) else F(0)
+        x, y, z = min(max(x, F(0)), last_i), min(max(y, F(0)), last_j), min(max(z, F(0)), last_k)
+        a, b, c = min(np.int32(x), cells_i), min(np.int32(y), cells_j), min(np.int32(z), cells_k)
+        share[0, k], share[1, k], share[2, k] = x - F(a), y - F(b), z - F(c)
+        cell[k] = (a * line_j + b) * line_k + c
+
+
+@kernel
+def _data_gradient(fixed, moving, disp, mask, factor, gradient, shape, channels, i):
+    """Squared feature difference of plane i, summed, and its gradient into gradient (3, J, K).
+
+    Args:
+        channels: a tuple with one entry per channel: the count is part of its type, and so known to the compiler.
+    """
+    C = U(len(channels))  # noqa: N806 - the legend's name
+    size_j, size_k = U(shape[1]), U(shape[2])
+    steps = np.int64(size_j * size_k * C), np.int64(size_k * C), np.int64(C)
+    plane = size_j * size_k
+    cell = np.empty(size_k, np.int32)
+    share = np.empty((3, size_k), np.float32)
+    free = np.empty((3, size_k), np.float32)
+    energy = 0.0
+    for j in range(size_j):
+        _locate(disp, shape, i, j, cell, share, free)
+        for k in range(size_k):
+            to = j * size_k + k
+            at = i * plane + to
+            weight = mask[at] if mask.size else F(1)
+            if weight == 0:
+                gradient[to] = gradient[to + plane] = gradient[to + plane + plane] = F(0)
+                continue
+            corner, ahead = np.int64(U(cell[k]) * C), np.int64(U(cell[min(k + AHEAD, size_k - U(1))]) * C)
+            total, gi, gj, gk = compare(
+                moving, corner, *steps, share[0, k], share[1, k], share[2, k], fixed, np.int64(at * C), channels, ahead
+            )
+            energy += weight * total
+            scale = factor * weight
+            gradient[to] = scale * free[0, k] * gi
+            gradient[to + plane] = scale * free[1, k] * gj
+            gradient[to + plane + plane] = scale * free[2, k] * gk
+    return energy

@@ -1,0 +1,259 @@
+"""Triton kernels of stage 4, the instance optimisation, for a batch of pairs: energy, its gradient, smoothing and Adam.
+
+One step is seven launches: the displacement from the parameters, smoothed axis by axis; energy and gradient; the
+adjoint smoothing, whose last axis updates the parameters. The volume term takes an eighth, the divergence. No image
+with C channels is ever stored, and nothing is sent to the host: the step is captured as a CUDA graph and replayed.
+
+Legend: B pairs, C channels, I J K axes of the 1/2 grid; tensors are contiguous float32. Features are channels-last,
+(B, I, J, K, C).
+"""
+# mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, no-untyped-call"
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from corereg.geometry.kernels.cuda import BLOCK, Band, band_row, box_band, filter_axis, kernel, locate
+from corereg.method.refine.kernels_cuda_smoothness import launch_divergence, smoothness
+
+__all__ = ["Problem", "energy_gradient", "minimise"]
+
+TILE = (1, 4, 8)
+"""Voxels along I, J and K whose energy one program computes; powers of 2."""
+TILE_WARPS = 2
+"""With them a thread holds 16 values of each of the eight corners; 32 do not fit into its registers."""
+CHUNK = 32
+"""Channels that it takes at a time, a power of 2."""
+
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
+"""The defaults of torch.optim.Adam."""
+
+
+class Problem(NamedTuple):
+    """What is minimised: data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along a +
+    volume x sum of squared divergences."""
+
+    fixed: Tensor
+    """(B, I, J, K, C)."""
+    moving: Tensor
+    weight: Tensor | None
+    """(B, I, J, K), or None for 1 everywhere."""
+    data: Tensor
+    """(B,)."""
+    smooth: tuple[float, ...]
+    volume: float
+
+    @staticmethod
+    def of(
+        fixed: Tensor, moving: Tensor, weight: Tensor | None, data: Tensor, smooth: tuple[float, ...], volume: float
+    ) -> "Problem":
+        """From features (B, C, I, J, K), which costs nothing where they are channels-last in memory already."""
+        fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in (fixed, moving))
+        weight = None if weight is None else weight.detach().contiguous()
+        return Problem(fixed, moving, weight, data.float(), smooth, volume)
+
+
+def minimise(
+    problem: Problem, start: Tensor, *, steps: int, learning_rate: float, smoothing: int
+) -> tuple[Tensor, Tensor]:
+    """Adam on the parameters v of s(v), `smoothing` 3x3x3 means. A pair's result does not depend on its batch.
+
+    Args:
+        start: (B, 3, I, J, K), v before the first step.
+
+    Returns: s(v) after the last step, and the energies (steps, B) before each step, in float64.
+    """
+    forward, adjoint = _bands(start, smoothing, adjoint=False), _bands(start, smoothing, adjoint=True)
+    parameters, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    disp, gradient, scratch = (torch.empty_like(start) for _ in range(3))
+    energies = start.new_empty(steps, len(start), _tiles(start))
+    done = torch.zeros(1, dtype=torch.int32, device=start.device)
+    rates = _adam_rates(steps, learning_rate, like=start)
+
+    def step() -> None:
+        _smooth(parameters, forward, disp, scratch)
+        _launch_energy(problem, disp, scratch, done, gradient, energies)
+        filter_axis(gradient, adjoint[2], 4, scratch)
+        filter_axis(scratch, adjoint[1], 3, gradient)
+        _launch_adam(gradient, adjoint[0], (parameters, mean, square), done, rates)
+        done.add_(1)
+
+    with torch.cuda.device_of(start):
+        _repeat(step, steps, start.device)
+        _smooth(parameters, forward, disp, scratch)
+    return disp, energies.double().sum(2)
+
+
+def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: int) -> tuple[Tensor, Tensor]:
+    """Energies (B,) of s(parameters) and their gradient by the parameters: one evaluation as `minimise` makes it."""
+    disp, gradient, scratch = (torch.empty_like(parameters) for _ in range(3))
+    energies = parameters.new_empty(1, len(parameters), _tiles(parameters))
+    first = torch.zeros(1, dtype=torch.int32, device=parameters.device)
+    with torch.cuda.device_of(parameters):
+        _smooth(parameters, _bands(parameters, smoothing, adjoint=False), disp, scratch)
+        _launch_energy(problem, disp, scratch, first, gradient, energies)
+        _smooth(gradient, _bands(parameters, smoothing, adjoint=True), disp, scratch)
+    return energies[0].double().sum(1), disp
+
+
+def _repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
+    """Call `step` once, which compiles what it launches, and replay its launches from a CUDA graph."""
+    if times == 0:
+        return
+    step()
+    if device.type != "cuda":  # Triton's interpreter
+        for _ in range(times - 1):
+            step()
+        return
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    # Not `torch.cuda.graph`, which waits for the device and empties the cache of memory first.
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        step()
+        graph.capture_end()
+    for _ in range(times - 1):
+        graph.replay()
+
+
+def _bands(volume: Tensor, smoothing: int, *, adjoint: bool) -> tuple[Band, ...]:
+    return tuple(box_band(n, smoothing, volume.device, adjoint=adjoint) for n in volume.shape[2:])
+
+
+def _smooth(volume: Tensor, bands: tuple[Band, ...], out: Tensor, scratch: Tensor) -> None:
+    filter_axis(volume, bands[2], 4, out)
+    filter_axis(out, bands[1], 3, scratch)
+    filter_axis(scratch, bands[0], 2, out)
+
+
+def _adam_rates(steps: int, learning_rate: float, *, like: Tensor) -> Tensor:
+    """(steps, 2): step size and 1 / sqrt of the second bias correction."""
+    number = torch.arange(1, steps + 1, dtype=torch.float64, device=like.device)
+    beta1, beta2 = ADAM_BETAS
+    return torch.stack([learning_rate / (1 - beta1**number), (1 - beta2**number) ** -0.5], 1).float()
+
+
+def _launch_adam(pulled: Tensor, band: Band, state: tuple[Tensor, Tensor, Tensor], done: Tensor, rates: Tensor) -> None:
+    shape, count = pulled.shape, pulled.numel()
+    sizes = count, shape[2], pulled.stride(2)
+    _adam[(triton.cdiv(count, BLOCK),)](
+        pulled, *band, *state, done, rates, *sizes, *ADAM_BETAS, ADAM_EPSILON, len(band.weights), BLOCK
+    )
+
+
+@kernel
+def _adam(
+    pulled, start, weights, parameters, mean, square, done, rates, count, size, inner, beta1, beta2, epsilon,
+    TAPS: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """The adjoint smoothing along the first axis gives the gradient; torch.optim.Adam's update of the parameters."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < count
+    g = band_row(pulled, start, weights, at, mask, size, inner, TAPS)
+    step = tl.load(done)
+    m = tl.load(mean + at, mask)
+    m += (1 - beta1) * (g - m)
+    v = beta2 * tl.load(square + at, mask) + (1 - beta2) * g * g
+    tl.store(mean + at, m, mask)
+    tl.store(square + at, v, mask)
+    size_of_step, correction = tl.load(rates + 2 * step), tl.load(rates + 2 * step + 1)
+    change = size_of_step * m / (tl.sqrt(v) * correction + epsilon)
+    tl.store(parameters + at, tl.load(parameters + at, mask) - change, mask)
+
+
+def _tiles(volume: Tensor) -> int:
+    i, j, k = (triton.cdiv(n, t) for n, t in zip(volume.shape[2:], TILE, strict=True))
+    return int(i * j * k)
+
+
+def _launch_energy(
+    problem: Problem, disp: Tensor, scratch: Tensor, done: Tensor, gradient: Tensor, energies: Tensor
+) -> None:
+    """The energy of each tile, and the gradient; `scratch` holds the divergence meanwhile."""
+    fixed, moving, weight, data, smooth, volume = problem
+    channels = fixed.shape[4]
+    chunk = min(CHUNK, triton.next_power_of_2(channels))
+    weighted, preserved = weight is not None, volume != 0
+    if preserved:
+        launch_divergence(disp, scratch)
+    _energy[energies.shape[2], len(disp)](
+        fixed, moving, disp, scratch, weight if weighted else disp, data, done, gradient, energies, *disp.shape[2:],
+        *smooth, volume, channels, chunk, *TILE, weighted, preserved, num_warps=TILE_WARPS,
+    )  # fmt: skip
+
+
+@kernel
+def _energy(
+    fixed, moving, disp, divergence, weight, data, done, gradient, energies, I, J, K,  # noqa: E741, N803
+    smooth_i, smooth_j, smooth_k, volume, C: tl.constexpr, CHUNK: tl.constexpr,  # noqa: N803
+    TI: tl.constexpr, TJ: tl.constexpr, TK: tl.constexpr, WEIGHTED: tl.constexpr, PRESERVED: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """A tile's part of the energy of a displacement, and its gradient by the displacement."""
+    tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tiles_j, tiles_k = tl.cdiv(J, TJ), tl.cdiv(K, TK)
+    lane = tl.arange(0, TI * TJ * TK)
+    i = tile // (tiles_j * tiles_k) * TI + lane // (TJ * TK)
+    j = tile // tiles_k % tiles_j * TJ + lane // TK % TJ
+    k = tile % tiles_k * TK + lane % TK
+    here = (i < I) & (j < J) & (k < K)
+    voxels = I * J * K
+    at = (i * J + j) * K + k
+    fixed += pair * voxels * C
+    moving += pair * voxels * C
+    disp += pair * 3 * voxels
+    gradient += pair * 3 * voxels
+
+    cell_i, wi, free_i = locate(i + tl.load(disp + at, here, 0.0), I)
+    cell_j, wj, free_j = locate(j + tl.load(disp + voxels + at, here, 0.0), J)
+    cell_k, wk, free_k = locate(k + tl.load(disp + 2 * voxels + at, here, 0.0), K)
+    counts = tl.load(weight + pair * voxels + at, here, 0.0) if WEIGHTED else here.to(tl.float32)
+    total, gi, gj, gk = _match(
+        fixed + at * C, moving + ((cell_i * J + cell_j) * K + cell_k) * C, wi, wj, wk, counts != 0, J, K, C, CHUNK
+    )
+    scale = tl.load(data + pair)
+    energy = scale * counts * total
+    scale = 2 * scale * counts
+    smooth, pull_i, pull_j, pull_k = smoothness(
+        disp + at, divergence + pair * voxels + at, i, j, k, here, I, J, K,
+        smooth_i, smooth_j, smooth_k, volume, PRESERVED,
+    )  # fmt: skip
+    energy += smooth
+    tl.store(gradient + at, scale * free_i * gi + pull_i, here)
+    tl.store(gradient + voxels + at, scale * free_j * gj + pull_j, here)
+    tl.store(gradient + 2 * voxels + at, scale * free_k * gk + pull_k, here)
+    slot = (tl.load(done) * tl.num_programs(1) + pair) * tl.num_programs(0) + tile
+    tl.store(energies + slot, tl.sum(energy, 0))
+
+
+@kernel
+def _match(fixed, corner, wi, wj, wk, counts, J, K, C: tl.constexpr, CHUNK: tl.constexpr):  # noqa: N803
+    """Sum over the channels of the squared feature difference d, and of d times the moving image's slopes."""
+    wi, wj, wk = wi[:, None], wj[:, None], wk[:, None]
+    total = tl.zeros_like(counts.to(tl.float32))
+    gi, gj, gk = total, total, total
+    for first in range(0, C, CHUNK):
+        channel = (first + tl.arange(0, CHUNK))[None, :]
+        mask = counts[:, None] & (channel < C)
+        near = corner[:, None] + channel
+        far = near + J * K * C
+        m000, m001 = tl.load(near, mask, 0.0), tl.load(near + C, mask, 0.0)
+        m010, m011 = tl.load(near + K * C, mask, 0.0), tl.load(near + K * C + C, mask, 0.0)
+        m100, m101 = tl.load(far, mask, 0.0), tl.load(far + C, mask, 0.0)
+        m110, m111 = tl.load(far + K * C, mask, 0.0), tl.load(far + K * C + C, mask, 0.0)
+        k00, k01, k10, k11 = m001 - m000, m011 - m010, m101 - m100, m111 - m110
+        v00, v10 = m000 + wk * k00, m100 + wk * k10
+        j0, j1 = m010 + wk * k01 - v00, m110 + wk * k11 - v10
+        v0 = v00 + wj * j0
+        slope_i = v10 + wj * j1 - v0
+        k0, k1 = k00 + wj * (k01 - k00), k10 + wj * (k11 - k10)
+        difference = v0 + wi * slope_i - tl.load(fixed[:, None] + channel, mask, 0.0)
+        total += tl.sum(difference * difference, 1)
+        gi += tl.sum(difference * slope_i, 1)
+        gj += tl.sum(difference * (j0 + wi * (j1 - j0)), 1)
+        gk += tl.sum(difference * (k0 + wi * (k1 - k0)), 1)
+    return total, gi, gj, gk

@@ -1,0 +1,99 @@
+"""Stage 4 of 4: instance optimisation, the test-time refinement of a coarse displacement. Upstream: coupled_convex.
+
+Minimises over a displacement v on the 1/2 grid
+
+    E(v) = 12 mean_x mean_c (5 M_c(x + s(v)(x)) - 5 F_c(x))^2 + R 0.65 (D(s(v)) + K mean_x (div s(v)(x))^2)
+
+with s three 3x3x3 means and D the diffusion energy, by Adam. The last term is not in the paper (K = 0 there).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from corereg.geometry.displacement import Disp
+from corereg.geometry.kernels.dispatch import use_kernels, use_triton
+from corereg.geometry.strided import box_mean
+from corereg.method.features.model import Features
+from corereg.method.refine.energy import Compared, RefineConfig, energy, energy_factors
+
+__all__ = ["refine"]
+
+
+def refine(
+    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, *, weight: Tensor | None = None
+) -> tuple[Disp, tuple[float, ...]]:
+    """Refine a displacement by minimising E, each pair of the batch by itself.
+
+    Args:
+        fixed, moving: features on the 1/2 grid.
+        start_vox: voxels of the 1/2 grid.
+        weight: (B, 1, I, J, K), voxels that count; None counts all.
+
+    Returns: the displacement s(v) on the 1/2 grid, and E before each step, its mean over the pairs.
+    """
+    thick = min(start_vox.shape[2:]) > 1
+    if thick and use_triton(fixed, moving, start_vox, weight):
+        disp_vox, energies = _refine_on_cuda(fixed, moving, start_vox, config, weight)
+    else:
+        compiled = thick and use_kernels(fixed, moving, start_vox, weight)
+        refine_pair = _refine_pair_compiled if compiled else _refine_pair
+        pairs = [slice(n, n + 1) for n in range(len(start_vox))]
+        found = [
+            refine_pair(fixed[n], moving[n], start_vox[n], config, None if weight is None else weight[n]) for n in pairs
+        ]
+        disp_vox, energies = (torch.cat(parts, at) for at, parts in enumerate(zip(*found, strict=True)))
+    return disp_vox, tuple(energies.mean(1).tolist())
+
+
+def _refine_pair(
+    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+) -> tuple[Disp, Float[Tensor, "S 1"]]:
+    parameters = start_vox.detach().clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
+    losses = parameters.new_empty(config.steps, 1, requires_grad=False)
+    for step in range(config.steps):
+        optimiser.zero_grad()
+        with torch.enable_grad():
+            smooth = box_mean(parameters, times=config.smoothing)
+            loss = energy(smooth, Compared(fixed, moving, weight), config)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses[step] = loss.detach()
+    return box_mean(parameters.detach(), times=config.smoothing), losses
+
+
+def _refine_pair_compiled(
+    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+) -> tuple[Disp, Float[Tensor, "S 1"]]:
+    """The same on the compiled CPU kernels."""
+    from corereg.method.refine.kernels_cpu import Factors, minimise
+
+    data, smooth, volume = energy_factors(fixed, start_vox, config, weight)
+    fixed_last, moving_last = (f[0].detach().permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
+    disp_vox, energies = minimise(
+        fixed_last,
+        moving_last,
+        start_vox[0].detach().contiguous().numpy(),
+        None if weight is None else weight[0, 0].detach().contiguous().numpy(),
+        Factors(float(data), smooth, volume),
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        smoothing=config.smoothing,
+    )
+    return torch.from_numpy(disp_vox)[None], torch.tensor(energies, dtype=torch.float64)[:, None]
+
+
+def _refine_on_cuda(
+    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+) -> tuple[Disp, Float[Tensor, "S B"]]:
+    """The same on the compiled CUDA kernels, all pairs at a time."""
+    from corereg.method.refine.kernels_cuda import Problem, minimise
+
+    return minimise(
+        Problem.of(fixed, moving, weight, *energy_factors(fixed, start_vox, config, weight)),
+        start_vox.detach().contiguous(),
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        smoothing=config.smoothing,
+    )

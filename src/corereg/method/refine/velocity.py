@@ -1,0 +1,94 @@
+"""Instance optimisation over a velocity field: the displacement flows along it, so it cannot fold.
+
+Minimises over a velocity v
+
+    E(v) = half the data terms of exp(s(v)) and, the other way round, of exp(-s(v)) + the smoothness terms of s(v)
+
+with the terms and the means s of `refine`, by Adam. On the CPU the data term's gradient is
+the compiled one, and the exponential's its exact adjoint.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from corereg.geometry.displacement import Disp
+from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.geometry.strided import box_mean
+from corereg.geometry.velocity import exponential
+from corereg.method.refine.energy import Compared, RefineConfig, data_energy, energy_factors, smoothness_energy
+
+__all__ = ["refine_velocity", "velocity_energy"]
+
+
+def velocity_energy(velocity_vox: Disp, both_ways: Sequence[Compared], config: RefineConfig) -> Tensor:
+    """E of an already smoothed velocity.
+
+    Args:
+        both_ways: what is compared from fixed to moving, and the other way round.
+    """
+    ahead, back = both_ways
+    data = _data(exponential(velocity_vox), ahead) + _data(exponential(-velocity_vox), back)
+    return data / 2 + smoothness_energy(velocity_vox, config)
+
+
+def refine_velocity(
+    both_ways: Sequence[Compared], start_vox: Disp, config: RefineConfig
+) -> tuple[Disp, tuple[float, ...]]:
+    """Refine the velocity of one pair (B = 1).
+
+    Args:
+        start_vox: voxels of the features' grid per unit of time.
+
+    Returns: the velocity s(v), and E before each step.
+    """
+    parameters = start_vox.detach().clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
+    losses = []
+    for _ in range(config.steps):
+        optimiser.zero_grad()
+        with torch.enable_grad():
+            smooth = box_mean(parameters, times=config.smoothing)
+            loss = velocity_energy(smooth, both_ways, config)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return box_mean(parameters.detach(), times=config.smoothing), tuple(losses)
+
+
+def _data(disp_vox: Disp, compared: Compared) -> Tensor:
+    if min(disp_vox.shape[2:]) > 1 and use_kernels(disp_vox.detach(), *compared):
+        energy: Tensor = _CompiledData.apply(disp_vox, compared)  # type: ignore[no-untyped-call]
+        return energy
+    return data_energy(disp_vox, compared)
+
+
+class _CompiledData(torch.autograd.Function):
+    """`refine.data_energy` by the kernel that gives value and gradient at once."""
+
+    @staticmethod
+    def forward(ctx: Any, disp_vox: Tensor, compared: Compared) -> Tensor:
+        from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+
+        still = RefineConfig(regularisation=0.0)
+        data, smooth, _ = energy_factors(compared.fixed, disp_vox, still, compared.weight)
+        fixed, moving = (f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (compared.fixed, compared.moving))
+        value, gradient = energy_gradient(
+            fixed,
+            moving,
+            disp_vox.detach()[0].contiguous().numpy(),
+            None if compared.weight is None else compared.weight[0, 0].contiguous().numpy(),
+            Factors(float(data), smooth),
+            smoothing=0,
+        )
+        ctx.save_for_backward(torch.from_numpy(gradient)[None])
+        return disp_vox.new_tensor(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return scale * gradient, None

@@ -1,0 +1,166 @@
+"""Many pairs on one page: the table, the figures, every pair, what failed, and where the numbers come from.
+
+Upstream: `benchmark`, or any other list of rows. Downstream: a reader with a browser, a paper.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corereg.evaluation.benchmark.run import Benchmark
+from corereg.evaluation.measures import MEASURES, number
+from corereg.evaluation.statistics import CONFIDENCE, RESAMPLES
+from corereg.io.atomic import atomic_path
+from corereg.report.figures import make_figures
+from corereg.report.pages import render
+from corereg.report.tables import benchmark_rows, markdown, write_csv
+
+__all__ = ["Cohort", "write_benchmark", "write_cohort_report"]
+
+PAIR_COLUMNS = ("dice", "dice_before", "hd95_mm", "tre_mm", "sdlogj", "fold_percent", "seconds", "process_seconds")
+PAIRED_WORDS = (
+    f"Intervals: {100 * CONFIDENCE:.0f} % bootstrap of the mean over pairs ({RESAMPLES:,} resamples, seed 0). p: "
+    "Wilcoxon signed rank of Dice against the first method, two-sided, corrected by Holm. Pairs that share scans are "
+    "not independent, so both are optimistic. HD95 is the mean over structures. SDlogJ is Learn2Reg's (det J + 3). "
+    "s: the registration alone, images read; with start-up: the whole process. Memory: largest resident, sampled."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """What a page about many pairs shows.
+
+    Args:
+        groups: title (of a method, or of the one run) -> its rows, as `score_pair` makes them. A row may have `report`,
+            the path of the pair's own page, relative to this one.
+        header, lines: the table at the top.
+        problems: (what, why).
+        notes: sentences under the table.
+        provenance: names and values, nested as deep as need be.
+    """
+
+    title: str
+    subtitle: str
+    groups: Mapping[str, Sequence[Mapping[str, Any]]]
+    header: Sequence[str] = ()
+    lines: Sequence[Sequence[str]] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    problems: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+
+def write_benchmark(found: Benchmark, directory: Path) -> None:
+    """Write report.html, table.md, rows.csv and figures/*.svg of a benchmark into its folder."""
+    header, lines = benchmark_rows(found)
+    cohort = Cohort(
+        title=f"Benchmark on {found.cases.name}",
+        subtitle=f"{len(found.cases.cases)} {found.cases.part} pairs, {len(found.methods)} methods",
+        groups={method.title: found.of(method) for method in found.methods},
+        header=header,
+        lines=lines,
+        label_names=found.cases.label_names,
+        problems=_problems(found),
+        notes=_notes(found),
+        settings={method.title: _settings(found, method.name) for method in found.methods},
+        provenance={name: found.provenance[name] for name in ("dataset", "started", "finished", "machine", "plan")},
+        command=str(found.provenance["command"]),
+    )
+    figures = make_figures(cohort.groups, cohort.label_names)
+    folder = directory / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, (_, svg) in figures.items():
+        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    write_csv(directory / "rows.csv", found.rows)
+    with atomic_path(directory / "table.md") as staged:
+        staged.write_text(_markdown(cohort), encoding="utf-8")
+    write_cohort_report(directory / "report.html", cohort, figures)
+
+
+def write_cohort_report(path: Path, cohort: Cohort, figures: Mapping[str, tuple[str, str]] | None = None) -> None:
+    """Write one self-contained page about many pairs; the same input gives the same bytes.
+
+    Args:
+        figures: as `make_figures` gives them; made here if they are not given.
+
+    Raises:
+        InputError: `path` cannot be written to.
+    """
+    if figures is None:
+        figures = make_figures(cohort.groups, cohort.label_names)
+    rows = [(title, row) for title, found in cohort.groups.items() for row in found]
+    columns = [name for name in PAIR_COLUMNS if any(row.get(name) is not None for _, row in rows)]
+    html = render(
+        "cohort.html.j2",
+        cohort=cohort,
+        figures=[(caption, _uri(svg)) for caption, svg in figures.values()],
+        columns=[MEASURES[name].title for name in columns],
+        rows=[_pair_line(title, row, columns) for title, row in rows],
+        several=len(cohort.groups) > 1,
+        provenance=json.dumps(cohort.provenance, indent=1, default=str),
+    )
+    with atomic_path(path) as staged:
+        staged.write_text(html, encoding="utf-8")
+
+
+def _pair_line(title: str, row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    cells = [(number(row.get(name), MEASURES[name].digits), row.get(name)) for name in columns]
+    return {
+        "group": title,
+        "pair": f"{row['fixed']} \N{LEFTWARDS ARROW} {row['moving']}",
+        "report": row.get("report"),
+        "cells": [(text, "" if value is None else value) for text, value in cells],
+    }
+
+
+def _uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+
+
+def _problems(found: Benchmark) -> list[tuple[str, str]]:
+    problems = [(name, f"skipped: {reason}") for name, reason in found.skipped.items()]
+    for row in found.rows:
+        if row["status"] != "ok":
+            said = f": {row['tail']}" if row.get("tail") else ""
+            problems.append(
+                (f"{row['method']}, {row['fixed']} \N{LEFTWARDS ARROW} {row['moving']}", row["status"] + said)
+            )
+    return problems
+
+
+def _notes(found: Benchmark) -> list[str]:
+    plan, matched = found.provenance["plan"], found.provenance["matched"]
+    start = "as they lie in the world" if plan["affine"] == "none" else "after each tool's own affine step"
+    notes = [
+        f"All methods read the same files, start from the scans {start}, have {plan['threads']} threads and at most "
+        f"{plan['budget_seconds']:g} s for a pair; one program warps the labels of all. Settings below.",
+        PAIRED_WORDS,
+    ]
+    for name, tuned in matched.items():
+        same = "" if tuned["part"] != found.cases.part else ": these same pairs, so its SDlogJ is no independent result"
+        notes.append(
+            f"The R of {name}, {tuned['regularisation']:.3g}, was searched on {tuned['pairs']} {tuned['part']} pairs"
+            f"{same}. Mean SDlogJ there {tuned['sdlogj']:.3f}, {len(tuned['tried'])} values tried, no label used."
+        )
+    return notes
+
+
+def _settings(found: Benchmark, name: str) -> str:
+    words = found.provenance["methods"][name]
+    return f"{words['settings']} (version {words['version']})" if words["version"] else str(words["settings"])
+
+
+def _markdown(cohort: Cohort) -> str:
+    text = (
+        f"# {cohort.title}\n\n{cohort.subtitle}\n\n{markdown(list(cohort.header), [list(c) for c in cohort.lines])}\n"
+    )
+    text += "".join(f"{note}\n\n" for note in cohort.notes)
+    text += markdown(["method", "settings"], [[title, words] for title, words in cohort.settings.items()])
+    if cohort.problems:
+        text += "\n" + "".join(f"- {what}: {' '.join(why.split())}\n" for what, why in cohort.problems)
+    return text + f"\n```\n{cohort.command}\n```\n"

@@ -1,0 +1,118 @@
+"""The picture sections of a report that show the deformation: its length, a deformed grid, the change of volume.
+
+Upstream: `planes`, `pictures`. Downstream: `panels`.
+
+R A S canonical axes: every volume of a `Scene` is in canonical order.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from corereg.report.sections import pictures
+from corereg.report.sections.pictures import DIVERGING, GREY, SEQUENTIAL, Picture
+from corereg.report.sections.planes import Plane, largest_parts
+from corereg.report.sections.scene import Bar, Marks, Scene, Section, grey, nice_top, painted_row
+
+__all__ = ["deformed_grid_section", "displacement_section", "jacobian_section"]
+
+LARGE_PERCENTILE = 99.5
+"""Of the displacement inside the body: the top of its colour bar; a few outliers may lie above."""
+JACOBIAN_OCTAVES = 1.0
+"""The colours of det J end at half and at double the volume."""
+GRID_LINES = 14
+"""Of the deformed grid, about so many along the shortest side."""
+GRID_STEPS_MM = (2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 50.0)
+LINE_PX = 0.9
+"""Half the width of a grid line."""
+BACKGROUND_BRIGHTNESS = 0.55
+
+
+def displacement_section(scene: Scene) -> Section | None:
+    if scene.displacement is None:
+        return None
+    magnitude, view = _length(scene.displacement), scene.view
+    inside = magnitude[scene.body] if scene.body.any() else magnitude.reshape(-1)
+    top = nice_top(float(np.percentile(inside, LARGE_PERCENTILE)))
+
+    def paint(plane: Plane) -> Picture:
+        outline, outside = _body(scene, plane)
+        values = view.magnify(view.cut(magnitude, plane), plane) / top
+        return pictures.draw(values, SEQUENTIAL, outline, dimmed=outside)
+
+    note = f"in the body: mean {float(inside.mean()):.3g} mm, largest {float(inside.max()):.3g} mm"
+    bar = Bar(SEQUENTIAL.css, ("0", f"{top / 2:g}", f"{top:g}"), "length of the displacement, mm")
+    intro = "How far each point of the fixed image moves. Dimmed outside the body."
+    return Section("displacement", "Displacement", intro, [painted_row("displacement", "Length", note, paint)], bar)
+
+
+def _length(vectors: Float32[np.ndarray, "3 R A S"]) -> Float32[np.ndarray, "R A S"]:
+    """Component by component: all at once would take gigabytes on long scans."""
+    squares: Float32[np.ndarray, "R A S"] = np.square(vectors[0])
+    for component in vectors[1:]:
+        squares += np.square(component)
+    np.sqrt(squares, out=squares)
+    return squares
+
+
+def deformed_grid_section(scene: Scene) -> Section | None:
+    """Where the lines of a straight grid on the moving image come to lie on the fixed one."""
+    if scene.displacement is None:
+        return None
+    displacement, view = scene.displacement, scene.view
+    shortest = min(view.extent_mm)
+    step = next((mm for mm in GRID_STEPS_MM if shortest / mm <= GRID_LINES), GRID_STEPS_MM[-1])
+
+    def paint(plane: Plane) -> Picture:
+        height, width = view.size_px(plane)
+        lines = np.zeros((height, width), bool)
+        for axis, here in ((plane.rows, np.arange(height)[:, None]), (plane.columns, np.arange(width)[None, :])):
+            pixels = (height, width)[axis == plane.columns]
+            # Rows and columns run against their axes: head is up, and the patient's right is on the left.
+            position = (pixels - 0.5 - here) * view.extent_mm[axis] / pixels
+            lines |= _near_lines(position + view.magnify(view.cut(displacement[axis], plane), plane), step)
+        background = BACKGROUND_BRIGHTNESS * grey(scene, scene.fixed, scene.fixed_window, plane)
+        return pictures.draw(background, GREY, [(pictures.WHITE, lines)])
+
+    note = f"lines {step:g} mm apart on the moving image, on the fixed image behind them"
+    intro = "A straight grid on the moving image, as the transform bends it. Lines must not cross."
+    return Section("deformed-grid", "Deformed grid", intro, [painted_row("deformed-grid", "Grid", note, paint)])
+
+
+def _near_lines(position_mm: Float64[np.ndarray, "H W"], step_mm: float) -> Bool[np.ndarray, "H W"]:
+    """Pixels within half a line's width of a position that is a multiple of the step."""
+    from_line_mm = np.abs((position_mm / step_mm + 0.5) % 1 - 0.5) * step_mm
+    mm_per_pixel = np.hypot(*np.gradient(position_mm)) if min(position_mm.shape) > 1 else np.ones_like(position_mm)
+    return np.asarray(from_line_mm <= LINE_PX * mm_per_pixel)
+
+
+def jacobian_section(scene: Scene) -> Section | None:
+    if scene.det_j is None:
+        return None
+    det_j, view = scene.det_j, scene.view
+
+    def paint(plane: Plane) -> Picture:
+        outline, outside = _body(scene, plane)
+        values = view.magnify(view.cut(det_j, plane), plane, nearest=True)
+        octaves = np.log2(np.where(values > 0, values, 1.0))
+        marks = [*outline, (pictures.UNDEFINED, np.isnan(values)), (pictures.FOLD, values <= 0)]
+        return pictures.draw(0.5 + octaves / (2 * JACOBIAN_OCTAVES), DIVERGING, marks, dimmed=outside)
+
+    known, folded = np.count_nonzero(~np.isnan(det_j)), np.count_nonzero(det_j <= 0)
+    if folded:
+        note = f"folds at {folded} voxel{'s' if folded > 1 else ''}, {100 * folded / known:.2g} % of the volume"
+    else:
+        note = "no folds anywhere in the volume"
+    bar = Bar(DIVERGING.css, ("half", "1", "double"), "volume after / before, det J")
+    legend = ((pictures.MARKS[pictures.FOLD], "fold: det J \N{LESS-THAN OR EQUAL TO} 0"),)
+    intro = (
+        "How much the fixed image's volume shrinks or grows on its way to the moving image. Dimmed outside the body."
+    )
+    return Section(
+        "jacobian", "Volume change", intro, [painted_row("jacobian", "Determinant", note, paint)], bar, legend
+    )
+
+
+def _body(scene: Scene, plane: Plane) -> tuple[Marks, Bool[np.ndarray, "H W"] | None]:
+    """The body's outline in a plane, and what lies outside of it; None if there is no body to tell from the rest."""
+    body = scene.view.magnify_mask(largest_parts(scene.view.cut(scene.body, plane)), plane)
+    return [(pictures.OUTLINE, pictures.edges(body))], ~body if body.any() else None

@@ -1,0 +1,168 @@
+"""The result of an evaluation as a table for the terminal, and how tables write numbers.
+
+Upstream: `evaluate`. Downstream: `cli.evaluate`, `standings`.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from corereg.evaluation.benchmark.run import Benchmark
+from corereg.evaluation.evaluate import Evaluation
+from corereg.evaluation.measures import MEASURES, mean_sd, number, summaries, values
+from corereg.evaluation.statistics import Summary, compare, holm
+from corereg.io.atomic import atomic_path
+
+__all__ = [
+    "METHOD_COLUMNS",
+    "TESTED",
+    "benchmark_rows",
+    "benchmark_table",
+    "evaluation_table",
+    "interval",
+    "markdown",
+    "p_values",
+    "p_words",
+    "signed",
+    "write_csv",
+]
+
+SMALLEST_P = 1e-4
+
+
+def evaluation_table(found: Evaluation) -> Table:
+    """A line for each measure: mean and sd, its interval; beside another set of fields, the difference and its p."""
+    title = f"{found.cases.name}, {found.cases.part}: {len(found.rows)} of {len(found.cases.cases)} pairs"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in ("mean ± sd", "95 % interval", "median", "pairs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if found.against is not None:
+        for name in ("against", "difference", "p"):
+            table.add_column(name, justify="right", no_wrap=True)
+    for name, summary in found.summary.items():
+        measure = MEASURES[name]
+        cells = [mean_sd(summary, measure.digits), interval(summary, measure.digits)]
+        cells += [number(summary.median, measure.digits), str(summary.count)]
+        if found.against is not None:
+            compared = found.comparisons.get(name)
+            cells.append(mean_sd(found.against.summary.get(name), measure.digits))
+            cells += (
+                ["", ""] if compared is None else [signed(compared.difference, measure.digits), p_words(compared.p)]
+            )
+        table.add_row(measure.title, *cells)
+    return table
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+
+
+def interval(summary: Summary, digits: int) -> str:
+    if math.isnan(summary.low):
+        return number(math.nan, digits)
+    return f"{number(summary.low, digits)} to {number(summary.high, digits)}"
+
+
+def signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}" if math.isfinite(value) else number(value, digits)
+
+
+def p_words(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return f"< {SMALLEST_P:g}" if p < SMALLEST_P else f"{p:.2g}"
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line for each row; the scores of labels in columns like `dice_per_label_3`."""
+    flat = [_flat(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    with atomic_path(path) as staged, staged.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}_{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in flat.items()}
+
+
+METHOD_COLUMNS = (
+    "dice",
+    "hd95_mm",
+    "tre_mm",
+    "sdlogj",
+    "fold_percent",
+    "seconds",
+    "process_seconds",
+    "peak_memory_mb",
+)
+"""Measures that a table of methods shows, where they are known."""
+
+TESTED = "dice"
+"""The measure whose interval and p are shown."""
+
+
+def benchmark_rows(found: Benchmark) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: a line before registration, then one for each method; p against the first method."""
+    known = [name for name in METHOD_COLUMNS if any(row.get(name) is not None for row in found.rows)]
+    header = ["method", "pairs"]
+    for name in known:
+        header += [MEASURES[name].title, *(["95 % interval", "p"] if name == TESTED else [])]
+    p, total = p_values(found), len(found.cases.cases)
+    # A pair is the same before registration whatever method comes after.
+    scored = summaries(
+        list({(row["fixed"], row["moving"]): row for row in found.rows if row["status"] == "ok"}.values())
+    )
+    lines = []
+    if f"{TESTED}_before" in scored:
+        lines.append(["before", "", *_cells({TESTED: scored[f"{TESTED}_before"]}, known, math.nan)])
+    for method in found.methods:
+        rows = found.of(method)
+        cells = _cells(summaries(rows), known, p.get(method.name, math.nan))
+        lines.append([method.title, f"{len(rows)} of {total}", *cells])
+    return header, lines
+
+
+def _cells(found: Mapping[str, Summary], known: Sequence[str], p: float) -> list[str]:
+    cells = []
+    for name in known:
+        digits, summary = MEASURES[name].digits, found.get(name)
+        cells.append("" if summary is None else mean_sd(summary, digits))
+        if name == TESTED:
+            cells += ["" if summary is None else interval(summary, digits), p_words(p)]
+    return cells
+
+
+def p_values(found: Benchmark) -> dict[str, float]:
+    """Wilcoxon's p of each method's Dice against that of the first, over the pairs of both, corrected by Holm."""
+    first = {(row["fixed"], row["moving"]): row for row in found.of(found.methods[0])}
+    raw = {}
+    for method in found.methods[1:]:
+        pairs = [(first[key], row) for row in found.of(method) if (key := (row["fixed"], row["moving"])) in first]
+        sides = [values([pair[side] for pair in pairs], "dice") for side in (0, 1)]
+        raw[method.name] = compare(sides[0], sides[1]).p
+    return holm(raw)
+
+
+def benchmark_table(found: Benchmark) -> Table:
+    """For the terminal."""
+    header, lines = benchmark_rows(found)
+    table = Table(title=f"{found.cases.name}, {found.cases.part} pairs", title_justify="left")
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table

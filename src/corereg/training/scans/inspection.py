@@ -1,0 +1,146 @@
+"""What each scan of a cohort is: its content's hash, grid and modality, or why it cannot be used. Remembered on disk.
+
+A scan is opened once. After that its files are hashed only if their size or time has changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corereg.data.pairs import Scan
+from corereg.errors import InputError
+from corereg.geometry.grid import Grid
+from corereg.io.images.image import read_image
+from corereg.io.json_files import load_json, save_json
+from corereg.preprocessing.intensity import detect_modality
+
+__all__ = ["Finding", "looks_like_labels", "survey"]
+
+INDEX = "scans.json"
+INDEX_VERSION = 1
+"""To be raised when scans are judged differently."""
+
+TWO_FILE_SUFFIXES = (".mhd", ".nhdr")
+"""Headers; the voxels lie beside them in a file that begins with the same name."""
+
+BLOCK_BYTES = 2**20
+
+LABEL_SHARE = 0.75
+"""Share of equal neighbours above which whole numbers are labels. It was 0.91 at least in 82 label maps (7 to 59
+structures, 1 to 3 mm) and 0.41 at most in 91 CT and MR images rounded to 8 bits. The number of values does not tell: a
+T1 image in wide use (Colin 27) has 127 of them, a label map of a whole body as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One scan, looked at."""
+
+    sha256: str = ""
+    """Of its files' content."""
+    grid: Grid | None = None
+    modality: str = ""
+    """"ct" or "mr", as its intensities look."""
+    problem: str | None = None
+    """Why it cannot be used, in one line; None where it can, and then there is a grid."""
+
+
+def survey(scans: Sequence[Scan], folder: Path, say: Callable[[str], None]) -> list[Finding]:
+    """Look at scans, one at a time.
+
+    Args:
+        folder: where the findings are remembered; it exists.
+        say: called with a line before a scan is opened.
+    """
+    index = load_json(folder / INDEX)
+    if index.get("version") != INDEX_VERSION:
+        index = {"version": INDEX_VERSION, "hashes": {}, "contents": {}}
+    hashes, contents = index["hashes"], index["contents"]
+    findings, changed = [], False
+    for number, scan in enumerate(scans, start=1):
+        key = str(scan.image.resolve())
+        try:
+            stamp = _stamp(scan.image)
+            if hashes.get(key, [None])[0] != stamp:
+                hashes[key], changed = [stamp, _sha256(scan.image)], True
+        except OSError as error:
+            problem = f"got {scan.name}, which cannot be read ({error}), expected an image; check the file"
+            findings.append(Finding(problem=problem))
+            continue
+        sha256 = hashes[key][1]
+        if sha256 not in contents:
+            say(f"reading scan {number} of {len(scans)}: {scan.name}")
+            contents[sha256] = _look_at(scan)
+            save_json(folder / INDEX, index)
+            changed = False
+        findings.append(_finding(sha256, **contents[sha256]))
+    if changed:
+        save_json(folder / INDEX, index)
+    return findings
+
+
+def _finding(sha256: str, shape: list[int], affine: list[list[float]], modality: str, problem: str | None) -> Finding:
+    if problem is not None:
+        return Finding(sha256, problem=problem)
+    i, j, k = shape
+    return Finding(sha256, Grid((i, j, k), np.array(affine)), modality)
+
+
+def _look_at(scan: Scan) -> dict[str, Any]:
+    """The arguments of `_finding`, fit for JSON."""
+    try:
+        image = read_image(scan.image)
+    except InputError as error:
+        # The content is remembered wherever it lies: the name says which it is, the path would not.
+        return {"shape": [], "affine": [], "modality": "", "problem": str(error).replace(str(scan.image), scan.name)}
+    problem = None
+    if looks_like_labels(image.array):
+        problem = f"got {scan.name}, which looks like a label map, expected an image; give the image that it belongs to"
+    return {
+        "shape": list(image.grid.shape),
+        "affine": image.grid.affine.tolist(),
+        "modality": detect_modality(image.array),
+        "problem": problem,
+    }
+
+
+def looks_like_labels(array: NDArray[Any]) -> bool:
+    """Whether voxels are whole numbers, none of them negative, and mostly equal their neighbours.
+
+    Args:
+        array: (I, J, K); neighbours are those along the first axis that both are above the smallest value.
+    """
+    background = array.min()
+    if background < 0 or (array.dtype.kind == "f" and (array != np.rint(array)).any()):
+        return False
+    inside = array != background
+    inside = inside[:-1] & inside[1:]
+    equal = (array[:-1] == array[1:]) & inside
+    return int(np.count_nonzero(equal)) > LABEL_SHARE * int(np.count_nonzero(inside))
+
+
+def _files(image: Path) -> list[Path]:
+    if image.is_dir():
+        return sorted(file for file in image.rglob("*") if file.is_file())
+    if image.suffix.lower() in TWO_FILE_SUFFIXES:
+        return sorted(file for file in image.parent.iterdir() if file.name.startswith(f"{image.stem}."))
+    return [image]
+
+
+def _stamp(image: Path) -> str:
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(image)]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()
+
+
+def _sha256(image: Path) -> str:
+    content = hashlib.sha256()
+    for path in _files(image):
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                content.update(block)
+    return content.hexdigest()

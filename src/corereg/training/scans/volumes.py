@@ -1,0 +1,256 @@
+"""A cohort on one working grid: aligned, scaled and kept on disk. Training maps it into memory and opens no scan again.
+
+A cache folder holds what is known of each scan (`survey`) and, for each way of preparing scans, their voxels
+(`row_file`): `volumes-<key>`, where <key> is a hash of all that decides the voxels besides the scan itself.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corereg.data.pairs import Dataset, Scan
+from corereg.errors import InputError
+from corereg.geometry.grid import Grid, Matrix
+from corereg.io.atomic import ensure_output_folder
+from corereg.io.images.image import read_image
+from corereg.method.affine.coarse_copies import CoarseCopy, align_copies, coarse_copy
+from corereg.preprocessing.intensity import MODALITIES, normalise
+from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image
+from corereg.training.scans.inspection import Finding, survey
+from corereg.training.scans.volume_store import RowFile
+
+__all__ = ["Volumes", "prepare_volumes"]
+
+ROWS_VERSION = 1
+"""To be raised when the same scans and settings give other voxels."""
+
+LARGEST_FACTOR = 4.0
+"""Between a scan's extent along R, A or S and the cohort's median. Fields of view for the same part of the body differ
+by 2 to 3; beyond 4 it is another part, or a header whose spacing is wrong."""
+
+SEED = 0
+"""Of the pre-alignment's samples: a cohort is the same for every seed of the training."""
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volumes:
+    """A cohort on its working grid."""
+
+    grid: Grid
+    """Sizes are multiples of 16."""
+    array: NDArray[np.float16]
+    """(N, I, J, K), scaled intensities in a read-only memory map. Rows that `rows` does not name belong to scans that
+    are not asked for, or that have changed since."""
+    rows: Mapping[int, int]
+    """Row of each scan, by its index in `Dataset.scans`. Scans that are left out are absent."""
+    skipped: tuple[tuple[str, str], ...]
+    """Name of each scan that is left out, and in one line why."""
+    modality: str
+    """"ct", "ct-abdomen" or "mr", as intensities are scaled; "mixed" where that differs."""
+    affines: Mapping[int, Matrix]
+    """(4, 4), world of the working grid to world of the scan, by the scan's index; the identity where it lies as is."""
+    fingerprint: str
+    """sha256 of the scans' contents, in order, and of the settings. Names and places of files do not count."""
+    field_of_view: tuple[int, int, int]
+    """Sizes of the part of the grid, from voxel 0, that is not padding."""
+
+    def image(self, row: int) -> Tensor:
+        """(1, 1, I, J, K) float32."""
+        return torch.from_numpy(self.array[row].astype(np.float32))[None, None]
+
+
+def prepare_volumes(
+    dataset: Dataset,
+    *,
+    folder: Path,
+    spacing_mm: float | None = None,
+    modality: str = "auto",
+    affine: str = "auto",
+    scans: Iterable[int] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Volumes:
+    """Bring scans to one working grid, each once, or take them from the cache.
+
+    The grid is that of the scan of median volume. Scans that all lie on one grid are used as they lie; else each is
+    pre-aligned to that scan, as `register` does with a pair, so that n scans take n alignments.
+
+    Args:
+        folder: the cache; it is made where it is missing. Several processes may share it.
+        spacing_mm: of the working grid; by default 2 mm, finer or coarser as `choose_working_grid` has it.
+        modality: one of MODALITIES; "auto" decides for each scan.
+        affine: "auto", or "none" to trust the headers.
+        scans: indices of the scans to prepare; by default those of all pairs.
+        progress: called with a line before each scan that is not in the cache.
+
+    Raises:
+        InputError: a setting that there is not, fewer than two scans that can be used, a folder that cannot be written
+            to, a full disk.
+    """
+    for name, value, allowed in (("modality", modality, MODALITIES), ("affine", affine, ("auto", "none"))):
+        if value not in allowed:
+            raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
+    say = progress or (lambda line: None)
+    if scans is None:
+        scans = (scan for pair in dataset.training + dataset.validation for scan in pair)
+    wanted = {index: dataset.scans[index] for index in sorted(set(scans))}
+    folder = ensure_output_folder(folder)
+    with _locked(folder, say):
+        findings = dict(zip(wanted, survey(list(wanted.values()), folder, say), strict=True))
+        problems = {index: found.problem for index, found in findings.items() if found.problem is not None}
+        problems |= _odd_sizes(findings, wanted)
+        _check_number(wanted, problems)
+        usable = {index: found for index, found in findings.items() if index not in problems}
+        plan = _plan(wanted, usable, spacing_mm, modality, affine)
+        rows = RowFile(folder / f"volumes-{plan.key[:16]}", plan.grid.shape)
+        _fill(rows, plan, say)
+    facts = {index: rows[content] for index, content in plan.contents.items()}
+    problems |= {index: fact["problem"] for index, fact in facts.items() if "problem" in fact}
+    _check_number(wanted, problems)
+    used = [index for index in plan.scans if index not in problems]
+    modalities = {plan.modalities[index] for index in used}
+    return Volumes(
+        grid=plan.grid,
+        array=rows.array(),
+        rows={index: facts[index]["row"] for index in used},
+        skipped=tuple((wanted[index].name, problems[index]) for index in sorted(problems)),
+        modality=modalities.pop() if len(modalities) == 1 else "mixed",
+        affines={index: np.array(facts[index]["affine"]) for index in used},
+        fingerprint=_sha256([plan.key, *(plan.contents[index] for index in used)]),
+        field_of_view=field_of_view(plan.reference_grid, plan.grid),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What becomes of each scan, and what is the same for all."""
+
+    scans: Mapping[int, Scan]
+    contents: Mapping[int, str]
+    """Hashes, by which rows are found."""
+    modalities: Mapping[int, str]
+    grid: Grid
+    reference: int
+    reference_grid: Grid
+    aligned: bool
+    """Whether the scans are aligned to the reference."""
+    key: str
+    """Hash of the settings."""
+
+
+def _plan(
+    scans: Mapping[int, Scan], findings: Mapping[int, Finding], spacing_mm: float | None, modality: str, affine: str
+) -> _Plan:
+    grids = _grids(findings)
+    # Equal volumes go by content, so that the order of the scans does not matter.
+    by_volume = sorted(grids, key=lambda index: (math.prod(grids[index].extent_mm), findings[index].sha256))
+    reference = by_volume[len(by_volume) // 2]
+    grid = grids[reference]
+    # Whatever memory happens to be free now: a cohort's grid must not change from one start to the next.
+    working = choose_working_grid(grid, grid, spacing_mm=spacing_mm, memory_bytes=sys.maxsize)
+    aligned = affine == "auto" and not all(grid.close_to(other) for other in grids.values())
+    target = findings[reference].sha256 if aligned else None
+    return _Plan(
+        scans={index: scans[index] for index in findings},
+        contents={index: found.sha256 for index, found in findings.items()},
+        modalities={index: found.modality if modality == "auto" else modality for index, found in findings.items()},
+        grid=working,
+        reference=reference,
+        reference_grid=grid,
+        aligned=aligned,
+        key=_sha256([ROWS_VERSION, working.shape, working.affine.tolist(), modality, target]),
+    )
+
+
+def _fill(rows: RowFile, plan: _Plan, say: Callable[[str], None]) -> None:
+    """Add the rows that are missing. A scan that turns out to be of no use is remembered as that."""
+    # By content: a scan may be there twice.
+    missing = {content: index for index, content in plan.contents.items() if content not in rows}
+    rows.check_space(len(missing))
+    fixed = None
+    if plan.aligned and missing:
+        fixed = coarse_copy(read_image(plan.scans[plan.reference].image), plan.modalities[plan.reference])
+    for number, (content, index) in enumerate(missing.items(), start=1):
+        say(f"preparing scan {number} of {len(missing)}: {plan.scans[index].name}")
+        try:
+            volume, matrix = _prepared(plan, index, fixed)
+        except InputError as error:
+            rows.add(content, None, problem=str(error))
+        else:
+            rows.add(content, volume, affine=matrix.tolist())
+
+
+def _prepared(plan: _Plan, index: int, fixed: CoarseCopy | None) -> tuple[NDArray[np.float32], Matrix]:
+    """The scan on the working grid (I, J, K), scaled, and the map from the grid's world to the scan's."""
+    scan, modality = plan.scans[index], plan.modalities[index]
+    image, matrix = read_image(scan.image), np.eye(4)
+    if fixed is not None and index != plan.reference:
+        matrix = align_copies(fixed, coarse_copy(image, modality), seed=SEED).affine
+    if not plan.grid.overlaps(image.grid, matrix):
+        raise InputError(
+            f"got {scan.name}, which shares nothing with {plan.scans[plan.reference].name} in world coordinates, "
+            "expected an overlap; check its header, or leave the affine pre-alignment on"
+        )
+    volume, _ = resample_image(image.array, image.grid, plan.grid, affine=matrix, device=CPU)
+    return normalise(volume, modality)[0, 0].numpy(), matrix
+
+
+def _grids(findings: Mapping[int, Finding]) -> dict[int, Grid]:
+    return {index: found.grid for index, found in findings.items() if found.grid is not None}
+
+
+def _odd_sizes(findings: Mapping[int, Finding], scans: Mapping[int, Scan]) -> dict[int, str]:
+    extents = {index: np.array(grid.canonical().extent_mm) for index, grid in _grids(findings).items()}
+    usual = np.median(list(extents.values()), axis=0) if extents else np.zeros(3)
+    return {
+        index: f"got {scans[index].name} of {_millimetres(extent)}, expected at most {LARGEST_FACTOR:g} times more or "
+        f"less than the cohort's median, {_millimetres(usual)}; check its spacing, or crop it to the same anatomy"
+        for index, extent in extents.items()
+        if np.abs(np.log(extent / usual)).max() > math.log(LARGEST_FACTOR)
+    }
+
+
+def _millimetres(extent: NDArray[np.float64]) -> str:
+    return " x ".join(f"{x:.0f}" for x in extent) + " mm"
+
+
+def _check_number(wanted: Mapping[int, Scan], problems: Mapping[int, str]) -> None:
+    left = len(wanted) - len(problems)
+    if left < 2:
+        first = f" The first that is not: {next(iter(problems.values()))}" if problems else ""
+        raise InputError(
+            f"got {left} scans that can be used, of {len(wanted)}, expected at least two; give more, or repair "
+            f"these.{first}"
+        )
+
+
+def _sha256(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time fills a cache; the others wait, and then find it full."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that prepares scans in {folder}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

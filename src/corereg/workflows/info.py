@@ -1,0 +1,40 @@
+"""What `corereg info` tells: versions, devices, models."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+import torch
+
+from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.method.models import DEFAULT_MODEL, MODELS
+
+__all__ = ["describe"]
+
+PACKAGES = ("corereg", "torch", "numba", "numpy", "scipy", "SimpleITK", "nibabel")
+
+
+def describe() -> str:
+    """A few lines for people and bug reports."""
+    memory = psutil.virtual_memory()
+    lines = [f"{name:12} {_version(name)}" for name in PACKAGES]
+    lines.append(f"{'python':12} {platform.python_version()} on {platform.platform()}")
+    lines.append(
+        f"{'cpu':12} {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB available, "
+        f"{'compiled kernels' if use_kernels(torch.zeros(1)) else 'plain torch'}"
+    )
+    cuda = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    lines.append(f"{'cuda':12} {', '.join(cuda) or 'none'}")
+    lines.append(f"{'mps':12} {'yes' if torch.backends.mps.is_available() else 'none'}")
+    lines.append("models")
+    lines += [f"  {name:10} {what}{' (default)' if name == DEFAULT_MODEL else ''}" for name, what in MODELS.items()]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

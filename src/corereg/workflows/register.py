@@ -1,0 +1,257 @@
+"""A registration, files to files: checked before it starts, and in its folder only when everything is there."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corereg.errors import InputError
+from corereg.evaluation.metrics import dice, mean_over_labels
+from corereg.geometry.displacement import Displacement
+from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.geometry.resample import resample
+from corereg.io.atomic import ensure_output_folder
+from corereg.io.images.image import Image, as_image, read_labels, write_image
+from corereg.io.transforms.transform import Transform
+from corereg.method.register import RegistrationResult, register
+from corereg.report.pair import write_report
+
+__all__ = ["register_to_folder", "save_registration"]
+
+OPTIONAL_OUTPUTS = ("report.html", "warped_labels.nii.gz")
+"""What an earlier run into the same folder may have left, and would be taken for this one's."""
+
+UNCHANGED_VOLUME = 1.0
+"""det J beyond the working grid, which covers the fixed one."""
+
+
+def register_to_folder(
+    fixed: Path,
+    moving: Path,
+    directory: Path,
+    *,
+    fixed_labels: Path | None = None,
+    moving_labels: Path | None = None,
+    report: bool = True,
+    command: str = "",
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> RegistrationResult:
+    """Register two scans and write everything into a folder, as `corereg register` does.
+
+    Args:
+        fixed, moving: image files or DICOM folders.
+        directory: made if it is not there.
+        fixed_labels, moving_labels: label maps; the moving one is warped, both together are compared.
+        report: whether to write report.html.
+        command: what the report and result.json call the command.
+        **settings: as `corereg.register` takes them, masks included.
+
+    Raises:
+        InputError: before anything is computed, where an input or the folder cannot be used.
+    """
+    if fixed_labels is not None and moving_labels is None:
+        raise InputError(
+            f"got the fixed label map {fixed_labels} alone, expected a moving one to compare it with; "
+            "add --moving-labels"
+        )
+    say = progress or (lambda stage: None)
+    say("reading")
+    started = time.perf_counter()
+    images = {"fixed": as_image(fixed), "moving": as_image(moving)}
+    labels = {
+        name: None if path is None else read_labels(path)
+        for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
+    }
+    for name, image in images.items():
+        _same_grid(labels[name], image, name)
+    reading = time.perf_counter() - started
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    try:
+        ensure_output_folder(directory)
+        result = register(images["fixed"], images["moving"], progress=progress, **settings)
+        result = replace(result, seconds={**result.seconds, "read": reading + result.seconds["read"]})
+        say("writing")
+        hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
+        metrics = save_registration(
+            result,
+            directory,
+            fixed_labels=labels["fixed"],
+            moving_labels=labels["moving"],
+            report=report,
+            command=command,
+            extra={
+                "inputs": {
+                    name: {"path": str(p), "sha256": hashes[name]} for name, p in (("fixed", fixed), ("moving", moving))
+                }
+            },
+        )
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # somebody else put something there meanwhile
+                folder.rmdir()
+        raise
+    return replace(result, metrics=metrics)
+
+
+def save_registration(
+    result: RegistrationResult,
+    directory: Path,
+    *,
+    fixed_labels: Image | None = None,
+    moving_labels: Image | None = None,
+    report: bool = True,
+    command: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write warped.nii.gz, transform.nii.gz, inverse_transform.nii.gz, result.json and, where asked for, the others.
+
+    All files are written aside first and then put into the folder together.
+
+    Args:
+        extra: more entries for result.json.
+
+    Returns: the metrics of result.json: the result's own, and with both label maps dice, dice_before, dice_per_label.
+    """
+    started = time.perf_counter()
+    staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=directory))
+    try:
+        warped = result.warped()
+        summary = result.summary() | dict(extra or {}) | {"command": command}
+        overlays: dict[str, Any] = {}
+        with ThreadPoolExecutor(1) as pool:
+            # One file after the other, for the memory's sake, while this thread draws the report.
+            writing = [
+                pool.submit(result.transform.save, staging / "transform.nii.gz"),
+                pool.submit(result.inverse_transform.save, staging / "inverse_transform.nii.gz"),
+                pool.submit(write_image, staging / "warped.nii.gz", warped.array, result.fixed),
+            ]
+            if moving_labels is not None:
+                before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
+                write_image(staging / "warped_labels.nii.gz", after.array, result.fixed)
+                overlays = {"moving_labels": before.array, "warped_labels": after.array}
+                if fixed_labels is not None:
+                    overlays["fixed_labels"] = fixed_labels.array
+                    summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
+            if report:
+                _report(staging / "report.html", result, warped, summary, command, overlays)
+            for file in writing:
+                file.result()
+        summary["seconds"]["write"] = time.perf_counter() - started
+        summary["seconds"]["total"] = sum(summary["seconds"].values())
+        (staging / "result.json").write_text(
+            json.dumps(_finite(summary), indent=1, allow_nan=False, default=str) + "\n"
+        )
+        written = {path.name for path in staging.iterdir()}
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == "result.json"):
+            os.replace(path, directory / path.name)
+        for name in set(OPTIONAL_OUTPUTS) - written:
+            (directory / name).unlink(missing_ok=True)
+        return dict(summary["metrics"])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _overlap(
+    fixed: NDArray[Any], before: NDArray[Any], after: NDArray[Any], moving: NDArray[Any]
+) -> dict[str, float | dict[str, float]]:
+    scores = {"before": dice(fixed, before, moving), "after": dice(fixed, after, moving)}
+    return {
+        "dice": mean_over_labels(scores["after"]),
+        "dice_before": mean_over_labels(scores["before"]),
+        "dice_per_label": {str(label): score for label, score in scores["after"].items()},
+    }
+
+
+def _report(
+    path: Path,
+    result: RegistrationResult,
+    warped: Image,
+    summary: Mapping[str, Any],
+    command: str,
+    overlays: Mapping[str, Any],
+) -> None:
+    grid = result.fixed.grid
+    # Seconds and memory differ from run to run, and a report of the same run should not: they are in result.json.
+    shown = {
+        "metrics": _headline(summary["metrics"]),
+        "model": summary["model"],
+        "settings": summary["configuration"],
+        "result": {"regularisation": summary["regularisation"], "affine": _affine_words(result)},
+        "versions": summary["versions"],
+    }
+    write_report(
+        path,
+        fixed=result.fixed.array,
+        warped=warped.array,
+        moving_before=_affine_only(result).apply(result.moving).array,
+        grid=grid,
+        summary=shown,
+        command=command,
+        disp_mm=Transform((result.refined,), fixed=grid).total_mm(),
+        det_j=_det_on(result.refined, grid),
+        title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
+        **overlays,
+    )
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands at the top of the page, the most telling first."""
+    shown = {name: metrics[name] for name in ("dice", "dice_before", "sdlogj", "fold_percent") if name in metrics}
+    return shown | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
+
+
+def _affine_words(result: RegistrationResult) -> str:
+    alignment = result.alignment
+    if alignment is None:
+        return "off"
+    return f"started from {alignment.start}" if alignment.needed else "not needed"
+
+
+def _affine_only(result: RegistrationResult) -> Transform:
+    affine = np.eye(4) if result.alignment is None else result.alignment.affine
+    return Transform((affine,), fixed=result.fixed, moving=result.moving)
+
+
+def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:
+    """det J of the working grid read at the fixed grid's voxels: the working grid resolves all that the field has."""
+    det = displacement.jacobian_determinant().numpy()
+    return resample(det, displacement.grid, grid, (), interpolation="linear", outside=UNCHANGED_VOLUME)
+
+
+def _same_grid(labels: Image | None, image: Image, name: str) -> None:
+    if labels is not None and not labels.grid.close_to(image.grid, HEADER_TOLERANCE_MM):
+        raise InputError(
+            f"got the {name} label map {labels.name} of {labels.grid}, expected the grid of {image.name}: "
+            f"{image.grid}; resample the labels onto that image"
+        )
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
