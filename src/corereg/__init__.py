@@ -1,4 +1,4 @@
-"""corereg: deformable 3D registration of CT and MR scans. Nothing heavy is imported before it is used."""
+"""corereg: deformable 3D registration of CT and MR scans. Heavy modules are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -59,14 +59,15 @@ __all__ = [
     "train",
     "write_image",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("corereg.provenance").versions("corereg")["corereg"]
     if name not in _HOMES:
         raise AttributeError(f"module 'corereg' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "__version__"])

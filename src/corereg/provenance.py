@@ -1,24 +1,39 @@
-"""Where and when numbers were made: a table without it cannot be repeated."""
+"""Where numbers come from: versions, machine, time, memory and file hashes. A table without them cannot be repeated."""
 
+import hashlib
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import torch
 
-__all__ = ["machine", "now", "peak_memory_mb", "versions"]
+__all__ = ["PACKAGES", "hash_files", "machine", "now", "peak_memory_mb", "versions"]
 
 PACKAGES = ("corereg", "torch", "numba", "numpy", "scipy", "SimpleITK", "nibabel")
+"""Packages whose versions matter to a bug report or a benchmark."""
+
+RESULT_PACKAGES = ("corereg", "torch", "numpy", "python")
+"""Versions written into every result."""
+
+BLOCK_BYTES = 2**20
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions by name, by default those written into every result.
+
+    Args:
+        names: packages; "python" stands for the interpreter. A package that is missing reads "not installed".
+    """
+    return {name: _version(name) for name in names or RESULT_PACKAGES}
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, load over the last minutes, and the versions of what this package stands on."""
+    """Processor, cores, memory, load over the last minutes, and the versions of `PACKAGES`."""
     load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
     return {
         "processor": _processor(),
@@ -27,13 +42,42 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "load_average": load,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(*PACKAGES),
     }
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """The time in UTC, to the second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    if sys.platform == "win32":
+        return round(float(psutil.Process().memory_info().peak_wset) / 2**20, 1)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of the contents of files, one after the other, hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    if name == "python":
+        return platform.python_version()
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:
@@ -43,23 +87,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def peak_memory_mb() -> float:
-    if sys.platform == "win32":
-        return round(float(psutil.Process().memory_info().peak_wset) / 2**20, 1)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        "corereg": version("corereg"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

@@ -14,18 +14,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
 
-import corereg
 from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, ensure_output_folder
 from corereg.method.config import find_device
 from corereg.method.features.model_file import save_model
 from corereg.method.features.network import ConvNetModel
+from corereg.provenance import versions
 from corereg.training.checkpoint import CHECKPOINT, Checkpoint, check_unchanged, load_checkpoint
 from corereg.training.config import TrainConfig, as_settings, with_settings
 from corereg.training.loop import Run
@@ -297,5 +296,5 @@ def _card(
         "network": asdict(model.config),
         "training": as_settings(task.config),
         "metrics": dict(figures),
-        "versions": {"corereg": corereg.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": versions("corereg", "torch", "numpy"),
     }

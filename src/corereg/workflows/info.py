@@ -1,24 +1,22 @@
-"""What `corereg info` tells: versions, devices, models."""
+"""What `corereg info` prints: versions, devices, models."""
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 import torch
 
 from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.method.models import DEFAULT_MODEL, MODELS
+from corereg.provenance import PACKAGES, versions
 
 __all__ = ["describe"]
-
-PACKAGES = ("corereg", "torch", "numba", "numpy", "scipy", "SimpleITK", "nibabel")
 
 
 def describe() -> str:
     """A few lines for people and bug reports."""
     memory = psutil.virtual_memory()
-    lines = [f"{name:12} {_version(name)}" for name in PACKAGES]
+    lines = [f"{name:12} {version}" for name, version in versions(*PACKAGES).items()]
     lines.append(f"{'python':12} {platform.python_version()} on {platform.platform()}")
     lines.append(
         f"{'cpu':12} {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
@@ -31,10 +29,3 @@ def describe() -> str:
     lines.append("models")
     lines += [f"  {name:10} {what}{' (default)' if name == DEFAULT_MODEL else ''}" for name, what in MODELS.items()]
     return "\n".join(lines)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

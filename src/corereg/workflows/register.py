@@ -1,8 +1,6 @@
 """A registration, files to files: checked before it starts, and in its folder only when everything is there."""
 
-import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -24,8 +22,10 @@ from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
 from corereg.geometry.resample import resample
 from corereg.io.atomic import ensure_output_folder
 from corereg.io.images.image import Image, as_image, read_labels, write_image
+from corereg.io.json_files import finite
 from corereg.io.transforms.transform import Transform
 from corereg.method.register import RegistrationResult, register
+from corereg.provenance import hash_files
 from corereg.report.pair import write_report
 
 __all__ = ["register_to_folder", "save_registration"]
@@ -151,9 +151,7 @@ def save_registration(
                 file.result()
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())
-        (staging / "result.json").write_text(
-            json.dumps(_finite(summary), indent=1, allow_nan=False, default=str) + "\n"
-        )
+        (staging / "result.json").write_text(json.dumps(finite(summary), indent=1, allow_nan=False, default=str) + "\n")
         written = {path.name for path in staging.iterdir()}
         for path in sorted(staging.iterdir(), key=lambda path: path.name == "result.json"):
             os.replace(path, directory / path.name)
@@ -162,15 +160,6 @@ def save_registration(
         return dict(summary["metrics"])
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinities, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _overlap(
@@ -250,8 +239,4 @@ def _same_grid(labels: Image | None, image: Image, name: str) -> None:
 
 def _content_hash(path: Path) -> str:
     """SHA-256 of a file, or of all files of a folder in the order of their names."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return hash_files(sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])

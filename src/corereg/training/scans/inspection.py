@@ -19,6 +19,7 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.image import read_image
 from corereg.io.json_files import load_json, save_json
 from corereg.preprocessing.intensity import detect_modality
+from corereg.provenance import hash_files
 
 __all__ = ["Finding", "looks_like_labels", "survey"]
 
@@ -29,7 +30,6 @@ INDEX_VERSION = 1
 TWO_FILE_SUFFIXES = (".mhd", ".nhdr")
 """Headers; the voxels lie beside them in a file that begins with the same name."""
 
-BLOCK_BYTES = 2**20
 
 LABEL_SHARE = 0.75
 """Share of equal neighbours above which whole numbers are labels. It was 0.91 at least in 82 label maps (7 to 59
@@ -67,7 +67,7 @@ def survey(scans: Sequence[Scan], folder: Path, say: Callable[[str], None]) -> l
         try:
             stamp = _stamp(scan.image)
             if hashes.get(key, [None])[0] != stamp:
-                hashes[key], changed = [stamp, _sha256(scan.image)], True
+                hashes[key], changed = [stamp, hash_files(_files(scan.image))], True
         except OSError as error:
             problem = f"got {scan.name}, which cannot be read ({error}), expected an image; check the file"
             findings.append(Finding(problem=problem))
@@ -135,12 +135,3 @@ def _files(image: Path) -> list[Path]:
 def _stamp(image: Path) -> str:
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(image)]
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()
-
-
-def _sha256(image: Path) -> str:
-    content = hashlib.sha256()
-    for path in _files(image):
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                content.update(block)
-    return content.hexdigest()
