@@ -41,7 +41,7 @@ test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
 
 test-interop: $(INTEROP)/.installed
-	$(INTEROP)/bin/pytest -p no:napari -p no:npe2 tests/interop/*.py tests/test_convert.py tests/test_apply.py tests/test_integrations.py
+	$(INTEROP)/bin/pytest -p no:napari -p no:npe2 tests/interop/*.py tests/io/transforms tests/integrations
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt
 	@echo "Installing corereg beside other tools into $(INTEROP) (the first time takes a few minutes)"

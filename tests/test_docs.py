@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from scenes import centred_grid, scan, wave
 
 from corereg.cli import app
 from corereg.io.images.image import write_image
+from helpers.scenes import centred_grid, scan, wave
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,15 +11,24 @@ import pandas
 import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
-from scenes import centred_grid, scan, voxels_mm, wave
-from test_convert import FIXED, TOLERANCE_HU, written
-from test_transforms import MOVING, RANGE_HU, away_from_border, small_affine, wave_displacement, wavy
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import write_image
 from corereg.io.images.itk import LPS_RAS
 from corereg.io.transforms.formats.registry import read_transform
 from corereg.io.transforms.transform import Transform
+from helpers.scenes import centred_grid, scan, voxels_mm, wave
+from helpers.transforms import (
+    FIXED,
+    MOVING,
+    RANGE_HU,
+    TOLERANCE_HU,
+    away_from_border,
+    small_affine,
+    wave_displacement,
+    wavy,
+    written,
+)
 
 LPS = LPS_RAS[:3, :3]
 POINTS_MM = np.random.default_rng(3).uniform(-30, 30, (1000, 3))

@@ -6,11 +6,11 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scenes import scan, wave
-from test_integrations import FIXED, MOVING, QUICK, registered
 
 import corereg.integrations.napari as plugin
 from corereg.method.register import register
+from helpers.programs import FIXED, MOVING, QUICK, registered
+from helpers.scenes import scan, wave
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs

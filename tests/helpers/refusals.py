@@ -1,0 +1,19 @@
+"""Refusals of unusable input."""
+
+from collections.abc import Callable
+
+import pytest
+
+from corereg.errors import InputError
+
+
+def refusal(function: Callable[..., object], *args: object, **kwargs: object) -> str:
+    """The message of the InputError that the call must raise."""
+    with pytest.raises(InputError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "got " in message
+    assert "expected" in message
+    assert ";" in message, "a cure"
+    return message

@@ -1,0 +1,139 @@
+"""Affine pre-alignment: motions of a made-up patient are found again, whatever the grids."""
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from numpy.typing import NDArray
+
+from corereg.geometry.grid import Grid
+from corereg.io.images.image import Image
+from corereg.method.affine.align import Alignment, align
+from corereg.method.affine.coarse_copies import CoarseCopy
+from corereg.method.affine.translation import SPACING_MM, best_translation
+from corereg.preprocessing.intensity import normalise
+from helpers.motions import motion
+from helpers.scenes import affine_map, centred_grid, in_body, scan, voxels_mm
+
+Mask = NDArray[np.bool_]
+
+FIXED = centred_grid((37, 31, 33), (4.0, 4.0, 4.0))
+
+
+def moved_scan(truth: NDArray[np.float64], grid: Grid) -> Image:
+    """The patient after `truth`: what is at p in the fixed image is at `truth` p."""
+    return scan(grid, affine_map(np.linalg.inv(truth)))
+
+
+def prepared(image: Image) -> NDArray[np.float32]:
+    return np.asarray(normalise(torch.as_tensor(image.array), "ct-abdomen").numpy())
+
+
+def aligned(
+    fixed: Image, moving: Image, *, fixed_mask: Mask | None = None, moving_mask: Mask | None = None, seed: int = 0
+) -> Alignment:
+    copies = CoarseCopy(prepared(fixed), fixed.grid, fixed_mask), CoarseCopy(prepared(moving), moving.grid, moving_mask)
+    return align(*copies, seed=seed)
+
+
+def error_mm(found: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Mean distance, over the body, between where a map sends a point and where it should."""
+    points = voxels_mm(FIXED)
+    points = points[in_body(points)]
+    return float(np.linalg.norm(affine_map(found)(points) - affine_map(truth)(points), axis=1).mean())
+
+
+@pytest.mark.parametrize(
+    ("truth", "orientation"),
+    [
+        (motion(degrees=(-5, 4, 7), scale=(1.08, 0.94, 1.05), shift_mm=(-10, 14, 6)), "LPS"),
+        (motion(degrees=(8, 9, -6), scale=0.93, shift_mm=(7, 5, -16)), "PIR"),
+        (motion(degrees=(0, 10, 8), scale=(1.05, 1.06, 0.96), shift_mm=(5, -6, 8)), "oblique"),
+    ],
+)
+def test_known_motion_is_recovered_within_a_millimetre(truth: NDArray[np.float64], orientation: str) -> None:
+    x, y, z = truth[:3, 3]
+    moving = moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2), orientation, (x + 2, y - 3, z + 4)))
+    found = aligned(scan(FIXED), moving)
+    assert error_mm(np.eye(4), truth) > 9
+    assert error_mm(found.affine, truth) < 1
+    assert found.needed
+    assert found.metric_after > found.metric_before
+
+
+def test_aligned_pair_keeps_the_identity() -> None:
+    moving = scan(centred_grid((40, 38, 30), (3.7, 3.7, 4.5), "PIR", (3.0, 2.0, -4.0)))
+    found = aligned(scan(FIXED), moving)
+    assert not found.needed
+    assert found.start == "identity"
+    np.testing.assert_array_equal(found.affine, np.eye(4))
+
+
+def test_headers_300_mm_apart_are_brought_together() -> None:
+    truth = motion(degrees=(0, 0, 5), shift_mm=(200, -180, 140))
+    moving = moved_scan(truth, centred_grid((42, 36, 38), (3.8, 4.0, 4.0), "LPS", (203.0, -182.0, 143.0)))
+    assert not FIXED.overlaps(moving.grid)
+    found = aligned(scan(FIXED), moving)
+    assert found.needed
+    assert error_mm(found.affine, truth) < 1
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "oblique"])
+def test_cropped_field_of_view_is_found_in_the_whole(orientation: str) -> None:
+    crop = scan(centred_grid((20, 17, 16), (4.0, 4.0, 4.0), orientation, (22.0, -12.0, 24.0)))
+    shift = np.array([120.0, -75.0, 60.0])
+    affine = crop.grid.affine.copy()
+    affine[:3, 3] += shift
+    elsewhere = Image(crop.array, Grid(crop.grid.shape, affine))
+    whole = scan(FIXED)
+    found = best_translation(prepared(whole), whole.grid, prepared(elsewhere), elsewhere.grid)
+    assert np.abs(found - shift).max() <= SPACING_MM
+    assert error_mm(aligned(whole, elsewhere).affine, motion(shift_mm=shift)) < 1.5
+
+
+def test_best_translation_of_a_pair_in_place_is_below_its_resolution() -> None:
+    moving = scan(centred_grid((40, 38, 30), (3.7, 3.7, 4.5), "oblique", (3.0, 2.0, -4.0)))
+    found = best_translation(prepared(scan(FIXED)), FIXED, prepared(moving), moving.grid)
+    assert np.abs(found).max() <= SPACING_MM
+
+
+def test_same_pair_gives_the_same_bits_and_leaves_simpleitks_threads_alone() -> None:
+    moving = moved_scan(motion(degrees=(3, 5, -4), shift_mm=(8, 6, -7)), centred_grid((40, 35, 38), (4.0, 4.0, 4.0)))
+    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    first, second = (aligned(scan(FIXED), moving, seed=3) for _ in range(2))
+    assert first.affine.tobytes() == second.affine.tobytes()
+    assert (first.metric_before, first.metric_after) == (second.metric_before, second.metric_after)
+    assert SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads() == threads
+
+
+@pytest.mark.parametrize(("masked", "upper"), [("fixed", True), ("moving", False), ("both", True)])
+def test_only_what_lies_in_the_masks_counts(masked: str, upper: bool) -> None:
+    """Above a plane the patient moves to the right, below it to the left: the mask says which of the two is sought.
+
+    A mask keeps the other part out of its own image's smoothing: without one of the moving image some of it is seen.
+    """
+    shifts = np.array([[8.0, 5.0, 0.0], [-8.0, -5.0, 0.0]])
+
+    def back(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(points - np.where(points[..., 2:] > 0, *shifts))
+
+    fixed, moving = scan(FIXED), scan(centred_grid((42, 36, 35), (4.0, 4.0, 4.0), "LPS"), back)
+    masks = [(voxels_mm(image.grid)[..., 2] > 0) == upper for image in (fixed, moving)]
+    found = aligned(
+        fixed,
+        moving,
+        fixed_mask=None if masked == "moving" else masks[0],
+        moving_mask=None if masked == "fixed" else masks[1],
+    )
+    points = voxels_mm(FIXED)
+    points = points[in_body(points) & masks[0]]
+    error = affine_map(found.affine)(points) - points - shifts[0 if upper else 1]
+    assert np.linalg.norm(error, axis=1).mean() < (2.5 if masked == "fixed" else 1.5)
+
+
+def test_pair_that_no_start_brings_together_is_left_with_a_warning() -> None:
+    mask = np.zeros(FIXED.shape, dtype=bool)
+    with pytest.warns(UserWarning, match="skipped"):
+        found = aligned(scan(FIXED), scan(FIXED), moving_mask=mask)
+    assert not found.needed
+    np.testing.assert_array_equal(found.affine, np.eye(4))

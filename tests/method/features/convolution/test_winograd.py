@@ -1,0 +1,130 @@
+"""The compiled convolutions and the integers that the refinement compares, against float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from corereg.errors import InputError
+from corereg.method.features.convolution import inference
+from corereg.method.features.convolution import winograd as kernels_winograd
+from corereg.method.features.convolution.inference import Folded
+from corereg.method.refine.integers import LARGEST, as_integers
+
+wide = pytest.mark.skipif(not kernels_winograd.WIDE, reason="convolutions are torch's with this processor's vectors")
+
+LAYERS = [(32, 64, 1), (64, 32, 1), (1, 32, 2), (1, 96, 2)]
+"""Channels in and out, stride; multiples of every processor's vectors."""
+
+
+def layer(channels: int, out: int, stride: int) -> Folded:
+    generator = torch.Generator().manual_seed(channels + out)
+    weight = torch.randn(out, channels, 3, 3, 3, generator=generator) / (27 * channels) ** 0.5
+    bias = torch.randn(out, generator=generator)
+    return Folded(weight, bias, stride, inference.compiled_convolution(weight, bias, stride))
+
+
+def expected(layer: Folded, source: Tensor, *, relu: bool = True) -> Tensor:
+    found = torch.conv3d(source.double(), layer.weight.double(), layer.bias.double(), layer.stride, 1)
+    return found.relu() if relu else found
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
+
+
+def assert_near(found: Tensor, exact: Tensor, *, relative: float = 5e-6) -> None:
+    assert found.shape == exact.shape
+    assert float((found - exact).norm()) < relative * float(exact.norm())
+    assert float((found - exact).abs().max()) < 50 * relative * float(exact.std())
+
+
+@wide
+@pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
+@pytest.mark.parametrize("shape", [(8, 12, 16), (5, 7, 11), (1, 3, 2), (17, 4, 30)])
+def test_convolution_against_float64(channels, out, stride, shape):
+    one, source = layer(channels, out, stride), noise(2, channels, *shape)
+    assert one.compiled is not None
+    assert_near(inference.convolve(one, source), expected(one, source))
+
+
+@wide
+@pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
+def test_planes_from_part_of_the_input_into_memory_that_held_others(channels, out, stride):
+    one, source = layer(channels, out, stride), noise(1, channels, 21, 6, 9)
+    whole, count = expected(one, source), -(-21 // stride)
+    used = None
+    for first, last in ((0, 4), (3, 7), (count - 4, count)):
+        start, stop = max(stride * first - 1, 0), min(stride * (last - 1) + 2, 21)
+        found = inference.convolve(one, source[:, :, start:stop], origin=start, first=first, last=last, reuse=used)
+        assert used is None or found.data_ptr() == used.data_ptr()
+        assert_near(found, whole[:, :, first:last])
+        used = found
+
+
+@wide
+def test_convolution_without_a_floor():
+    one, source = layer(32, 64, 1), noise(1, 32, 5, 6, 9)
+    assert one.compiled is not None
+    found = np.empty((5, 6, 9, 64), np.float32)
+    image = source[0].permute(1, 2, 3, 0).contiguous().numpy()
+    kernels_winograd.convolve(one.compiled.weights, image, found, origin=0, first=0, floor=-np.inf)
+    assert found.min() < -1
+    assert_near(torch.from_numpy(found).permute(3, 0, 1, 2)[None], expected(one, source, relu=False))
+
+
+@wide
+@pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
+def test_a_value_that_is_no_number_reaches_what_depends_on_it_and_nothing_far(channels, out, stride):
+    one, source = layer(channels, out, stride), noise(1, channels, 12, 12, 20)
+    source[0, 0, 6, 5, 4] = torch.nan
+    lost = inference.convolve(one, source).isnan()
+    assert lost[0, :, 6 // stride, 5 // stride, 4 // stride].all()
+    assert not lost[..., 10 // stride :].any()
+
+
+@wide
+def test_the_same_bits_for_any_number_of_threads():
+    one, source = layer(64, 32, 1), noise(1, 64, 9, 10, 23)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(inference.convolve(one, source))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(("channels", "out", "stride"), [(20, 64, 1), (32, 20, 1), (32, 64, 2), (2, 32, 2), (1, 32, 1)])
+def test_other_convolutions_are_left_to_torch(channels, out, stride):
+    one, source = layer(channels, out, stride), noise(1, channels, 6, 5, 7)
+    assert one.compiled is None
+    assert_near(inference.convolve(one, source), expected(one, source))
+
+
+@pytest.mark.parametrize("channels", [1, 13, 32, 33])
+def test_integers_are_within_half_a_unit(channels):
+    fixed, moving = (noise(n, 4, 5, channels).numpy() for n in (3, 6))
+    (first, second), unit = as_integers(fixed, moving)
+    assert max(np.abs(first).max(), np.abs(second).max()) == LARGEST
+    for counted, features in ((first, fixed), (second, moving)):
+        rows = counted.reshape(-1, counted.size // (features.size // channels))
+        assert np.abs(unit * rows[:, :channels] - features.reshape(-1, channels)).max() <= 0.51 * unit
+        assert not rows[:, channels:].any()
+
+
+def test_features_of_zero_are_zero():
+    (first, second), unit = as_integers(*(np.zeros((2, 3, 4, 5), np.float32) for _ in range(2)))
+    assert not first.any()
+    assert not second.any()
+    assert unit > 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_no_numbers_are_refused(value):
+    fixed, moving = (np.ones((2, 3, 4, 5), np.float32) for _ in range(2))
+    moving[1, 2, 0, 3] = value
+    with pytest.raises(InputError, match=r"got network features up to .*expected finite"):
+        as_integers(fixed, moving)

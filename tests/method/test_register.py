@@ -1,0 +1,268 @@
+"""`register`: known motions found in any geometry, results that say what was done, and the same pair the same bytes."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from numpy.testing import assert_allclose
+
+from corereg import RegisterConfig, RegistrationResult, Transform, register, write_image
+from corereg.geometry.displacement import sdlogj
+from corereg.io.images.image import Image, read_image
+from corereg.method.pipeline import PipelineConfig
+from corereg.preprocessing.working_grid import choose_working_grid
+from corereg.workflows.register import register_to_folder
+from helpers.motions import motion
+from helpers.pairs import FIXED, MOVING, pair
+from helpers.refusals import refusal
+from helpers.scenes import affine_map, centred_grid, in_body, scan, voxels_mm, wave
+from helpers.transforms import reoriented
+
+
+@cache
+def result() -> RegistrationResult:
+    return register(*pair(), affine="none", regularisation=30.0)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    for name, image in zip(("fixed", "moving"), pair(), strict=True):
+        write_image(tmp_path / f"{name}.nii.gz", image.array, image.grid)
+    return tmp_path / "fixed.nii.gz", tmp_path / "moving.nii.gz"
+
+
+def body_points() -> Any:
+    points = voxels_mm(FIXED)
+    return points[in_body(points / 0.95)]
+
+
+def error_mm(transform: Transform, truth: Any = wave) -> float:
+    """Mean distance, over the body, between a point and where its match shows that it is."""
+    points = body_points()
+    return float(np.linalg.norm(truth(transform.apply_points(points)) - points, axis=1).mean())
+
+
+def test_known_motion_between_unequal_grids_is_found() -> None:
+    initial = error_mm(Transform((np.eye(4),), fixed=FIXED))
+    assert initial > 4
+    found = register(*pair(), affine="none", spacing=1.5)
+    assert_allclose(found.refined.grid.spacing, 1.5)
+    assert error_mm(found.transform) < 0.4 * initial
+
+
+def test_refinement_improves_on_the_coarse_displacement() -> None:
+    coarse = Transform((result().coarse,), fixed=FIXED)
+    assert error_mm(result().transform) < error_mm(coarse)
+    assert result().losses[-1] < result().losses[0]
+
+
+def test_result_tells_what_was_done() -> None:
+    found = result()
+    assert found.coarse.grid == found.refined.grid == choose_working_grid(FIXED, MOVING)
+    assert len(found.losses) == 1.6 * found.config.stages.refine.steps  # on the 1/2 grid, then on the full one
+    assert found.alignment is None
+    assert found.model.name == found.config.model
+    assert found.regularisation == 30.0
+    assert found.transform.fixed_grid == FIXED
+    assert found.inverse_transform.fixed_grid == MOVING
+    assert found.inverse_error.mean < 0.5
+    assert found.peak_memory_mb > 10
+    assert set(found.metrics) == {
+        *("sdlogj", "fold_percent", "inverse_error_mean_mm", "inverse_error_p95_mm", "inverse_error_max_mm"),
+    }
+    assert {"read", "resample", "features", "coupled_convex", "refine", "invert"} <= set(found.seconds)
+    summary = json.loads(json.dumps(found.summary()))
+    assert summary["configuration"]["stages"]["refine"]["regularisation"] == 30.0
+    assert summary["grids"]["working"]["shape"] == list(found.refined.grid.shape)
+
+
+def test_warped_image_resembles_the_fixed_one() -> None:
+    points = voxels_mm(FIXED)
+    fixed, moving = pair()
+    before = Transform((np.eye(4),), fixed=fixed).apply(moving).array
+    after = result().warped()
+    assert after.grid == FIXED
+    mask = in_body(points)
+    error = [np.abs(array - fixed.array)[mask].mean() for array in (before, after.array)]
+    assert error[1] < 0.5 * error[0]
+
+
+def test_sdlogj_is_measured_in_the_fixed_field_of_view_without_padding() -> None:
+    refined = result().refined
+    coords = refined.grid.to_voxel(voxels_mm(FIXED))
+    i, j, k = (int(np.ceil(n - 1e-3)) + 1 for n in coords.max((0, 1, 2)))
+    assert (i, j, k) != refined.grid.shape
+    assert result().metrics["sdlogj"] == sdlogj(refined.disp_vox[None, :, :i, :j, :k])
+
+
+@pytest.mark.parametrize("target", [0.03, 0.045])
+def test_target_sdlogj_is_reached_within_0005_where_it_is_reported(target: float) -> None:
+    found = register(*pair(), affine="none", target_sdlogj=target)
+    assert abs(found.metrics["sdlogj"] - target) <= 0.005
+    assert found.regularisation != found.config.stages.refine.regularisation
+
+
+def test_without_refinement_the_refined_displacement_is_the_coarse_one() -> None:
+    found = register(*pair(), affine="none", refine_steps=0)
+    assert torch.equal(found.refined.disp_vox, found.coarse.disp_vox)
+    assert torch.equal(found.coarse.disp_vox, result().coarse.disp_vox)
+    assert found.losses == ()
+
+
+def test_affine_and_deformable_parts_add_up_to_the_known_motion() -> None:
+    truth = motion(degrees=(6, -5, 8), scale=(1.05, 0.97, 1.02), shift_mm=(14, -10, 9))
+    back = affine_map(np.linalg.inv(truth))
+    moving = scan(centred_grid((46, 42, 40), (3.2, 3.2, 3.3), "PIR", (14.0, -10.0, 9.0)), lambda q: wave(back(q)))
+    found = register(pair()[0], moving)
+    assert found.alignment is not None
+    assert found.alignment.needed
+    affine_only = Transform((found.alignment.affine,), fixed=FIXED)
+    errors = [error_mm(transform, lambda q: wave(back(q))) for transform in (affine_only, found.transform)]
+    assert errors[0] < 2.5
+    assert errors[1] < 0.8 * errors[0]
+    np.testing.assert_array_equal(found.transform.parts[1], found.alignment.affine)
+
+
+def test_same_pair_gives_the_same_bytes_of_every_file(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    summaries = []
+    for run in ("first", "second"):
+        register_to_folder(*files, tmp_path / run / "out", command="corereg register")
+        summary = json.loads((tmp_path / run / "out" / "result.json").read_text())
+        assert summary.pop("seconds")["total"] > 0
+        assert summary.pop("peak_memory_mb") > 0
+        summaries.append(summary)
+    assert summaries[0] == summaries[1]
+    names = [sorted(file.name for file in (tmp_path / run / "out").iterdir()) for run in ("first", "second")]
+    assert names[0] == names[1]
+    for name in set(names[0]) - {"result.json"}:
+        contents = [(tmp_path / run / "out" / name).read_bytes() for run in ("first", "second")]
+        assert contents[0] == contents[1], name
+
+
+def test_seed_changes_the_random_model() -> None:
+    found = [register(*pair(), affine="none", model="random", seed=seed, spacing=4.5) for seed in (0, 0, 1)]
+    assert torch.equal(found[0].refined.disp_vox, found[1].refined.disp_vox)
+    assert not torch.equal(found[0].refined.disp_vox, found[2].refined.disp_vox)
+
+
+def test_simpleitk_and_nibabel_images_give_what_paths_give(files: tuple[Path, Path]) -> None:
+    sources: list[tuple[Any, Any]] = [
+        files,
+        (str(files[0]), read_image(files[1])),
+        (SimpleITK.ReadImage(str(files[0])), nibabel.load(files[1])),
+        (nibabel.load(files[0]), SimpleITK.ReadImage(str(files[1]))),
+    ]
+    moved = [register(*s, affine="none", spacing=4.5).transform.apply_points(body_points()) for s in sources]
+    np.testing.assert_array_equal(moved[0], moved[1])
+    # Headers hold geometry in float32, and SimpleITK takes it from the quaternion: the last digits differ.
+    for other in moved[2:]:
+        assert_allclose(other, moved[0], atol=0.02)
+
+
+@pytest.mark.parametrize("letters", ["PIR", "LPS"])
+def test_storage_order_of_the_images_does_not_change_the_transform(letters: str) -> None:
+    fixed, moving = pair()
+    for f, m in ((reoriented(fixed, letters), moving), (fixed, reoriented(moving, letters))):
+        found = register(f, m, affine="none", regularisation=30.0)
+        # The same working grid from the same voxels: what is left is the rounding of their positions.
+        assert_allclose(
+            found.transform.apply_points(body_points()), result().transform.apply_points(body_points()), atol=0.02
+        )
+
+
+def write_mask(path: Path, inside: Any, image: Image) -> Path:
+    write_image(path, inside(voxels_mm(image.grid)), image.grid)
+    return path
+
+
+@pytest.mark.parametrize("which", ["fixed_mask", "moving_mask"])
+def test_what_lies_outside_a_mask_is_not_matched(tmp_path: Path, which: str) -> None:
+    image = pair()[0] if which == "fixed_mask" else pair()[1]
+    mask = write_mask(tmp_path / "mask.nii.gz", lambda p: p[..., 2] >= 0, image)
+    masked = register(*pair(), affine="none", regularisation=30.0, **{which: mask})
+    points = body_points()
+    coarse, free, kept = (
+        np.linalg.norm(wave(t.apply_points(points)) - points, axis=1)
+        for t in (Transform((masked.coarse,), fixed=FIXED), result().transform, masked.transform)
+    )
+    upper, lower = points[:, 2] > 3, points[:, 2] < -10
+    assert free[lower].mean() < 0.7 * coarse[lower].mean()
+    assert kept[lower].mean() > 0.9 * coarse[lower].mean()
+    assert kept[upper].mean() < 0.65 * coarse[upper].mean()
+
+
+def test_masks_that_share_nothing_are_refused(tmp_path: Path) -> None:
+    fixed, moving = pair()
+    masks = {
+        "fixed_mask": write_mask(tmp_path / "fixed.nii.gz", lambda p: p[..., 2] > 20, fixed),
+        "moving_mask": write_mask(tmp_path / "moving.nii.gz", lambda p: p[..., 2] < -20, moving),
+    }
+    assert "share nothing" in refusal(register, fixed, moving, affine="none", **masks)
+
+
+def test_pair_without_overlap_is_refused_where_the_headers_are_trusted() -> None:
+    fixed = pair()[0]
+    away = scan(centred_grid((40, 38, 36), (3.0, 3.0, 3.0), "LPS", (300.0, 0.0, 0.0)), lambda p: p - (300.0, 0.0, 0.0))
+    assert "do not overlap" in refusal(register, fixed, away, affine="none")
+
+
+@pytest.mark.parametrize("slices", [2, 5])
+def test_thin_slab_is_registered(slices: int) -> None:
+    fixed = scan(centred_grid((48, 40, slices), (3.0, 3.0, 5.0), "oblique"))
+    found = register(fixed, pair()[1], affine="none", spacing=3.0)
+    assert found.warped().array.shape == fixed.grid.shape
+    assert np.isfinite(found.warped().array).all()
+
+
+def test_settings_go_on_top_of_a_configuration() -> None:
+    config = RegisterConfig(affine="none", stages=PipelineConfig(passes=(8,), seed=3))
+    found = register(*pair(), config=config, refine_steps=2, passes=None)
+    assert found.config.stages.passes == (8,)
+    assert found.config.stages.seed == 3
+    assert len(found.losses) == 2 + 2  # on the 1/2 grid, then on the full one
+
+
+def test_setting_by_an_unknown_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="refine_step'"):
+        register(*pair(), refine_step=2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modality": "pet"},
+        {"affine": "rigid"},
+        {"device": "tpu"},
+        {"model": "mindd"},
+        {"passes": (5,)},
+        {"passes": ()},
+        {"refine_steps": -1},
+        {"regularisation": -1.0},
+        {"regularisation": float("nan")},
+        {"regularisation": float("inf")},
+        {"target_sdlogj": 0.0},
+        {"target_sdlogj": float("nan")},
+        {"spacing": 0.0},
+        {"spacing": float("nan")},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"model": "random", "passes": (16,)},
+    ],
+)
+def test_setting_that_cannot_be_is_refused_in_one_line(settings: dict[str, Any]) -> None:
+    from corereg import InputError
+
+    with pytest.raises(InputError) as caught:
+        register(*pair(), **{"affine": "none", **settings})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_device_that_is_not_there_is_refused() -> None:
+    assert "cuda" in refusal(register, *pair(), device="cuda")
