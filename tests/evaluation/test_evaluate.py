@@ -1,51 +1,28 @@
-"""Fields scored: every form reads the same, mistakes are told, numbers agree with other people's code."""
+"""Fields scored: every form reads the same, mistakes are reported, numbers agree with other people's code."""
 
 import csv
 import json
 import math
-import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
 from scipy import ndimage, stats
-from typer.testing import CliRunner
 
-from corereg.cli import app
 from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
 from corereg.evaluation import metrics
 from corereg.evaluation.cases import read_cases
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.field_files import read_field
-from corereg.evaluation.statistics import compare, holm, summarise
-from corereg.evaluation.submission import write_submission
 from corereg.io.images.image import read_labels, to_sitk
 from corereg.io.transforms.convert import convert_transform
 from corereg.io.transforms.formats.itk_field import write_displacement_field
 from corereg.io.transforms.formats.registry import FORMATS
 from helpers.cohorts import SHAPE, SPACING_MM, Cohort, make_cohort
+from helpers.evaluations import run
 from helpers.grids import make_grid
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Cohort:
-    return make_cohort(tmp_path_factory.mktemp("cohort"))
-
-
-@pytest.fixture(scope="module")
-def fields(cohort, tmp_path_factory) -> Path:
-    return cohort.write_fields(tmp_path_factory.mktemp("fields"))
-
-
-def run(*words: object) -> tuple[int, str]:
-    """Exit status and everything said."""
-    result = CliRunner().invoke(app, ["evaluate", *map(str, words)])
-    error = result.exception
-    status = 2 if isinstance(error, InputError) else result.exit_code
-    return status, result.output + (str(error) if error else "")
 
 
 def change(path: Path, name: str, value: object) -> Path:
@@ -186,48 +163,13 @@ class TestMeasures:
         assert [row["inverse_mm"] for row in rows] == pytest.approx(expected, rel=1e-4)
 
     def test_test_pairs_come_first_where_they_are_labelled(self, tmp_path):
-        made = make_cohort(tmp_path / "test", pairs=2, part="test")
+        made = make_cohort(tmp_path / "test", pairs=2, split="test")
         content = json.loads(made.path.read_text())
         both = change(made.path, "registration_val", content["registration_test"][:1])
-        assert (read_cases(both).part, len(read_cases(both).cases)) == ("test", 2)
-        assert (read_cases(both, "validation").part, len(read_cases(both, "validation").cases)) == ("validation", 1)
+        assert (read_cases(both).split, len(read_cases(both).cases)) == ("test", 2)
+        assert (read_cases(both, "validation").split, len(read_cases(both, "validation").cases)) == ("validation", 1)
         with pytest.raises(InputError, match="without test pairs"):
             read_cases(change(both, "registration_test", []), "test")
-
-
-class TestStatistics:
-    def test_interval_holds_the_mean_and_is_the_same_every_time(self):
-        scores = np.random.default_rng(1).normal(0.6, 0.1, 15)
-        found = summarise([*scores, math.nan])
-        assert (found.count, found.mean, found.sd) == (
-            15,
-            pytest.approx(scores.mean()),
-            pytest.approx(scores.std(ddof=1)),
-        )
-        assert found == summarise(scores)
-        normal = stats.t.interval(0.95, 14, scores.mean(), stats.sem(scores))
-        assert (found.low, found.high) == pytest.approx(normal, abs=0.012)
-
-    def test_few_or_no_scores(self):
-        assert summarise([]).count == 0
-        one = summarise([0.5])
-        assert (one.mean, one.median) == (0.5, 0.5)
-        assert math.isnan(one.sd)
-        assert math.isnan(one.low)
-        assert summarise([1.0, math.inf]).mean == math.inf
-
-    def test_comparison_is_wilcoxons_over_shared_pairs(self):
-        rng = np.random.default_rng(2)
-        first, second = rng.normal(0.6, 0.1, 12), rng.normal(0.55, 0.1, 12)
-        found = compare([*first, 0.5, math.nan], [*second, math.nan, 0.5])
-        assert (found.count, found.difference) == (12, pytest.approx((first - second).mean()))
-        assert found.p == pytest.approx(stats.wilcoxon(first, second).pvalue)
-        assert compare(first, first).p == 1
-
-    def test_holms_correction_by_hand(self):
-        found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
-        assert [found[name] for name in "abc"] == pytest.approx([0.03, 0.06, 0.06])
-        assert math.isnan(found["d"])
 
 
 class TestMistakes:
@@ -347,52 +289,6 @@ class TestOutput:
         found.write_json(tmp_path / "all.json")
         told = json.loads((tmp_path / "all.json").read_text(), parse_constant=pytest.fail)
         assert told["rows"][0]["hd95_mm"] is None
-
-
-class TestSubmission:
-    def test_new_form_has_both_names_and_the_challenges_header(self, cohort, fields, tmp_path):
-        import nibabel
-
-        written = write_submission(cohort.path, fields, tmp_path / "out")
-        assert len(written) == 6
-        long, short = (tmp_path / "out" / name for name in ("disp_0001_0000_0002_0000.nii.gz", "disp_0001_0002.nii.gz"))
-        assert os.path.samefile(long, short)
-        image = nibabel.load(long)
-        assert image.shape == (*SHAPE, 3)
-        assert image.get_data_dtype() == np.float32
-        np.testing.assert_array_equal(image.affine, np.eye(4))
-        assert (int(image.header["sform_code"]), int(image.header["intent_code"])) == (2, 0)
-        assert sorted(zipfile.ZipFile(tmp_path / "out" / "submission.zip").namelist()) == sorted(
-            w.name for w in written
-        )
-        assert evaluate(cohort.path, tmp_path / "out").summary["dice"].mean == 1
-
-    def test_old_form_is_half_size_float16_in_full_voxels(self, cohort, fields, tmp_path):
-        written = write_submission(cohort.path, fields, tmp_path / "out", form="npz", names="short")
-        assert [path.name for path in written] == [f"disp_{n:04d}_{n + 1:04d}.npz" for n in (1, 3, 5)]
-        with np.load(written[0]) as content:
-            assert content.files == ["arr_0"]
-            stored = content["arr_0"]
-        assert (stored.dtype, stored.shape) == (np.float16, (3, *(n // 2 for n in SHAPE)))
-        truth = next(iter(cohort.fields.values()))
-        assert np.abs(stored).max() == pytest.approx(np.abs(truth).max(), rel=0.1)
-
-    def test_incomplete_or_rough_submissions_are_refused_and_nothing_is_left(self, cohort, tmp_path):
-        folder = cohort.write_fields(tmp_path / "fields")
-        name = next(iter(cohort.fields))
-        write_field(folder / f"{name}.nii.gz", np.random.default_rng(0).normal(0, 3, (3, *SHAPE)).astype(np.float32))
-        with pytest.raises(InputError, match="smooth enough"):
-            write_submission(cohort.path, folder, tmp_path / "out", form="npz")
-        (folder / f"{name}.nii.gz").unlink()
-        with pytest.raises(InputError, match="must be complete"):
-            write_submission(cohort.path, folder, tmp_path / "out")
-        assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
-
-    def test_command_writes_and_says_so(self, cohort, fields, tmp_path):
-        status, said = run(cohort.path, fields, "--submission", tmp_path / "out", "--submission-names", "long")
-        assert status == 0
-        assert "3 files, read back and checked" in said
-        assert run(cohort.path, fields, "--submission", tmp_path / "out", "--submission-form", "tar")[0] == 2
 
 
 def test_real_labels_against_simpleitk(data_dir, tmp_path):

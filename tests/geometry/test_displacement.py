@@ -1,4 +1,4 @@
-"""Grid, warp, resampling and displacements against analytic truth, scipy and float64 loops."""
+"""Displacements: scaling, composition, inversion and Jacobians against analytic truth and float64 loops."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import torch
 from scipy import ndimage
 from torch.testing import assert_close
 
-from corereg.errors import InputError
 from corereg.geometry.displacement import (
     Displacement,
     compose,
@@ -19,153 +18,12 @@ from corereg.geometry.displacement import (
     unfold,
     upsample_displacement,
 )
-from corereg.geometry.grid import Grid
-from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample
-from corereg.geometry.warp import affine_coords, identity_coords, inside, sample, sample_labels, warp, warp_labels
-from helpers.grids import ORIENTATIONS, make_grid
+from corereg.geometry.strided import strided_shape
+from corereg.geometry.warp import identity_coords, warp
+from helpers.fields import SHAPE, waves
+from helpers.grids import make_grid
 
-SHAPE = (18, 22, 26)
 DOUBLE = torch.zeros(1, dtype=torch.float64)
-
-
-def waves(shape=SHAPE, amplitude=1.0, phase=0.0, dtype=torch.float64):
-    """A smooth displacement (1, 3, I, J, K) whose components depend on all axes."""
-    i, j, k = torch.meshgrid(*(torch.arange(n, dtype=dtype) for n in shape), indexing="ij")
-    a = torch.sin(2 * torch.pi * (j / 15 + k / 21) + phase)
-    b = torch.cos(2 * torch.pi * (i / 19 - k / 23) + 2 * phase)
-    c = torch.sin(2 * torch.pi * (i / 17 + j / 25) - phase)
-    return amplitude * torch.stack([a, b, c])[None]
-
-
-def random_volume(shape=SHAPE, seed=0, dtype=torch.float64):
-    values = np.random.default_rng(seed).normal(size=shape)
-    return torch.as_tensor(ndimage.gaussian_filter(values, 1.5)).to(dtype)[None, None]
-
-
-# Grid
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_orientation_names_the_axes(orientation):
-    grid = make_grid(orientation=orientation)
-    assert grid.orientation == ("RAS" if orientation == "oblique" else orientation)
-    assert grid.canonical().orientation == "RAS"
-
-
-def test_canonical_grid_has_the_same_corners(grid):
-    ours, theirs = (sorted(map(tuple, g.corners_mm().round(6))) for g in (grid, grid.canonical()))
-    assert ours == theirs
-
-
-def test_points_return_from_the_world(grid):
-    points = np.random.default_rng(0).uniform(-5, 30, (50, 3))
-    assert np.allclose(grid.to_voxel(grid.to_world(points)), points)
-
-
-def test_strided_grid_point_lies_on_the_strided_voxel(grid):
-    coarse = grid.strided(4)
-    assert coarse.shape == (3, 4, 5)
-    assert np.allclose(coarse.to_world([2, 3, 4]), grid.to_world([8, 12, 16]))
-
-
-@pytest.mark.parametrize(
-    ("shape", "affine", "message"),
-    [
-        ((4, 5, 0), np.eye(4), "shape"),
-        ((4, 5, 6), np.diag([1.0, 0.0, 1.0, 1.0]), "singular"),
-        ((4, 5, 6), np.full((4, 4), np.nan), "finite"),
-    ],
-)
-def test_impossible_grid_is_refused(shape, affine, message):
-    with pytest.raises(InputError, match=message):
-        Grid(shape, affine)
-
-
-def test_grids_far_apart_do_not_overlap():
-    near, far = make_grid(), make_grid(origin_mm=(500.0, 0.0, 0.0))
-    assert near.overlaps(near)
-    assert not near.overlaps(far)
-    shift = np.eye(4)
-    shift[0, 3] = 531.0
-    shift[1:3, 3] = -17.5, -204.25
-    assert near.overlaps(far, shift)
-
-
-# Warp
-
-
-def test_warp_with_zero_displacement_is_identity():
-    volume = random_volume()
-    assert_close(warp(volume, torch.zeros(1, 3, *SHAPE, dtype=torch.float64)), volume)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_unit_displacement_along_an_axis_reads_the_next_voxel(axis):
-    volume, disp = random_volume(), torch.zeros(1, 3, *SHAPE, dtype=torch.float64)
-    disp[:, axis] = 1
-    n = SHAPE[axis]
-    assert_close(warp(volume, disp).narrow(axis + 2, 0, n - 1), volume.narrow(axis + 2, 1, n - 1))
-
-
-def test_sample_equals_scipy_and_holds_the_edge():
-    volume, disp = random_volume(), 4 * waves()
-    coords = (identity_coords(SHAPE, like=disp) + disp)[0].numpy()
-    expected = ndimage.map_coordinates(volume[0, 0].numpy(), coords, order=1, mode="nearest")
-    assert_close(warp(volume, disp)[0, 0], torch.as_tensor(expected))
-
-
-def test_outside_value_begins_half_a_voxel_beyond_the_outer_centres():
-    volume = torch.ones(1, 1, 4, 5, 6)
-    coords = torch.tensor([-0.51, -0.49, 3.49, 3.51]).view(1, 1, 4, 1, 1).expand(1, 3, 4, 1, 1)
-    values = sample(volume, coords, outside=-7.0).flatten()
-    assert values.tolist() == [-7.0, 1.0, 1.0, -7.0]
-    assert inside(coords, (4, 5, 6)).flatten().tolist() == [False, True, True, False]
-
-
-def test_labels_are_those_at_floor_of_p_plus_half():
-    labels = torch.arange(1, 4 * 5 * 6 + 1).view(4, 5, 6)
-    coords = torch.tensor(np.random.default_rng(1).uniform(-1.5, 7, (1, 3, 9, 8, 7)))
-    coords[..., 0] = coords[..., 0].round() + 0.5
-    index = np.floor(coords[0].numpy() + 0.5).astype(int)
-    valid = np.all([(index[a] >= 0) & (index[a] < n) for a, n in enumerate((4, 5, 6))], axis=0)
-    clipped = [np.clip(index[a], 0, n - 1) for a, n in enumerate((4, 5, 6))]
-    expected = np.where(valid, labels.numpy()[tuple(clipped)], 0)
-    assert np.array_equal(sample_labels(labels, coords).numpy(), expected)
-
-
-def test_warped_labels_have_no_new_labels():
-    labels = torch.as_tensor(np.random.default_rng(0).choice([0, 3, 200], SHAPE))
-    assert set(warp_labels(labels, 3 * waves()).unique().tolist()) <= {0, 3, 200}
-
-
-def test_affine_coords_are_the_matrix_times_every_voxel():
-    matrix = np.random.default_rng(2).normal(size=(4, 4))
-    matrix[3] = 0, 0, 0, 1
-    coords = affine_coords((3, 4, 5), matrix, like=DOUBLE)[0].numpy()
-    assert np.allclose(coords[:, 2, 1, 4], (matrix @ [2, 1, 4, 1])[:3])
-
-
-# Resampling between strides
-
-
-def test_upsampling_puts_coarse_values_on_strided_voxels_and_holds_the_end():
-    coarse = random_volume((5, 6, 7))
-    fine = upsample(coarse, 2, (10, 12, 14))
-    assert_close(subsample(fine, 2), coarse)
-    assert_close(fine[:, :, -1], fine[:, :, -2])
-    assert_close(fine[:, :, 1, 0, 0], (coarse[:, :, 0, 0, 0] + coarse[:, :, 1, 0, 0]) / 2)
-
-
-def test_box_mean_keeps_a_constant_up_to_the_rim():
-    assert_close(box_mean(torch.full((1, 3, 4, 7, 5), 8.0), times=5), torch.full((1, 3, 4, 7, 5), 8.0))
-
-
-def test_box_mean_equals_a_loop_over_existing_neighbours():
-    volume = random_volume((4, 5, 3))[0, 0].numpy()
-    expected = np.empty_like(volume)
-    for i, j, k in np.ndindex(volume.shape):
-        expected[i, j, k] = volume[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, max(k - 1, 0) : k + 2].mean()
-    assert_close(box_mean(torch.as_tensor(volume)[None, None])[0, 0], torch.as_tensor(expected))
 
 
 def test_constant_displacement_survives_up_and_down_scaling_to_the_rim():
@@ -183,9 +41,6 @@ def test_linear_displacement_is_exact_between_strides():
     fine = upsample_displacement(coarse, 8, shape)
     inner = [slice(None, 8 * (n - 1) + 1) for n in strided_shape(shape, 8)]
     assert_close(fine[(..., *inner)], truth[(..., *inner)])
-
-
-# Displacements
 
 
 def test_warping_twice_equals_warping_once_by_the_composition():

@@ -63,7 +63,7 @@ def blobs(rng: np.random.Generator, shape: tuple[int, ...] = SHAPE) -> NDArray[n
     return labels
 
 
-def make_cohort(folder: Path, *, pairs: int = 3, part: str = "validation", orientation: str = "oblique") -> Cohort:
+def make_cohort(folder: Path, *, pairs: int = 3, split: str = "validation", orientation: str = "oblique") -> Cohort:
     """`pairs` pairs of two patients each; the images are the labels with a gradient, so that they correlate."""
     rng = np.random.default_rng(3)
     grid = make_grid(SHAPE, SPACING_MM, orientation)
@@ -87,8 +87,8 @@ def make_cohort(folder: Path, *, pairs: int = 3, part: str = "validation", orien
         "name": "Made",
         "labels": {"0": {"0": "background"} | {str(n): name for n, name in LABEL_NAMES.items()}},
         "training": scans,
-        "registration_val": listed if part == "validation" else [],
-        "registration_test": listed if part == "test" else [],
+        "registration_val": listed if split == "validation" else [],
+        "registration_test": listed if split == "test" else [],
     }
     path = folder / "Made_dataset.json"
     path.write_text(json.dumps(content), "utf-8")

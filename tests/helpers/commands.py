@@ -18,7 +18,7 @@ Command = Callable[..., Outcome]
 def process(*arguments: object, code: str | None = None) -> "subprocess.CompletedProcess[str]":
     """A process of its own: of the command, or of Python code."""
     start = [sys.executable, "-c", code or "from corereg.cli import main; main()"]
-    return subprocess.run([*start, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    return subprocess.run([*start, *map(str, arguments)], capture_output=True, text=True, encoding="utf-8", timeout=300)
 
 
 def one_line(outcome: Outcome, status: int = 2) -> str:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import SimpleITK
 from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid
+from corereg.report.sections.pictures import Picture
 
 COMMAND = "corereg register fixed.nii.gz moving.nii.gz -o out"
 
@@ -38,3 +40,10 @@ def volumes(grid: Grid) -> dict[str, NDArray[np.float64]]:
 def labels(given: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.int16]]:
     names = {"fixed": "fixed_labels", "moving_before": "moving_labels", "warped": "warped_labels"}
     return {name: (given[source] > 0).astype(np.int16) * 2 for source, name in names.items()}
+
+
+def decode(picture: Picture, folder: Path) -> NDArray[np.uint8]:
+    """(H, W, 3), by a decoder that is not ours."""
+    path = folder / "picture.png"
+    path.write_bytes(picture.png)
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))

@@ -71,3 +71,12 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder / CHECKPOINT).weights
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def comparable(folder: Path) -> list[dict[str, Any]]:
+    timings = ("images_per_second", "seconds")
+    return [{k: v for k, v in row.items() if k not in timings} for row in rows_of(folder)]

@@ -2,9 +2,12 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+import pytest
+import SimpleITK
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -14,6 +17,7 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.io.transforms.formats.registry import FORMATS
 from corereg.io.transforms.transform import Transform
+from helpers.grids import ORIENTATIONS
 from helpers.scenes import centred_grid, voxels_mm, wave
 
 FIXED = centred_grid((26, 24, 30), (4.0, 4.2, 3.0), "oblique")
@@ -85,3 +89,31 @@ def written(transform: Transform, folder: Path, name: str, file: str | None = No
     path = folder / (file or FILES[name])
     FORMATS[name].write(path, transform)
     return path
+
+
+FIELD_SUFFIXES = [".nii.gz", ".nrrd", ".mha"]
+
+
+def fixed_grid(orientation: str) -> Grid:
+    return centred_grid((26, 23, 29), (4.0, 4.0, 3.0), orientation)
+
+
+# Each orientation, and each format; the two have nothing to do with each other.
+in_each_orientation_and_format = pytest.mark.parametrize(
+    ("fixed", "suffix"),
+    [*((orientation, ".nii.gz") for orientation in ORIENTATIONS), ("oblique", ".nrrd"), ("PIR", ".mha")],
+    indirect=["fixed"],
+)
+
+
+on_an_oblique_image = pytest.mark.parametrize("fixed", ["oblique"], indirect=True)
+
+
+def sitk_transform(path: Path) -> Any:
+    return SimpleITK.DisplacementFieldTransform(SimpleITK.ReadImage(str(path), SimpleITK.sitkVectorFloat64))
+
+
+HEADER_GEOMETRY = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z", "xyzt_units"),
+)

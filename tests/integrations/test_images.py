@@ -1,11 +1,8 @@
-"""corereg in other programs: MONAI, 3D Slicer, napari, and objects of SimpleITK, nibabel and torch."""
+"""Objects of SimpleITK, nibabel, MONAI and torch."""
 
 import importlib.util
-import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -29,13 +26,13 @@ from corereg.integrations.images import (
 from corereg.io.images.image import Image, as_image
 from corereg.io.images.itk import LPS_RAS, from_sitk
 from corereg.io.transforms.transform import Transform
-from corereg.method.register import register
 from helpers.programs import FIXED, MOVING, QUICK, registered
 from helpers.refusals import refusal
 from helpers.scenes import scan, wave
 from helpers.transforms import label_map, wavy
 
 needs_monai = pytest.mark.skipif(importlib.util.find_spec("monai") is None, reason="MONAI is an extra")
+
 in_each_library = pytest.mark.parametrize(
     "make", [to_simpleitk, to_nibabel, pytest.param(to_metatensor, marks=needs_monai)], ids=["sitk", "nibabel", "monai"]
 )
@@ -120,153 +117,6 @@ def test_monai_pipeline_registers_and_warps() -> None:
     assert isinstance(found["transform"], Transform)
     with pytest.raises(KeyError, match="lungs"):
         CoreRegisterd(["lungs"], **QUICK)(data)
-
-
-class Layer:
-    """As napari has it: an array, and where its indices are in the world."""
-
-    def __init__(self, image: Image, name: str) -> None:
-        self.data, self.name, self.grid = image.array, name, image.grid
-
-    def data_to_world(self, position: Any) -> tuple[float, ...]:
-        return tuple(self.grid.to_world(np.asarray(position, dtype=float)))
-
-
-class LabelsLayer(Layer):
-    """Of labels."""
-
-
-@pytest.fixture
-def napari(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The widget's module, with a stand-in for napari, whose types its annotations name."""
-    layers = ModuleType("napari.layers")
-    layers.Image, layers.Labels = Layer, LabelsLayer  # type: ignore[attr-defined]
-    types = ModuleType("napari.types")
-    types.LayerDataTuple = tuple  # type: ignore[attr-defined]
-    package = ModuleType("napari")
-    package.layers, package.types = layers, types  # type: ignore[attr-defined]
-    for module in (package, layers, types):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    return importlib.import_module("corereg.integrations.napari")
-
-
-def test_napari_widget_gives_the_warped_layers(napari: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = lambda fixed, moving, modality: register(fixed, moving, modality=modality, **QUICK)  # noqa: E731
-    monkeypatch.setattr(napari, "register", quick)
-    labels = LabelsLayer(label_map(MOVING, np.uint8), "organs")
-    layers = napari.register_layers(Layer(scan(FIXED), "day 1"), Layer(scan(MOVING, wave), "day 2"), labels)
-    (warped, place, kind), (organs, _, label_kind) = layers
-    assert (kind, label_kind, place["name"]) == ("image", "labels", "day 2 on day 1")
-    assert_allclose(place["affine"], FIXED.affine)
-    assert_allclose(warped, registered().apply(scan(MOVING, wave)).array, atol=1e-2)
-    assert organs.dtype == np.uint8
-    flat = SimpleNamespace(data=np.zeros((4, 5)), name="flat")
-    assert "expected a volume" in refusal(napari.image_of_layer, flat)
-
-
-def test_napari_manifest_names_what_is_there(napari: ModuleType) -> None:
-    import yaml
-
-    text = (Path(napari.__file__).parent / "napari.yaml").read_text()
-    manifest = yaml.safe_load(text)
-    (command,) = manifest["contributions"]["commands"]
-    module, function = command["python_name"].split(":")
-    assert callable(getattr(importlib.import_module(module), function))
-    assert manifest["contributions"]["widgets"][0]["command"] == command["id"]
-
-
-class Volume:
-    """As much of a vtkMRMLScalarVolumeNode as the module uses."""
-
-    def __init__(self, image: Image, name: str) -> None:
-        self.image, self.name, self.transform_id, self.parent = image, name, "", None
-
-    def GetName(self) -> str:  # noqa: N802
-        return self.name
-
-    def GetParentTransformNode(self) -> Any:  # noqa: N802
-        return self.parent
-
-    def GetIJKToRASMatrix(self, matrix: Any) -> None:  # noqa: N802
-        matrix.values = self.image.grid.affine.copy()
-
-    def SetAndObserveTransformNodeID(self, number: str) -> None:  # noqa: N802
-        self.transform_id = number
-
-
-class TransformNode:
-    """What `slicer.util.loadTransform` gives: here with the file as SimpleITK reads it."""
-
-    def __init__(self, path: str) -> None:
-        self.itk, self.name = SimpleITK.ReadTransform(path), ""
-
-    def SetName(self, name: str) -> None:  # noqa: N802
-        self.name = name
-
-    def GetID(self) -> str:  # noqa: N802
-        return "vtkMRMLTransformNode1"
-
-
-@pytest.fixture
-def slicer_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The scripted module, loaded where `slicer`, `qt` and `vtk` are stand-ins."""
-    bases = {
-        name: type(name, (), {"__init__": lambda self, parent=None: None}) for name in ("", "Logic", "Test", "Widget")
-    }
-    scripted = ModuleType("slicer.ScriptedLoadableModule")
-    for name, base in bases.items():
-        setattr(scripted, f"ScriptedLoadableModule{name}", base)
-    slicer = ModuleType("slicer")
-    slicer.util = SimpleNamespace(  # type: ignore[attr-defined]
-        arrayFromVolume=lambda node: node.image.array.transpose(2, 1, 0),
-        arrayFromVTKMatrix=lambda matrix: matrix.values,
-        loadTransform=TransformNode,
-        showStatusMessage=lambda text: None,
-        tryWithErrorDisplay=lambda *_, **__: nullcontext(),
-    )
-    vtk = ModuleType("vtk")
-    vtk.vtkMatrix4x4 = lambda: SimpleNamespace(values=None)  # type: ignore[attr-defined]
-    stand_ins = {"slicer": slicer, "slicer.ScriptedLoadableModule": scripted, "vtk": vtk, "qt": ModuleType("qt")}
-    for name, module in stand_ins.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    path = Path(__file__).parents[2] / "integrations" / "slicer" / "CoreReg" / "CoreReg.py"
-    spec = importlib.util.spec_from_file_location("CoreReg", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_slicer_module_puts_the_moving_volume_under_the_transform(slicer_module: ModuleType) -> None:
-    logic = slicer_module.CoreRegLogic()
-    fixed, moving = Volume(scan(FIXED), "day 1"), Volume(scan(MOVING, wave), "day 2")
-    node = logic.register(fixed, moving, **QUICK)
-    assert moving.transform_id == node.GetID()
-    assert node.name == "day 2 to day 1"
-    points, lps = np.random.default_rng(0).uniform(-25, 25, (50, 3)), LPS_RAS[:3, :3]
-    moved = np.array([node.itk.TransformPoint((lps @ p).tolist()) for p in points]) @ lps
-    assert_allclose(moved, registered().apply_points(points), atol=1e-2)
-
-
-def test_slicer_module_says_what_is_missing(slicer_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    logic = slicer_module.CoreRegLogic()
-    with pytest.raises(ValueError, match="choose a fixed volume"):
-        logic.image(None, "fixed")
-    node = Volume(scan(FIXED), "day 1")
-    node.parent = object()
-    with pytest.raises(ValueError, match="harden it"):
-        logic.image(node, "fixed")
-    monkeypatch.setitem(sys.modules, "corereg", None)
-    with pytest.raises(RuntimeError, match="pip_install"):
-        logic.corereg()
-
-
-def test_slicer_module_shows_itself(slicer_module: ModuleType) -> None:
-    parent = SimpleNamespace()
-    slicer_module.CoreReg(parent)
-    assert parent.title == "corereg"
-    assert parent.categories == ["Registration"]
 
 
 def test_simpleitk_image_is_read_back_with_its_grid() -> None:

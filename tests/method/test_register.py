@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from corereg import RegisterConfig, RegistrationResult, Transform, register, write_image
 from corereg.geometry.displacement import sdlogj
 from corereg.io.images.image import Image, read_image
-from corereg.method.pipeline import PipelineConfig
+from corereg.method.config import PipelineConfig
 from corereg.preprocessing.working_grid import choose_working_grid
 from corereg.workflows.register import register_to_folder
 from helpers.motions import motion
@@ -203,7 +203,7 @@ def test_masks_that_share_nothing_are_refused(tmp_path: Path) -> None:
         "fixed_mask": write_mask(tmp_path / "fixed.nii.gz", lambda p: p[..., 2] > 20, fixed),
         "moving_mask": write_mask(tmp_path / "moving.nii.gz", lambda p: p[..., 2] < -20, moving),
     }
-    assert "share nothing" in refusal(register, fixed, moving, affine="none", **masks)
+    assert "nothing in common" in refusal(register, fixed, moving, affine="none", **masks)
 
 
 def test_pair_without_overlap_is_refused_where_the_headers_are_trusted() -> None:

@@ -14,22 +14,15 @@ from typer.testing import CliRunner
 from corereg.cli import app
 from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
-from corereg.evaluation.benchmark import run as benchmark_module
-from corereg.evaluation.benchmark import working_point as match
 from corereg.evaluation.benchmark.plan import Plan
 from corereg.evaluation.benchmark.run import Benchmark, benchmark, read_rows
-from corereg.evaluation.benchmark.working_point import match_sdlogj
 from corereg.evaluation.cases import read_cases
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.metrics import sdlogj
-from corereg.io.images.image import write_image
 from corereg.method.register import register
-from corereg.report.cohort import Cohort as CohortPage
-from corereg.report.cohort import write_benchmark, write_cohort_report
-from corereg.report.figures import make_figures
+from corereg.report.cohort import write_benchmark
 from corereg.report.tables import benchmark_rows, p_values
 from helpers.cohorts import Cohort, make_cohort
-from helpers.scenes import centred_grid, scan, wave
 
 COPY = """
 import pathlib, shutil, sys
@@ -39,6 +32,7 @@ with (folder / "calls").open("a") as calls:
 case = lambda path: path.name.split("_")[1]
 shutil.copy(folder / f"disp_{case(fixed)}_0000_{case(moving)}_0000.nii.gz", out)
 """
+
 WAIT = "import time; print('waiting', flush=True); time.sleep(99)"
 
 
@@ -217,78 +211,6 @@ class TestMistakes:
         assert "is it the field of another pair" in rows[0]["tail"]
 
 
-@pytest.fixture(scope="module")
-def breathing(tmp_path_factory) -> Path:
-    """Two validation pairs and a test pair of scans that differ by a wave."""
-    folder = tmp_path_factory.mktemp("breathing")
-    grid = centred_grid((40, 36, 32), (3.0, 3.2, 3.5))
-    names = [f"Made_{number:04d}_0000.nii.gz" for number in range(1, 7)]
-    for kind in ("images", "labels"):
-        (folder / f"{kind}Tr").mkdir()
-    for number, name in enumerate(names):
-        volume = scan(grid) if number % 2 else scan(grid, wave)
-        write_image(folder / "imagesTr" / name, volume.array, grid)
-        write_image(folder / "labelsTr" / name, (volume.array > 0).astype(np.uint8), grid)
-    images = [f"./imagesTr/{name}" for name in names]
-    pairs = [{"fixed": images[n], "moving": images[n + 1]} for n in (0, 2, 4)]
-    content = {"name": "Made", "registration_val": pairs[:2], "registration_test": pairs[2:]}
-    (folder / "Made_dataset.json").write_text(json.dumps(content))
-    return folder / "Made_dataset.json"
-
-
-class TestMatch:
-    def test_reaches_the_target_on_validation_pairs(self, breathing):
-        cases = read_cases(breathing, "validation")
-        settings = {"model": "mind", "refine_steps": 10}
-        found = match_sdlogj(cases, 0.05, settings=settings, affine="none", seed=1, progress=lambda stage: None)
-        assert found.part == "validation"
-        assert found.pairs == 2
-        assert abs(found.sdlogj - 0.05) <= 0.005
-        case = cases.cases[0]
-        result = register(
-            case.fixed.image, case.moving.image, affine="none", seed=1, regularisation=found.regularisation, **settings
-        )
-        alone = sdlogj(result.refined.at(result.fixed.grid).disp_vox.numpy())
-        assert abs(alone - 0.05) < 0.03
-
-    def test_never_sees_a_test_pair_and_says_so(self, breathing, tmp_path, monkeypatch):
-        seen = []
-
-        def spy(fixed, moving, **settings):
-            seen.extend([Path(fixed).name, Path(moving).name])
-            return register(fixed, moving, **{**settings, "refine_steps": 1})
-
-        def run_one(method, loaded, directory, plan):
-            own = dict(method.own)
-            return {"method": method.name, "status": "ok", "fixed": "f", "moving": "m", "settings_hash": "", **own}
-
-        monkeypatch.setattr(match, "register", spy)
-        monkeypatch.setattr(benchmark_module, "_run", run_one)
-        plan = Plan(methods=("corereg",), match_sdlogj=0.02)
-        found = benchmark(breathing, tmp_path, plan)
-        assert found.cases.part == "test"
-        assert set(seen) == {f"Made_{n:04d}_0000.nii.gz" for n in (1, 2, 3, 4)}
-        assert found.rows[0]["regularisation"] == found.provenance["matched"]["corereg"]["regularisation"]
-        assert "tuned to SDlogJ 0.02 on validation pairs" in found.methods[0].settings
-
-
-class TestFigures:
-    def test_what_the_rows_do_not_have_is_not_drawn(self):
-        assert make_figures({"a": [{"sdlogj": 0.1, "seconds": 3.0}]}, {}) == {}
-
-    def test_batch_of_one_run_has_links_and_sorts(self, tmp_path):
-        rows = [
-            {"fixed": f"f{n}", "moving": "m", "dice": n / 10, "sdlogj": 0.05, "report": f"p{n}/report.html"}
-            for n in range(3)
-        ]
-        page = CohortPage(title="Batch <1>", subtitle="three pairs", groups={"corereg": rows})
-        write_cohort_report(tmp_path / "report.html", page)
-        text = (tmp_path / "report.html").read_text()
-        assert 'href="p2/report.html"' in text
-        assert "Batch &lt;1&gt;" in text
-        assert 'id="pairs-group"' not in text
-
-
 @pytest.mark.slow
 def test_own_method_through_the_driver_scores_what_it_scores_in_process(data_dir, tmp_path):
     dataset = data_dir / "headneck" / "HeadNeckCT_dataset.json"
@@ -304,43 +226,3 @@ def test_own_method_through_the_driver_scores_what_it_scores_in_process(data_dir
     assert row["sdlogj"] == pytest.approx(sdlogj(result.refined.at(result.fixed.grid).disp_vox.numpy()), abs=2e-3)
     assert row["dice"] > row["dice_before"] + 0.1
     assert 50 < row["peak_memory_mb"] < 8000
-
-
-@pytest.mark.slow
-def test_reproduction_trains_searches_scores_and_goes_on(tmp_path):
-    """With a training of two steps: the plumbing, and that no scored scan is trained or tuned on."""
-    from corereg.workflows.reproduce import PROTOCOLS, reproduce
-
-    grid = centred_grid((40, 36, 32), (3.0, 3.2, 3.5))
-    numbers = (1, 2, 4, 8, 14, 20)
-    for kind in ("images", "labels"):
-        (tmp_path / f"{kind}Tr").mkdir()
-    for number in numbers:
-        volume = scan(grid, wave) if number % 4 else scan(grid)
-        write_image(tmp_path / "imagesTr" / f"Made_{number:04d}_0000.nii.gz", volume.array, grid)
-        write_image(tmp_path / "labelsTr" / f"Made_{number:04d}_0000.nii.gz", (volume.array > 0).astype(np.uint8), grid)
-    images = {number: f"./imagesTr/Made_{number:04d}_0000.nii.gz" for number in numbers}
-    content = {
-        "name": "Made",
-        "training": [{"image": image} for image in images.values()],
-        "registration_val": [{"fixed": images[1], "moving": images[4]}],
-    }
-    path = tmp_path / "Made_dataset.json"
-    path.write_text(json.dumps(content))
-    settings = {"cycles": 1, "steps_per_cycle": 2, "batch_size": 1, "checkpoint_every": 1, "pseudo_labels.pairs": 1}
-    report = reproduce("abdomen-ct", path, tmp_path / "out", settings=settings, tables=(1, 2))
-    text = report.read_text()
-    assert "| CoRe | published | 52.1 ± 7.5 | 0.148 | 1.2 |" in text
-    assert text.count("**here**") == 1
-    provenance = json.loads((tmp_path / "out" / "scores" / "provenance.json").read_text())
-    assert set(provenance["matched"]) == {f"corereg:{run}" for run in ("joint", "registration", "contrastive")}
-    assert provenance["matched"]["corereg:joint"]["pairs"] == 6
-    assert provenance["tuning"] == "training"
-    model = (tmp_path / "out" / "joint.safetensors").read_bytes()
-    assert reproduce("abdomen-ct", path, tmp_path / "out", settings=settings).read_text().startswith("# abdomen-ct")
-    assert (tmp_path / "out" / "joint.safetensors").read_bytes() == model
-    with pytest.raises(InputError, match="tables of 1, 2, 3"):
-        reproduce("abdomen-ct", path, tmp_path / "out", tables=(4,))
-    with pytest.raises(InputError, match="without test pairs"):
-        reproduce("chest-ct", path, tmp_path / "out")
-    assert set(PROTOCOLS) == {"abdomen-ct", "chest-ct"}

@@ -12,7 +12,7 @@ import SimpleITK
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import from_sitk, read_image, write_image
-from corereg.io.images.nifti import GEOMETRY_FIELDS, gzipped
+from corereg.io.images.nifti import GEOMETRY_FIELDS
 from helpers.grids import make_grid
 from helpers.images import FLOAT32_MM, ramp, save_nifti
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
 from corereg.method.features.network import ConvNetModel, NetworkConfig, random_model
-from corereg.training.config import TrainConfig, with_settings
+from corereg.settings import with_settings
+from corereg.training.config import TrainConfig
 from corereg.training.objective import compiled_blocks as compiled_extractor
 from corereg.training.objective.objective import Objective, Phase
 

@@ -1,49 +1,24 @@
-"""The folded network against the modules in float64, its slabs against the whole, and the settings that choose it."""
+"""The folded network against the modules in float64, and its slabs against the whole."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from corereg import register
-from corereg.errors import InputError
-from corereg.method.config import PAPER_PASSES, PAPER_REFINE, RegisterConfig, with_settings
 from corereg.method.features import network as features
 from corereg.method.features.convolution import inference
 from corereg.method.features.convolution.inference import computing_type, convolve, extract, fold
-from corereg.method.features.mind import MindModel
-from corereg.method.features.model import project_features
-from corereg.method.features.network import ConvNetModel, NetworkConfig, random_model
+from helpers.networks import made_up_model, noise
 from helpers.scenes import centred_grid, scan
 
 SHAPES = [(48, 32, 80), (37, 30, 41)]
+
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=SHAPES, ids=str)
 def shape(request: pytest.FixtureRequest) -> tuple[int, int, int]:
     return request.param
-
-
-def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    return 0.2 * torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed))
-
-
-def made_up_model() -> ConvNetModel:
-    """Small, and with weights and statistics that are all different from what a fresh network has."""
-    model = random_model(3, NetworkConfig(shallow_channels=(8, 12), deep_channels=20, head_channels=6, strides=(8, 4)))
-    generator = torch.Generator().manual_seed(5)
-    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm3d)):
-        for values, low, high in (
-            (norm.weight, 0.5, 2.0),
-            (norm.bias, -0.5, 0.5),
-            (norm.running_mean, -0.3, 0.3),
-            (norm.running_var, 0.05, 2.0),
-        ):
-            assert values is not None
-            values.data.uniform_(low, high, generator=generator)
-    model.statistics_filled = True
-    model.precision = "fp32"
-    return model
 
 
 def difference(found: Tensor | None, expected: Tensor | None) -> float:
@@ -143,23 +118,6 @@ def test_changed_weights_count_at_once(change):
     assert difference(after, expected) < 2e-6
 
 
-@pytest.mark.parametrize("model", [made_up_model(), MindModel(intensity=2.0)], ids=["network", "mind"])
-def test_features_of_the_refinement_are_left_out_where_they_are_not_wanted(model):
-    with torch.no_grad():
-        full, short = (model.encode(noise((32, 48, 16)), (4, 8), shallow=wanted) for wanted in (True, False))
-    assert short.shallow is None
-    for stride in (4, 8):
-        assert torch.equal(full.cost[stride], short.cost[stride])
-
-
-def test_projected_features_lie_channels_last_in_memory():
-    with torch.no_grad():
-        shallow = made_up_model().encode(noise((32, 48, 16)), (8,)).shallow
-    assert shallow is not None
-    assert shallow.permute(0, 2, 3, 4, 1).is_contiguous()
-    assert project_features(shallow, 5, seed=0).permute(0, 2, 3, 4, 1).is_contiguous()
-
-
 @pytest.mark.parametrize(("units", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_automatic_precision_goes_by_the_processors_matrix_units(units, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units, raising=False)
@@ -171,22 +129,6 @@ def test_automatic_precision_goes_by_the_processors_matrix_units(units, expected
 def test_automatic_precision_where_torch_does_not_tell(monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     assert computing_type("auto", CPU) == torch.float32
-
-
-def test_refinement_of_the_paper_is_one_setting_under_the_others():
-    config = with_settings(RegisterConfig(), {"refine": "paper", "regularisation": 3.0})
-    assert config.stages.passes == PAPER_PASSES
-    assert config.stages.refine.learning_rate == PAPER_REFINE.learning_rate == 1.0
-    assert config.stages.refine.regularisation == 3.0
-    assert with_settings(RegisterConfig(), {"refine": "default"}) == RegisterConfig()
-
-
-@pytest.mark.parametrize("settings", [{"precision": "fp8"}, {"memory": 0.0}, {"memory": -1.0}, {"refine": "best"}])
-def test_settings_that_cannot_be_are_refused_in_one_line(settings):
-    with pytest.raises(InputError) as caught:
-        with_settings(RegisterConfig(), settings)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("got ")
 
 
 FIXED, MOVING = (scan(centred_grid(shape, (3.0, 3.0, 3.5))) for shape in ((48, 40, 36), (44, 42, 38)))

@@ -1,15 +1,13 @@
-"""The compiled convolutions and the integers that the refinement compares, against float64."""
+"""The compiled convolutions against float64."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from corereg.errors import InputError
 from corereg.method.features.convolution import inference
 from corereg.method.features.convolution import winograd as kernels_winograd
 from corereg.method.features.convolution.inference import Folded
-from corereg.method.refine.integers import LARGEST, as_integers
 
 wide = pytest.mark.skipif(not kernels_winograd.WIDE, reason="convolutions are torch's with this processor's vectors")
 
@@ -102,29 +100,3 @@ def test_other_convolutions_are_left_to_torch(channels, out, stride):
     one, source = layer(channels, out, stride), noise(1, channels, 6, 5, 7)
     assert one.compiled is None
     assert_near(inference.convolve(one, source), expected(one, source))
-
-
-@pytest.mark.parametrize("channels", [1, 13, 32, 33])
-def test_integers_are_within_half_a_unit(channels):
-    fixed, moving = (noise(n, 4, 5, channels).numpy() for n in (3, 6))
-    (first, second), unit = as_integers(fixed, moving)
-    assert max(np.abs(first).max(), np.abs(second).max()) == LARGEST
-    for counted, features in ((first, fixed), (second, moving)):
-        rows = counted.reshape(-1, counted.size // (features.size // channels))
-        assert np.abs(unit * rows[:, :channels] - features.reshape(-1, channels)).max() <= 0.51 * unit
-        assert not rows[:, channels:].any()
-
-
-def test_features_of_zero_are_zero():
-    (first, second), unit = as_integers(*(np.zeros((2, 3, 4, 5), np.float32) for _ in range(2)))
-    assert not first.any()
-    assert not second.any()
-    assert unit > 0
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_features_that_are_no_numbers_are_refused(value):
-    fixed, moving = (np.ones((2, 3, 4, 5), np.float32) for _ in range(2))
-    moving[1, 2, 0, 3] = value
-    with pytest.raises(InputError, match=r"got network features up to .*expected finite"):
-        as_integers(fixed, moving)

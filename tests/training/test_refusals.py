@@ -1,4 +1,4 @@
-"""What `corereg train` says to settings, scans and folders that it cannot use: one line, and nothing lost."""
+"""Scans, folders and checkpoints that training cannot use: one line, and nothing lost."""
 
 import errno
 from pathlib import Path
@@ -12,89 +12,9 @@ from corereg.errors import InputError
 from corereg.io.images.image import write_image
 from corereg.training import checkpoint as checkpoint_module
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
-from corereg.training.config import (
-    TrainConfig,
-    as_settings,
-    changed_keys,
-    from_settings,
-    parse_assignments,
-    read_settings,
-    with_settings,
-)
 from corereg.training.objective.objective import Losses, Objective
-from corereg.training.recipes import RECIPES, get_recipe
 from corereg.training.train import MODEL, train
 from helpers.training import GRID, SMALL, patient, rows_of, run, weights_of
-
-
-def refusal(*assignments: str) -> str:
-    with pytest.raises(InputError) as caught:
-        with_settings(TrainConfig(), parse_assignments(assignments))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_a_recipe_survives_its_own_file(name):
-    config = get_recipe(name)
-    assert from_settings(as_settings(config)) == config
-
-
-def test_the_papers_recipes_are_the_papers():
-    abdomen, chest = get_recipe("abdomen-ct"), get_recipe("chest-ct")
-    for config in (abdomen, chest):
-        assert (config.cycles, config.steps_per_cycle, config.batch_size) == (8, 1000, 2)
-        assert (config.passes, config.network.strides) == ((8, 8), (8,))
-        assert (config.learning_rate, config.final_learning_rate) == (1e-3, 1e-5)
-        assert (config.pseudo_labels.refine.regularisation, config.pseudo_labels.refine.learning_rate) == (1, 1)
-        assert (config.contrast.points, config.contrast.temperature, config.contrast.weight) == (1000, 0.1, 10)
-        assert config.pseudo_labels.pairs is None
-    assert (abdomen.pairing, chest.pairing, chest.spacing_mm) == ("inter", "intra", 1.5)
-
-
-def test_settings_are_read_as_the_type_of_their_field():
-    assignments = ["learning_rate=1e-4", "passes=[8]", "network.strides=8", "pseudo_labels.pairs=null"]
-    config = with_settings(TrainConfig(), parse_assignments([*assignments, "contrast.points=500.0", "spacing_mm=2"]))
-    assert (config.learning_rate, config.passes, config.network.strides) == (1e-4, (8,), (8,))
-    assert (config.pseudo_labels.pairs, config.contrast.points, config.spacing_mm) == (None, 500, 2.0)
-
-
-@pytest.mark.parametrize(
-    ("assignment", "words"),
-    [
-        ("objectiv=joint", "did you mean objective?"),
-        ("temperature=1", "did you mean contrast.temperature?"),
-        ("lr=3", "--show-config"),
-        ("objective=joit", "did you mean joint?"),
-        ("cycles=2.5", "type int"),
-        ("cycles=0", "cycles must be >= 1"),
-        ("checkpoint_activations=1", "type bool"),
-        ("contrast=3", "contrast.points"),
-        ("passes=[8,5]", "network's strides"),
-        ("augment.contrast=[1]", "2 values"),
-        ("augment.appearance=sepia", "bezier"),
-        ("pseudo_labels.refine.steps=-1", "steps must be >= 0"),
-        ("learning_rate", "key=value"),
-        ("learning_rate=[", "YAML"),
-        ("final_learning_rate=1", "must fall"),
-    ],
-)
-def test_a_wrong_setting_is_told_with_the_right_one(assignment, words):
-    assert words in refusal(assignment)
-
-
-def test_changed_settings_are_named_by_their_keys():
-    new = with_settings(TrainConfig(), {"contrast.points": 10, "seed": 4})
-    assert changed_keys(TrainConfig(), new) == ["contrast.points: 1000 -> 10", "seed: 0 -> 4"]
-
-
-@pytest.mark.parametrize("content", ["- 1\n- 2\n", "a: [", None])
-def test_a_configuration_file_that_is_none(content, tmp_path):
-    path = tmp_path / "my.yaml"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=r"my\.yaml"):
-        read_settings(path)
 
 
 def test_fewer_than_two_scans(tmp_path, cache):
@@ -182,11 +102,6 @@ def test_a_full_disk_keeps_the_checkpoint_before_it(cohort_json, cache, tmp_path
 def test_no_devices(devices, nodes, cohort_json, cache, tmp_path):
     with pytest.raises(InputError, match="at least 1"):
         train(cohort_json, tmp_path / "run", settings=SMALL, devices=devices, nodes=nodes, cache=cache)
-
-
-def test_an_unknown_recipe():
-    with pytest.raises(InputError, match="abdomen-ct"):
-        get_recipe("abdomen")
 
 
 def test_the_run_says_what_it_left_out(cohort_json, tmp_path, cache):

@@ -1,0 +1,61 @@
+"""The command `corereg` and the files that its tests give it."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corereg import cli
+from corereg.io.images.image import read_image, write_image
+from corereg.io.transforms.transform import Transform
+from helpers import transforms
+from helpers.commands import Command, Outcome
+from helpers.pairs import FIXED, MOVING
+from helpers.scenes import scan, wave
+from helpers.transforms import label_map, wavy
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`corereg` with arguments, in this process to be quick."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["corereg", *map(str, arguments)])
+        capsys.readouterr()
+        # As in a process of its own: warnings are shown, not raised.
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+        status = 0 if stopped.value.code is None else stopped.value.code
+        assert isinstance(status, int)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """fixed.nii.gz, moving.nii.gz and label maps of both; not to be changed."""
+    folder = tmp_path_factory.mktemp("scans")
+    for name, image in (("fixed", scan(FIXED)), ("moving", scan(MOVING, wave))):
+        write_image(folder / f"{name}.nii.gz", image.array.astype(np.int16), image.grid)
+        write_image(folder / f"{name}_labels.nii.gz", label_map(image.grid, np.uint8).array, image.grid)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def field(scans: Path) -> Path:
+    """A transform file on the fixed grid."""
+    shift = np.eye(4)
+    shift[:3, 3] = 6.0, -3.0, 3.5
+    Transform((shift,), fixed=read_image(scans / "fixed.nii.gz")).save(scans / "field.nii.gz")
+    return scans / "field.nii.gz"
+
+
+@pytest.fixture
+def h5(tmp_path: Path) -> Path:
+    wavy(transforms.FIXED).save(tmp_path / "transform.h5")
+    return tmp_path / "transform.h5"

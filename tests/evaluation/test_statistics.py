@@ -1,0 +1,44 @@
+"""Statistics of scores."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from corereg.evaluation.statistics import compare, holm, summarise
+
+
+class TestStatistics:
+    def test_interval_holds_the_mean_and_is_the_same_every_time(self):
+        scores = np.random.default_rng(1).normal(0.6, 0.1, 15)
+        found = summarise([*scores, math.nan])
+        assert (found.count, found.mean, found.sd) == (
+            15,
+            pytest.approx(scores.mean()),
+            pytest.approx(scores.std(ddof=1)),
+        )
+        assert found == summarise(scores)
+        normal = stats.t.interval(0.95, 14, scores.mean(), stats.sem(scores))
+        assert (found.low, found.high) == pytest.approx(normal, abs=0.012)
+
+    def test_few_or_no_scores(self):
+        assert summarise([]).count == 0
+        one = summarise([0.5])
+        assert (one.mean, one.median) == (0.5, 0.5)
+        assert math.isnan(one.sd)
+        assert math.isnan(one.low)
+        assert summarise([1.0, math.inf]).mean == math.inf
+
+    def test_comparison_is_wilcoxons_over_shared_pairs(self):
+        rng = np.random.default_rng(2)
+        first, second = rng.normal(0.6, 0.1, 12), rng.normal(0.55, 0.1, 12)
+        found = compare([*first, 0.5, math.nan], [*second, math.nan, 0.5])
+        assert (found.count, found.difference) == (12, pytest.approx((first - second).mean()))
+        assert found.p == pytest.approx(stats.wilcoxon(first, second).pvalue)
+        assert compare(first, first).p == 1
+
+    def test_holms_correction_by_hand(self):
+        found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
+        assert [found[name] for name in "abc"] == pytest.approx([0.03, 0.06, 0.06])
+        assert math.isnan(found["d"])

@@ -1,0 +1,130 @@
+"""The refinement in Triton against plain torch in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from corereg.geometry.displacement import compose
+from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE, use_triton
+from corereg.geometry.strided import box_mean
+from corereg.geometry.warp import warp
+from corereg.method.coarse.coupled_convex import match
+from corereg.method.config import CoupledConvexConfig, RefineConfig
+from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.optimise import refine
+from helpers.cuda import DEVICE, FAR, assert_near, each_shape, smooth_noise
+
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton's interpreter
+
+
+def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels: int, *, size: float, weighted: bool):
+    fixed, moving = (smooth_noise(generator, 2, channels, *shape) for _ in range(2))
+    weight = (torch.rand(2, 1, *shape, generator=generator) * 2 - 0.5).clamp(0, 1).to(DEVICE) if weighted else None
+    return fixed, moving, smooth_noise(generator, 2, 3, *shape, size=size), weight
+
+
+def check_energy_gradient(problem: tuple[Tensor | None, ...], config: RefineConfig, *, smoothing: int = 3) -> None:
+    """Energies and gradients of two pairs against autograd in float64, pair by pair."""
+    from corereg.method.refine.kernels_cuda import Problem, energy_gradient
+
+    fixed, moving, disp_vox, weight = problem
+    factors = energy_factors(fixed, disp_vox, config, weight)
+    values, gradient = energy_gradient(Problem.of(fixed, moving, weight, *factors), disp_vox, smoothing=smoothing)
+    for n in (slice(0, 1), slice(1, 2)):
+        exact = disp_vox[n].double().requires_grad_(True)
+        part = None if weight is None else weight[n].double()
+        smooth = box_mean(exact, times=smoothing)
+        loss = energy(smooth, Compared(fixed[n].double(), moving[n].double(), part), config)
+        (expected,) = torch.autograd.grad(loss, exact)
+        assert values[n].item() == pytest.approx(loss.item(), rel=1e-5)
+        assert_near(gradient[n], expected, relative=1e-5)
+
+
+@each_shape
+@pytest.mark.parametrize("channels", [3, 40])
+@pytest.mark.parametrize("size", [2.0, FAR])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_energy_gradient_of_each_pair(cuda_kernels, shape, channels, size, weighted, generator):
+    problem = energy_problem(generator, shape, channels, size=size, weighted=weighted)
+    check_energy_gradient(problem, RefineConfig(regularisation=2.0, volume_preservation=0.0))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 12), (7, 9, 11)], ids=str)  # more voxels than one program takes
+@pytest.mark.parametrize("weighted", [False, True])
+def test_energy_gradient_with_the_volume_term(cuda_kernels, shape, weighted, generator):
+    problem = energy_problem(generator, shape, 3, size=2.0, weighted=weighted)
+    check_energy_gradient(problem, RefineConfig(volume_preservation=20.0))
+
+
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_energy_gradient_of_a_slab_that_has_no_inside_to_preserve(cuda_kernels, axis, generator):
+    *whole, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
+    slab = [part.narrow(axis, 1, 2).contiguous() for part in whole]
+    check_energy_gradient((*slab, None), RefineConfig(), smoothing=0)
+
+
+@pytest.mark.parametrize(("weighted", "volume_preservation"), [(False, 0.0), (True, 1.0)])
+def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(cuda_kernels, weighted, volume_preservation, generator):
+    from corereg.method.refine.kernels_cuda import Problem, minimise
+
+    fixed, moving, start, weight = energy_problem(generator, (6, 9, 7), 5, size=2.0, weighted=weighted)
+    config = RefineConfig(steps=4, learning_rate=0.02, volume_preservation=volume_preservation)
+
+    def minimised(n: slice) -> tuple[Tensor, Tensor]:
+        part = None if weight is None else weight[n]
+        problem = Problem.of(fixed[n], moving[n], part, *energy_factors(fixed[n], start[n], config, part))
+        return minimise(problem, start[n], steps=4, learning_rate=0.02, smoothing=3)
+
+    together, energies = minimised(slice(None))
+    expected, losses = refine(fixed, moving, start, config, weight=weight)
+    assert_near(together, expected.double(), relative=1e-5)
+    assert energies.mean(1).tolist() == pytest.approx(losses, rel=1e-4)
+    alone, energies_alone = minimised(slice(1, 2))
+    assert torch.equal(together[1:], alone)
+    assert torch.equal(energies[:, 1:], energies_alone)
+
+
+def test_refine_without_steps_smoothes_the_start(cuda_kernels, generator):
+    from corereg.method.refine.kernels_cuda import Problem, minimise
+
+    fixed, moving, start, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
+    problem = Problem.of(fixed, moving, None, *energy_factors(fixed, start, RefineConfig(), None))
+    found, energies = minimise(problem, start, steps=0, learning_rate=0.5, smoothing=2)
+    assert_near(found, box_mean(start.double(), times=2))
+    assert energies.shape == (0, 2)
+
+
+def test_refine_takes_the_kernels_for_the_default_energy(cuda_kernels, monkeypatch, generator):
+    """Both ways give the same, and are two ways."""
+    fixed, moving, start, weight = energy_problem(generator, (6, 9, 7), 5, size=2.0, weighted=True)
+    config = RefineConfig(steps=3, learning_rate=0.02)
+    expected, losses = refine(fixed, moving, start, config, weight=weight)
+    monkeypatch.setattr("corereg.method.refine.optimise.use_triton", lambda *tensors: True)
+    found, energies = refine(fixed, moving, start, config, weight=weight)
+    assert config.volume_preservation > 0
+    assert not torch.equal(found, expected)
+    assert_near(found, expected.double(), relative=1e-4)
+    assert energies == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="no CUDA device here")
+def test_public_functions_take_the_kernels_on_cuda(monkeypatch, generator):
+    """Both ways give the same, and are two ways."""
+    pytest.importorskip("triton")
+    shape = (17, 22, 19)
+    fixed, moving, start, weight = energy_problem(generator, shape, 12, size=2.0, weighted=True)
+    config = RefineConfig(steps=4, learning_rate=0.02)
+
+    def run() -> list[Tensor]:
+        refined = refine(fixed, moving, start, config, weight=weight)[0]
+        found = match(fixed, moving, CoupledConvexConfig())
+        return [refined, found, warp(moving, start), compose(start, start), box_mean(fixed, times=2)]
+
+    monkeypatch.setenv(KERNELS_VARIABLE, "torch")
+    expected = run()
+    monkeypatch.setenv(KERNELS_VARIABLE, "triton")
+    assert use_triton(fixed, None)
+    assert not use_triton(fixed, fixed.double())
+    for found, plain in zip(run(), expected, strict=True):
+        assert not torch.equal(found, plain)
+        assert_near(found, plain.double(), relative=1e-4)

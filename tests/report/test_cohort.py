@@ -1,0 +1,22 @@
+"""Figures and pages of a cohort."""
+
+from corereg.report.cohort import Cohort as CohortPage
+from corereg.report.cohort import write_cohort_report
+from corereg.report.figures import make_figures
+
+
+class TestFigures:
+    def test_what_the_rows_do_not_have_is_not_drawn(self):
+        assert make_figures({"a": [{"sdlogj": 0.1, "seconds": 3.0}]}, {}) == {}
+
+    def test_batch_of_one_run_has_links_and_sorts(self, tmp_path):
+        rows = [
+            {"fixed": f"f{n}", "moving": "m", "dice": n / 10, "sdlogj": 0.05, "report": f"p{n}/report.html"}
+            for n in range(3)
+        ]
+        page = CohortPage(title="Batch <1>", subtitle="three pairs", groups={"corereg": rows})
+        write_cohort_report(tmp_path / "report.html", page)
+        text = (tmp_path / "report.html").read_text()
+        assert 'href="p2/report.html"' in text
+        assert "Batch &lt;1&gt;" in text
+        assert 'id="pairs-group"' not in text
