@@ -10,10 +10,11 @@ INTEROP := .venv-interop
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow test-interop clean distclean
+.PHONY: help venv demo reference test test-slow test-interop clean distclean
 
 help:
 	@echo "make demo       make a synthetic cohort, register a pair, evaluate it, write $(DEMO_DIR)/report.html"
+	@echo "make reference  write docs/reference/settings.md and the keywords of register from the settings"
 	@echo "make test       style, types, layers and all quick tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-interop  transforms in the hands of ANTs, nitransforms and napari (in $(INTEROP) of its own)"
@@ -29,6 +30,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/corereg demo -o $(DEMO_DIR)
+
+reference: $(INSTALLED)
+	$(BIN)/python docs/generate_reference.py
 
 test: $(INSTALLED)
 	$(BIN)/ruff check

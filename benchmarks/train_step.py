@@ -29,7 +29,8 @@ from corereg.method.coarse.cost_volume import candidates_vox
 from corereg.method.coarse.coupled_convex import coupled_convex
 from corereg.method.coarse.passes import half_grid_displacement
 from corereg.method.features.convolution.inference import computing_type
-from corereg.training.config import TrainConfig, with_settings
+from corereg.settings import with_settings
+from corereg.training.config import TrainConfig
 from corereg.training.objective.losses import registration_loss
 from corereg.training.objective.objective import Objective, Phase, new_model
 from corereg.training.objective.views import for_stride, random_affine, transport, view

@@ -1,7 +1,30 @@
-"""The one exception for a user's mistake: the command line prints it as one line and exits with status 2."""
+"""The two exceptions that the command line prints as one line: a user's mistake, and a request to stop."""
 
-__all__ = ["InputError"]
+import signal
+
+__all__ = ["InputError", "Interrupted", "UnknownSettingError"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message is one line: what was got, what was expected, the cure."""
+    """Input that cannot be used. The message says in one line what was got, what was expected, and the cure."""
+
+
+class UnknownSettingError(InputError, TypeError):
+    """A name that is not a setting. Python calls that a TypeError when it is a keyword argument, so it is one too."""
+
+
+class Interrupted(Exception):  # noqa: N818 - an event, not a fault
+    """The work was stopped by a signal, after saving what it needs to resume.
+
+    Args:
+        signal_number: the signal, if this process received it.
+    """
+
+    def __init__(self, signal_number: int = signal.SIGTERM) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+    @property
+    def exit_status(self) -> int:
+        """130 after Ctrl-C, otherwise 143: the shell's convention."""
+        return 128 + (signal.SIGINT if self.signal_number == signal.SIGINT else signal.SIGTERM)

@@ -1,22 +1,170 @@
-"""Settings of a registration."""
+"""Settings of a registration: their names, the paper's preset, and every place where they appear."""
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
-from corereg.errors import InputError
-from corereg.method.config import PAPER_PASSES, PAPER_REFINE, RegisterConfig, with_settings
+import corereg
+from corereg.method.config import (
+    PAPER_PASSES,
+    PipelineConfig,
+    RefineConfig,
+    RegisterConfig,
+    paper_refine,
+    register_options,
+    with_register_options,
+)
+from helpers.refusals import refusal
 
 
-def test_refinement_of_the_paper_is_one_setting_under_the_others():
-    config = with_settings(RegisterConfig(), {"refine": "paper", "regularisation": 3.0})
-    assert config.stages.passes == PAPER_PASSES
-    assert config.stages.refine.learning_rate == PAPER_REFINE.learning_rate == 1.0
-    assert config.stages.refine.regularisation == 3.0
-    assert with_settings(RegisterConfig(), {"refine": "default"}) == RegisterConfig()
+def test_each_option_changes_its_own_setting() -> None:
+    given = {
+        "model": "random",
+        "modality": "mr",
+        "affine": "none",
+        "spacing": 1.5,
+        "device": "cpu",
+        "precision": "fp32",
+        "memory": 2.0,
+        "passes": (8, 4),
+        "refine_steps": 7,
+        "regularisation": 4.0,
+        "volume_preservation": 0.5,
+        "parametrisation": "diffeomorphic",
+        "target_sdlogj": 0.1,
+        "symmetric": False,
+        "fine": False,
+        "seed": 9,
+    }
+    assert {option.name for option in register_options()} == {*given, "refine"}
+    assert with_register_options(RegisterConfig(), given) == RegisterConfig(
+        model="random",
+        modality="mr",
+        affine="none",
+        spacing_mm=1.5,
+        device="cpu",
+        precision="fp32",
+        memory_gb=2.0,
+        stages=PipelineConfig(
+            passes=(8, 4),
+            target_sdlogj=0.1,
+            symmetric=False,
+            fine=False,
+            seed=9,
+            refine=RefineConfig(
+                steps=7, regularisation=4.0, volume_preservation=0.5, parametrisation="diffeomorphic"
+            ),
+        ),
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [{"precision": "fp8"}, {"memory": 0.0}, {"memory": -1.0}, {"refine": "best"}])
-def test_settings_that_cannot_be_are_refused_in_one_line(settings):
-    with pytest.raises(InputError) as caught:
-        with_settings(RegisterConfig(), settings)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("got ")
+def test_refinement_of_the_paper_is_one_setting_under_the_others() -> None:
+    start = RegisterConfig(affine="none", stages=PipelineConfig(refine=RefineConfig(steps=3)))
+    found = with_register_options(start, {"refine": "paper", "regularisation": 4.0})
+    refine = replace(paper_refine(), regularisation=4.0)
+    stages = PipelineConfig(passes=PAPER_PASSES, refine=refine, symmetric=False, fine=False)
+    assert found == RegisterConfig(affine="none", stages=stages)
+    assert (refine.steps, refine.learning_rate, refine.volume_preservation) == (50, 1.0, 0.0)
+    assert with_register_options(RegisterConfig(), {"refine": "default"}) == RegisterConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("precision", "fp8", "auto, fp32, bf16 or fp16"),
+        ("memory", 0.0, "above 0"),
+        ("memory", -1.0, "above 0"),
+        ("refine", "papr", "did you mean paper?"),
+        ("refine_steps", "ten", "refine_steps = 'ten'"),
+        ("seed", 2**32 - 1, "at most 4294967294"),
+        ("regularisaton", 3, "did you mean regularisation?"),
+        ("spacing_mm", 2.0, "did you mean spacing?"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_one_line(name: str, value: object, words: str) -> None:
+    message = refusal(with_register_options, RegisterConfig(), {name: value})
+    assert message.startswith("got ")
+    assert words in message
+
+
+def test_the_configuration_in_result_json_keeps_its_keys() -> None:
+    """As version 0.1 wrote it: scripts read these."""
+    expected = {
+        "model": "mind",
+        "modality": "auto",
+        "affine": "auto",
+        "spacing_mm": None,
+        "device": "auto",
+        "precision": "auto",
+        "memory_gb": None,
+        "stages": {
+            "passes": None,
+            "coupled_convex": {
+                "radius": 2,
+                "feature_scale": 5.0,
+                "sharpness": 20.0,
+                "couplings": [0.003, 0.03, 0.3],
+                "inverse_consistency_steps": 15,
+            },
+            "refine": {
+                "steps": 50,
+                "learning_rate": 0.5,
+                "regularisation": 3.0,
+                "volume_preservation": 1.0,
+                "smoothing": 3,
+                "channels": 32,
+                "parametrisation": "displacement",
+            },
+            "target_sdlogj": None,
+            "symmetric": True,
+            "fine": None,
+            "seed": 0,
+        },
+    }
+    assert json.dumps(asdict(RegisterConfig())) == json.dumps(expected)
+
+
+def test_signature_and_docstring_of_register_show_every_option_with_its_default() -> None:
+    parameters = inspect.signature(corereg.register).parameters
+    described = inspect.getdoc(corereg.register)
+    assert described is not None
+    assert parameters["regularisation"].default == 3.0
+    for option in register_options():
+        assert parameters[option.name].default == option.default
+        assert f"    {option.name}: {option.meaning}" in described
+    assert "settings" not in parameters
+
+
+SCRIPT = """
+import corereg
+
+corereg.register("a.nii", "b.nii", regularisation=3, passes=[8, 4], affine="none", fixed_mask=None, seed=None)
+corereg.register("a.nii", "b.nii", regularisaton=3)
+corereg.register("a.nii", "b.nii", affine="rigid")
+corereg.register("a.nii", "b.nii", refine_steps="ten")
+"""
+
+
+WITHOUT_LIBRARIES = """
+[mypy]
+follow_imports = silent
+[mypy-torch.*,numpy.*,scipy.*,jaxtyping.*,pydantic.*,typer.*,rich.*,h5py.*,nibabel.*,numba.*,matplotlib.*,jinja2.*]
+follow_imports = skip
+"""
+"""Their types take a minute to read and have no part in this."""
+
+
+def test_mypy_refuses_a_misspelt_keyword_and_wrong_values(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "mypy.ini").write_text(WITHOUT_LIBRARIES)
+    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    errors = [line for line in done.stdout.splitlines() if "script.py:" in line and "error:" in line]
+    lines = [int(line.split("script.py:")[1].split(":")[0]) for line in errors]
+    assert lines == [5, 6, 7], done.stdout + done.stderr
+    assert "regularisaton" in errors[0]

@@ -3,17 +3,15 @@
 import pytest
 
 from corereg.errors import InputError
-from corereg.training.config import (
-    as_settings,
-    from_settings,
-)
+from corereg.settings import as_settings, with_settings
+from corereg.training.config import TrainConfig
 from corereg.training.recipes import RECIPES, get_recipe
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_survives_its_own_file(name):
     config = get_recipe(name)
-    assert from_settings(as_settings(config)) == config
+    assert with_settings(TrainConfig(), as_settings(config)) == config
 
 
 def test_the_papers_recipes_are_the_papers():

@@ -1,7 +1,7 @@
-"""napari: two image layers in, the warped one as a new layer (the extra `napari`; `napari.yaml` declares the widget).
+"""napari: register two image layers and add the warped one (the extra `napari`; `napari.yaml` declares the widget).
 
-A layer's scale, translation, rotation and shear place it in napari's world, which has no anatomical names. The method
-needs none: the world is taken for RAS+ millimetres, and both layers must be placed in it.
+A layer's scale, translation, rotation and shear place it in napari's world, whose axes have no anatomical names. The
+method needs none: the world is taken as RAS+ millimetres, and both layers must be placed in it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.register import register
+from corereg.preprocessing.modality import Modality
 
 if TYPE_CHECKING:
     import napari.layers
@@ -24,28 +25,28 @@ def register_layers(
     fixed: "napari.layers.Image",
     moving: "napari.layers.Image",
     moving_labels: "napari.layers.Labels | None" = None,
-    modality: str = "auto",
+    modality: Modality = "auto",
 ) -> "list[napari.types.LayerDataTuple]":
-    """Register MOVING onto FIXED and add what was warped.
+    """Register MOVING onto FIXED and add the warped layers.
 
     Raises:
-        InputError: a layer that is no volume, or cannot be registered.
+        InputError: a layer is not a volume, or cannot be registered.
     """
     transform = register(image_of_layer(fixed), image_of_layer(moving), modality=modality).transform
     warped = transform.apply(image_of_layer(moving))
-    place = {"affine": warped.grid.affine}
-    layers = [(warped.array, {"name": f"{moving.name} on {fixed.name}", **place}, "image")]
+    placement = {"affine": warped.grid.affine}
+    layers = [(warped.array, {"name": f"{moving.name} on {fixed.name}", **placement}, "image")]
     if moving_labels is not None:
         labels = transform.apply(image_of_layer(moving_labels), labels=True)
-        layers.append((labels.array, {"name": f"{moving_labels.name} on {fixed.name}", **place}, "labels"))
+        layers.append((labels.array, {"name": f"{moving_labels.name} on {fixed.name}", **placement}, "labels"))
     return layers
 
 
 def image_of_layer(layer: Any) -> Image:
-    """The volume of a layer, on its grid in napari's world.
+    """A layer's volume on its grid in napari's world.
 
     Raises:
-        InputError: not three axes.
+        InputError: the layer does not have three axes.
     """
     array = np.asarray(layer.data)
     if array.ndim != 3:

@@ -1,66 +1,147 @@
-"""Settings of a registration, and how single ones are put in their places."""
+"""All settings of `register`, stage by stage. Imports nothing heavy: the command line's help is made from this file.
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+A field marked `Option` is an option of `corereg register` and a keyword argument of `corereg.register`.
+"""
 
-import torch
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from corereg.errors import InputError
-from corereg.method.features.convolution.inference import PRECISIONS
-from corereg.method.models import DEFAULT_MODEL
-from corereg.method.pipeline import StagesConfig
-from corereg.method.refine.energy import RefineConfig
-from corereg.preprocessing.intensity import MODALITIES
+from annotated_types import Ge, Gt, Interval, MinLen
 
-__all__ = ["PAPER_REFINE", "REFINEMENTS", "RegisterConfig", "find_device", "with_settings"]
+from corereg.preprocessing.modality import Modality
+from corereg.settings import Option, Setting, allowed, check, settings_of, with_options, with_settings
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+__all__ = [
+    "DEFAULT_MODEL",
+    "DIFFEOMORPHIC",
+    "PAPER_PASSES",
+    "CoupledConvexConfig",
+    "Device",
+    "PipelineConfig",
+    "Precision",
+    "RefineConfig",
+    "RegisterConfig",
+    "documented",
+    "paper_refine",
+    "register_options",
+    "with_keywords",
+    "with_register_options",
+]
 
-PAPER_REFINE = RefineConfig(steps=50, learning_rate=1.0, regularisation=1.0, volume_preservation=0.0, channels=32)
-PAPER_PASSES = (8, 8)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-REFINEMENTS = ("default", "paper")
-"""paper: passes and instance optimisation as published, one way and on the 1/2 grid alone."""
+DEFAULT_MODEL = "mind"
+
+DIFFEOMORPHIC: Final = "diffeomorphic"
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 BYTES_PER_GB = 10**9
 
 LARGEST_SEED = 2**32 - 2
-"""SimpleITK's are of 32 bits, and 0 means the clock to it."""
+"""What every generator takes, plus one for those to which 0 means the clock."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoupledConvexConfig:
+    """Settings of the discrete optimiser; the defaults are the paper's."""
+
+    radius: Annotated[int, Ge(1)] = 2
+    """Half-width of the search window in voxels of the pass's grid."""
+    feature_scale: Annotated[float, Gt(0)] = 5.0
+    """Factor on both images' features before they are compared."""
+    sharpness: Annotated[float, Gt(0)] = 20.0
+    """Factor on the costs in the soft-argmin."""
+    couplings: tuple[Annotated[float, Ge(0)], ...] = (0.003, 0.03, 0.3)
+    """Weights of |d - u|^2, one for each round of coupling."""
+    inverse_consistency_steps: Annotated[int, Ge(0)] = 15
+    """Fixed-point steps that make the two directions inverse to each other; 0 registers one direction only."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineConfig:
+    """Settings of the instance optimisation."""
+
+    steps: Annotated[int, Ge(0), Option("refine_steps")] = 50
+    """Adam steps of the instance optimisation; 0 skips it."""
+    learning_rate: Annotated[float, Gt(0)] = 0.5
+    """Learning rate in voxels of the 1/2 grid. The paper uses 1, at which more voxels fold for the same overlap."""
+    regularisation: Annotated[float, Ge(0), Option()] = 3.0
+    """R, weight of the smoothness: larger is smoother. The paper trains with 1 and tests with the value that reaches a
+    target SDlogJ."""
+    volume_preservation: Annotated[float, Ge(0), Option()] = 1.0
+    """Weight of volume change relative to the other smoothness; tissue bends and slides more easily than it changes
+    volume. 0 in the paper."""
+    smoothing: Annotated[int, Ge(0)] = 3
+    """Number of 3x3x3 means between the parameters and the displacement."""
+    channels: Annotated[int, Ge(1)] = 32
+    """Features with more channels than this are projected to this many."""
+    parametrisation: Annotated[Literal["displacement", "diffeomorphic"], Option()] = "displacement"
+    """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def paper_refine() -> RefineConfig:
+    """The instance optimisation as published."""
+    return RefineConfig(learning_rate=1.0, regularisation=1.0, volume_preservation=0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """Settings of the stages from features to displacement."""
+
+    passes: Annotated[tuple[Literal[4, 8, 16], ...] | None, MinLen(1), Option()] = None
+    """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own. The paper's are 8,8."""
+    coupled_convex: CoupledConvexConfig = field(default_factory=CoupledConvexConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    target_sdlogj: Annotated[float | None, Interval(gt=0, lt=1), Option()] = None
+    """Search R until the displacement has this SDlogJ."""
+    symmetric: Annotated[bool, Option(off="one-way")] = True
+    """Register both directions and make the displacements inverse to each other: next to no folds at the same overlap,
+    for about twice the time."""
+    fine: Annotated[bool | None, Option()] = None
+    """Refine on the full grid as well; by default on grids of up to 2 million voxels."""
+    seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED), Option()] = 0
+    """Same seed, same result."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+PAPER_PASSES: tuple[Literal[8], ...] = (8, 8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegisterConfig:
     """Settings of `register`, from the scans to the transform."""
 
-    model: str = DEFAULT_MODEL
-    """Name of a model on board, or path of a safetensors file."""
-    modality: str = "auto"
-    """auto, ct, ct-abdomen or mr: how intensities are scaled; auto decides for each image."""
-    affine: str = "auto"
-    """auto pre-aligns pairs that need it; none trusts the headers."""
-    spacing_mm: float | None = None
-    """Of the working grid; None chooses it from the scans and the memory."""
-    device: str = "auto"
-    """auto takes CUDA where there is one."""
-    precision: str = "auto"
-    """Of the network's convolutions: auto, fp32, bf16 or fp16; auto takes what the device is fastest with."""
-    memory_gb: float | None = None
-    """Largest memory to plan for, 10^9 bytes; a working grid that would take more is coarsened. None: what is free."""
-    stages: StagesConfig = field(default_factory=StagesConfig)
+    model: Annotated[str, Option()] = DEFAULT_MODEL
+    """Model: mind, head-neck-ct, random, or a .safetensors file written by `corereg train`."""
+    modality: Annotated[Modality, Option()] = "auto"
+    """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
+    affine: Annotated[Literal["auto", "none"], Option()] = "auto"
+    """Affine pre-alignment: auto aligns pairs that need it, none trusts the headers."""
+    spacing_mm: Annotated[float | None, Gt(0), Option("spacing")] = None
+    """Voxel size of the working grid in mm; by default chosen from the scans and the memory."""
+    device: Annotated[Device, Option()] = "auto"
+    """Where to compute; auto takes CUDA where it is available."""
+    precision: Annotated[Precision, Option()] = "auto"
+    """Number type of the network's convolutions; auto takes the fastest on the device."""
+    memory_gb: Annotated[float | None, Gt(0), Option("memory")] = None
+    """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
+    coarser."""
+    stages: PipelineConfig = field(default_factory=PipelineConfig)
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("modality", self.modality, MODALITIES),
-            ("affine", self.affine, ("auto", "none")),
-            ("device", self.device, DEVICES),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in allowed:
-                raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
-        if self.memory_gb is not None and not self.memory_gb > 0:
-            raise InputError(f"got {self.memory_gb:g} GB of memory, expected a positive number; correct it")
+        check(self)
 
     @property
     def memory_bytes(self) -> int | None:
@@ -68,68 +149,48 @@ class RegisterConfig:
         return None if self.memory_gb is None else int(self.memory_gb * BYTES_PER_GB)
 
 
-def with_settings(config: RegisterConfig, settings: Mapping[str, Any]) -> RegisterConfig:
-    """Settings by the command line's names put in their places; None leaves what is there.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """Several settings of `register` under one name."""
+
+    refine: Annotated[Literal["default", "paper"], Option()] = "default"
+    """default, or paper: passes 8,8 and instance optimisation as published, one way and on the 1/2 grid alone. Other
+    settings go on top."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def documented(function: Function) -> Function:
+    """Show the options of `register` in the signature and docstring of a function that takes them as `**settings`."""
+    options = register_options()
+    lines = (f"    {option.name}: {option.meaning} ({allowed(option.hint)})" for option in options)
+    function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Settings:", *lines])
+    return with_keywords(function, {option.name: (option.hint, option.default) for option in options})
+
+
+def with_keywords(function: Function, keywords: Mapping[str, tuple[Any, Any]]) -> Function:
+    """Give a function that ends in `**settings` a signature with single keywords: name -> annotation and default."""
+    *named, _ = inspect.signature(function).parameters.values()
+    for name, (annotation, default) in keywords.items():
+        named.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+    function.__signature__ = inspect.signature(function).replace(parameters=named)  # type: ignore[attr-defined]
+    return function
+
+
+def register_options() -> list[Setting]:
+    """The settings that `corereg register` and `corereg.register` take, with their defaults."""
+    return [setting for config in (RegisterConfig(), Preset()) for setting in settings_of(config) if setting.name]
+
+
+def with_register_options(config: RegisterConfig, options: Mapping[str, Any]) -> RegisterConfig:
+    """The configuration with settings by the names of their options on top; None leaves a setting as it is.
 
     Raises:
-        InputError: a value that cannot be used.
-        TypeError: a name that there is not.
+        UnknownSettingError: a name that is not an option.
+        InputError: a value outside its type or bounds.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    places: dict[str, tuple[str, str]] = {
-        "refine_steps": ("refine", "steps"),
-        "regularisation": ("refine", "regularisation"),
-        "passes": ("stages", "passes"),
-        "target_sdlogj": ("stages", "target_sdlogj"),
-        "symmetric": ("stages", "symmetric"),
-        "fine": ("stages", "fine"),
-        "parametrisation": ("refine", "parametrisation"),
-        "volume_preservation": ("refine", "volume_preservation"),
-        "seed": ("stages", "seed"),
-        "spacing": ("top", "spacing_mm"),
-        "memory": ("top", "memory_gb"),
-        **{name: ("top", name) for name in ("model", "modality", "affine", "device", "precision")},
-    }
-    config = _with_refinement(config, given.pop("refine", "default"))
-    unknown = set(given) - set(places)
-    if unknown:
-        known = sorted([*places, "refine"])
-        raise TypeError(f"register() got unknown settings {sorted(unknown)}, expected some of {known}")
-    for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"got {name} {value}, expected a finite number; correct it")
-    if not 0 <= given.get("seed", 0) <= LARGEST_SEED:
-        raise InputError(f"got seed {given['seed']}, expected 0 to {LARGEST_SEED}; choose another")
-    sorted_out: dict[str, dict[str, Any]] = {"refine": {}, "stages": {}, "top": {}}
-    for name, value in given.items():
-        part, key = places[name]
-        sorted_out[part][key] = tuple(value) if name == "passes" else str(value) if name == "model" else value
-    try:
-        refine: RefineConfig = replace(config.stages.refine, **sorted_out["refine"])
-        stages = replace(config.stages, refine=refine, **sorted_out["stages"])
-        return replace(config, stages=stages, **sorted_out["top"])
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
-def _with_refinement(config: RegisterConfig, name: str) -> RegisterConfig:
-    if name not in REFINEMENTS:
-        raise InputError(f"got refine {name!r}, expected one of {', '.join(REFINEMENTS)}; choose one")
-    if name == "default":
-        return config
-    stages = replace(config.stages, passes=PAPER_PASSES, refine=PAPER_REFINE, symmetric=False, fine=False)
-    return replace(config, stages=stages)
-
-
-def find_device(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or mps.
-
-    Raises:
-        InputError: PyTorch does not find it.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name]:
-        raise InputError(f"got device {name!r}, expected one that PyTorch finds on this machine; use --device cpu")
-    return torch.device(name)
+    if with_options(Preset(), {"refine": options.get("refine")}).refine == "paper":
+        stages = {"passes": PAPER_PASSES, "refine": paper_refine(), "symmetric": False, "fine": False}
+        config = with_settings(config, {"stages": stages})
+    return with_options(config, {name: value for name, value in options.items() if name != "refine"})

@@ -5,10 +5,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
+from corereg.preprocessing.modality import MODALITIES
 
-__all__ = ["MODALITIES", "detect_modality", "normalise"]
-
-MODALITIES = ("auto", "ct", "ct-abdomen", "mr")
+__all__ = ["detect_modality", "normalise"]
 
 HU_SCALE = 500.0
 """CT: HU / 500 (method section of CoRe)."""

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from corereg.errors import InputError
+from corereg.method.config import PAPER_PASSES, RefineConfig, paper_refine
 from corereg.method.features.network import NetworkConfig
-from corereg.method.refine.energy import RefineConfig
 from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConfig
 
 __all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "tiny"]
-
-PAPER_REFINE = RefineConfig(learning_rate=1.0, regularisation=1.0, volume_preservation=0.0)
-"""Of the pseudo-labels, and of the validation: the paper's working points are searched later, by `reproduce`."""
 
 
 def default() -> TrainConfig:
@@ -38,11 +35,12 @@ def chest_ct() -> TrainConfig:
 
 
 def _paper() -> TrainConfig:
+    # Labels and validation share one instance optimisation: `reproduce` searches the paper's working points later.
     return TrainConfig(
-        passes=(8, 8),
+        passes=PAPER_PASSES,
         network=NetworkConfig(strides=(8,)),
-        pseudo_labels=PseudoLabelConfig(pairs=None, refine=PAPER_REFINE),
-        validation_refine=PAPER_REFINE,
+        pseudo_labels=PseudoLabelConfig(pairs=None, refine=paper_refine()),
+        validation_refine=paper_refine(),
     )
 
 

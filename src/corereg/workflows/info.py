@@ -7,7 +7,8 @@ import psutil
 import torch
 
 from corereg.geometry.kernels.dispatch import use_kernels
-from corereg.method.models import DEFAULT_MODEL, MODELS
+from corereg.method.config import DEFAULT_MODEL
+from corereg.method.models import MODELS
 from corereg.provenance import PACKAGES, versions
 
 __all__ = ["describe"]

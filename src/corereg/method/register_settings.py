@@ -1,0 +1,53 @@
+"""Keyword arguments of `register`. Made by `make reference` from `method/config.py`: do not edit."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+__all__ = ["RegisterSettings"]
+
+
+class RegisterSettings(TypedDict, total=False):
+    """Single settings of `register`; None leaves a setting as it is."""
+
+    model: str | PathLike[str] | None
+    """Model: mind, head-neck-ct, random, or a .safetensors file written by `corereg train`."""
+    modality: Literal["auto", "ct", "ct-abdomen", "mr"] | None
+    """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
+    affine: Literal["auto", "none"] | None
+    """Affine pre-alignment: auto aligns pairs that need it, none trusts the headers."""
+    spacing: float | None
+    """Voxel size of the working grid in mm; by default chosen from the scans and the memory."""
+    device: Literal["auto", "cpu", "cuda", "mps"] | None
+    """Where to compute; auto takes CUDA where it is available."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None
+    """Number type of the network's convolutions; auto takes the fastest on the device."""
+    memory: float | None
+    """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
+    coarser."""
+    passes: Sequence[int] | None
+    """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own. The paper's are 8,8."""
+    refine_steps: int | None
+    """Adam steps of the instance optimisation; 0 skips it."""
+    regularisation: float | None
+    """R, weight of the smoothness: larger is smoother. The paper trains with 1 and tests with the value that reaches a
+    target SDlogJ."""
+    volume_preservation: float | None
+    """Weight of volume change relative to the other smoothness; tissue bends and slides more easily than it changes
+    volume. 0 in the paper."""
+    parametrisation: Literal["displacement", "diffeomorphic"] | None
+    """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
+    target_sdlogj: float | None
+    """Search R until the displacement has this SDlogJ."""
+    symmetric: bool | None
+    """Register both directions and make the displacements inverse to each other: next to no folds at the same overlap,
+    for about twice the time."""
+    fine: bool | None
+    """Refine on the full grid as well; by default on grids of up to 2 million voxels."""
+    seed: int | None
+    """Same seed, same result."""
+    refine: Literal["default", "paper"] | None
+    """default, or paper: passes 8,8 and instance optimisation as published, one way and on the 1/2 grid alone. Other
+    settings go on top."""

@@ -1,0 +1,36 @@
+"""Files made from the definitions of the settings are those in the repository."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import typer
+
+from corereg.cli import app
+from corereg.method.config import register_options
+
+GENERATOR = Path(__file__).parents[1] / "docs" / "generate_reference.py"
+
+
+def generated() -> dict[Path, str]:
+    specification = importlib.util.spec_from_file_location("generate_reference", GENERATOR)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    contents: dict[Path, str] = module.contents()
+    return contents
+
+
+@pytest.mark.parametrize("name", ["settings.md", "register_settings.py"])
+def test_generated_files_are_those_that_the_settings_give(name: str) -> None:
+    [(path, text)] = [(path, text) for path, text in generated().items() if path.name == name]
+    assert path.read_text(encoding="utf-8") == text, "run `make reference`"
+
+
+def test_options_of_the_command_are_those_of_the_settings() -> None:
+    parameters = {option.name: option for option in typer.main.get_command(app).commands["register"].params}
+    for option in register_options():
+        found = parameters[option.name]
+        assert [*found.opts, *found.secondary_opts] == option.flag.split("/")
+        assert option.meaning in found.help
