@@ -10,13 +10,14 @@ INTEROP := .venv-interop
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo reference test test-slow test-interop clean distclean
+.PHONY: help venv demo reference test test-slow test-triton test-interop clean distclean
 
 help:
 	@echo "make demo       make a synthetic cohort, register a pair, evaluate it, write $(DEMO_DIR)/report.html"
 	@echo "make reference  write docs/reference/settings.md and the keywords of register from the settings"
 	@echo "make test       style, types, layers and all quick tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-triton  the CUDA kernels in Triton's interpreter on the CPU; make test runs them too"
 	@echo "make test-interop  transforms in the hands of ANTs, nitransforms and napari (in $(INTEROP) of its own)"
 	@echo "make clean      remove what the above made; make distclean removes $(VENV) too"
 
@@ -43,6 +44,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+test-triton: $(INSTALLED)
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/geometry/kernels/test_cuda.py tests/method/*/test_kernels_cuda.py
 
 test-interop: $(INTEROP)/.installed
 	$(INTEROP)/bin/pytest -p no:napari -p no:npe2 tests/interop/*.py tests/io/transforms tests/integrations

@@ -12,9 +12,9 @@ from corereg.geometry.kernels import dispatch
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE, use_triton
 from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import identity_coords, sample, warp
-from helpers.cuda import DEVICE, FAR, assert_near, each_shape, smooth_noise
+from helpers.cuda import DEVICE, FAR, assert_near, each_shape, in_the_interpreter_too, smooth_noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton's interpreter
+pytestmark = in_the_interpreter_too
 
 
 @each_shape
@@ -73,7 +73,7 @@ def test_tensors_on_the_cpu_never_go_to_triton(monkeypatch):
 
 
 def test_without_triton_torch_does_it_unless_triton_was_named(monkeypatch):
-    monkeypatch.setattr(dispatch, "_suit", lambda device, tensors: device == "cuda")  # as if they were on CUDA
+    monkeypatch.setattr(dispatch, "_suits", lambda device, tensor: device == "cuda")  # as if they were on CUDA
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "corereg.geometry.kernels.cuda", raising=False)
     dispatch._triton_works.cache_clear()

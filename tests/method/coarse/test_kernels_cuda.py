@@ -4,9 +4,9 @@ import pytest
 
 from corereg.method.coarse.coupled_convex import match
 from corereg.method.config import CoupledConvexConfig
-from helpers.cuda import assert_near, smooth_noise
+from helpers.cuda import assert_near, in_the_interpreter_too, smooth_noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton's interpreter
+pytestmark = in_the_interpreter_too
 
 
 @pytest.mark.parametrize(("channels", "radius"), [(16, 1), (5, 2)])
