@@ -1,10 +1,10 @@
-"""Correctness and time of the CUDA path: the Triton kernels beside the plain torch they stand for, in one run.
+"""Correctness and time of the CUDA path: the Triton kernels and the plain torch they replace, in one run.
 
     python benchmarks/gpu.py                    # 96 x 80 x 128 and 192 x 160 x 256, and batches of 40 x 48 x 56
     python benchmarks/gpu.py --shape 96 80 128  # one size only
 
-First the kernels against float64 on the same device, then the times: CUDA events, median, after warm-up; at least 20
-runs of what is quick. Prints tables, and writes everything as JSON to $OUT/gpu.json where OUT is set, else to stdout.
+Compares the kernels with float64 on the same device, then times them: CUDA events, median, after warm-up; at least 20
+runs if they are quick. Prints tables, and writes everything as JSON to $OUT/gpu.json if OUT is set, else to stdout.
 """
 
 import argparse
@@ -27,23 +27,24 @@ from corereg.geometry.displacement import compose, invert, subsample_displacemen
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
 from corereg.geometry.strided import box_mean, strided_shape, upsample
 from corereg.geometry.warp import identity_coords, warp
-from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.coarse.coupled_convex import match
+from corereg.method.config import CoupledConvexConfig, PipelineConfig, RefineConfig
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel, Image5D, project_features
 from corereg.method.features.network import NetworkConfig, random_model
-from corereg.method.pipeline import StagesConfig, register_volumes
-from corereg.method.refine.energy import Compared, RefineConfig, energy, energy_factors
+from corereg.method.pipeline import register_volumes
+from corereg.method.refine.energy import Compared, energy, energy_factors
 from corereg.method.refine.optimise import refine
 
 SHAPES = [(96, 80, 128), (192, 160, 256)]
 BATCH_SHAPE = (40, 48, 56)
-"""Half grid of the volumes that a training sweep refines by the thousand."""
+"""1/2 grid of the volumes that a training sweep refines by the thousand."""
 BATCHES = (1, 4, 16)
 CHANNELS, COST_CHANNELS = 32, 16
 BORDER_VOXELS = 1e-3
-"""Positions nearer than this to a voxel border are left out of the strict check of the gradient."""
+"""The strict check of the gradient leaves out positions nearer than this to a voxel border."""
 RUNS, LEAST_RUNS, PATIENCE_S = 20, 5, 2.0
-"""Timed runs: RUNS, or as many as fit into the patience, but LEAST_RUNS."""
+"""Timed runs: RUNS, or as many as fit into PATIENCE_S, but at least LEAST_RUNS."""
 
 PAPER = RefineConfig(regularisation=40.0, volume_preservation=0.0)
 ENERGIES = {"the paper's energy": PAPER, "default energy": RefineConfig()}
@@ -61,7 +62,7 @@ def kernels(choice: str):
 
 
 def smooth_noise(generator: torch.Generator, *shape: int, size: float = 1.0) -> Tensor:
-    """Smooth at several scales, as images and features are; independent of the kernels that are measured."""
+    """Noise, smooth at several scales like images and features; made without the kernels that are measured."""
     total = torch.zeros(shape, device="cuda")
     for factor in (1, 2, 4, 8):
         coarse = [max(-(-n // factor), 3) for n in shape[2:]]
@@ -99,7 +100,7 @@ def refine_problem(generator: torch.Generator, batch: int, shape: Shape) -> tupl
 
 
 def check(shape: Shape) -> dict[str, float]:
-    """Relative differences from plain torch in float64; 0 or 1 where a property holds or not."""
+    """Relative differences from plain torch in float64; for a property, 1 if it holds and 0 if not."""
     generator = torch.Generator("cuda").manual_seed(1)
     half, quarter = strided_shape(shape, 2), strided_shape(shape, 4)
     errors = {}
@@ -121,14 +122,14 @@ def check(shape: Shape) -> dict[str, float]:
 
 
 def _clear_of_borders(start: Tensor) -> Tensor:
-    """0 where a position lies so near a voxel border that float32 may take it for one of the other side, where the
-    image has another slope."""
+    """0 where a position lies so near a voxel border that float32 may put it on the other side, where the image has
+    another slope; 1 elsewhere."""
     coords = identity_coords(start.shape[2:], like=start.double()) + box_mean(start.double(), times=3)
     return ((coords - coords.round()).abs() > BORDER_VOXELS).all(1, keepdim=True).float()
 
 
 def _energy_errors(start: Tensor, compared: Compared, config: RefineConfig) -> tuple[float, float]:
-    """Of the kernels' energy, and of its gradient."""
+    """Relative error of the kernels' energy, and of its gradient."""
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     exact = start.double().requires_grad_(True)
@@ -199,23 +200,23 @@ def both(runs: dict[str, Run]) -> list[dict[str, object]]:
 
 
 def pair(shape: Shape) -> list[dict[str, object]]:
-    """Whole pairs: the paper's energy one way with the network in both precisions, and the package's defaults."""
+    """Whole pairs: the paper's energy in one direction, with the network in both precisions; and the defaults."""
     generator = torch.Generator("cuda").manual_seed(3)
     moving = smooth_noise(generator, 1, 1, *shape, size=0.3)
     fixed = warp(moving, smooth_noise(generator, 1, 3, *shape, size=2.0))
     network = random_model(config=NetworkConfig(strides=(8, 4))).cuda()
     network.prepare([fixed[:, :, :64, :64, :64], moving[:, :, :64, :64, :64]])
     network.statistics_filled = True
-    paper, rows = StagesConfig(refine=PAPER, symmetric=False, fine=False), []
+    paper, rows = PipelineConfig(refine=PAPER, symmetric=False, fine=False), []
     for precision in ("fp32", "bf16"):
         network.precision = precision
         rows += _whole_pairs(f"network in {precision}, the paper's energy, one way", fixed, moving, network, paper)
     mind = MindModel(intensity=CT_INTENSITY)
-    return rows + _whole_pairs("mind, defaults", fixed, moving, mind, StagesConfig())
+    return rows + _whole_pairs("mind, defaults", fixed, moving, mind, PipelineConfig())
 
 
 def _whole_pairs(
-    name: str, fixed: Image5D, moving: Image5D, model: FeatureModel, config: StagesConfig
+    name: str, fixed: Image5D, moving: Image5D, model: FeatureModel, config: PipelineConfig
 ) -> list[dict[str, object]]:
     rows = []
     with torch.no_grad():
@@ -233,8 +234,8 @@ def _whole_pairs(
         row = {"name": name, "kernels": choice, "encode_ms": encode, "pair_ms": total, "peak_mib": peak,
                "stages_ms": parts, "energies": [found.losses[0], found.losses[-1]]}  # fmt: skip
         rows.append(row)
-        told = ", ".join(f"{stage} {ms:.1f}" for stage, ms in parts.items())
-        print(f"| {name} | {choice} | {encode:.2f} | {total:.1f} | {peak:.0f} | {told} |", flush=True)
+        written = ", ".join(f"{stage} {ms:.1f}" for stage, ms in parts.items())
+        print(f"| {name} | {choice} | {encode:.2f} | {total:.1f} | {peak:.0f} | {written} |", flush=True)
     return rows
 
 

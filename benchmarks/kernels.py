@@ -1,11 +1,11 @@
-"""Time of each compiled CPU kernel beside the plain torch it stands for, alternating in one run.
+"""Time of each compiled CPU kernel and of the plain torch it replaces, alternating in one run.
 
     python benchmarks/kernels.py                       # full size, 192 x 160 x 256
     python benchmarks/kernels.py --shape 96 80 128     # an eighth of it
-    python benchmarks/kernels.py --cold                # with an empty cache: what compiling costs
+    python benchmarks/kernels.py --cold                # with an empty cache: the cost of compiling
 
 Prints a markdown table, or with --json one object, with the machine, the load and the versions it was measured with.
-Medians; on a machine that others use, trust the ratios. The first call is reported apart.
+Times are medians; on a shared machine, trust the ratios. The first call is reported separately.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from corereg.geometry.displacement import compose, invert, jacobian_determinant,
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
 from corereg.geometry.strided import box_mean, strided_shape
 from corereg.geometry.warp import warp
-from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.coarse.coupled_convex import match
+from corereg.method.config import CoupledConvexConfig, RefineConfig
 from corereg.method.features.convolution.inference import convolve, fold
 from corereg.method.features.mind import mind_ssc_half
-from corereg.method.refine.energy import RefineConfig
 from corereg.method.refine.optimise import refine
 
 COST_CHANNELS = 16
 LONG_RUN_STEPS = 50
-"""The paper's instance optimisation: timed on the kernels alone, since torch takes minutes."""
+"""Steps of the paper's instance optimisation, timed on the kernels alone, since torch takes minutes."""
 
 Run = Callable[[], object]
 
@@ -57,7 +57,7 @@ def smooth_noise(generator: torch.Generator, *shape: int, size: float = 1.0) -> 
 
 
 def cases(shape: tuple[int, int, int], channels: list[int], steps: int) -> Iterator[tuple[str, Run, bool]]:
-    """Name, what to run, and whether torch runs it too. Inputs are made when their turn comes, to bound the memory."""
+    """Name, what to run, and whether torch runs it too. Inputs are made one case at a time, to bound the memory."""
     generator = torch.Generator().manual_seed(0)
     half, quarter, eighth = (strided_shape(shape, s) for s in (2, 4, 8))
     image = smooth_noise(generator, 1, 1, *shape)
@@ -137,17 +137,19 @@ def provenance(arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, default=(192, 160, 256), help="full working grid")
-    parser.add_argument("--channels", type=int, nargs="+", default=[12, 16, 32], help="of the refinement's features")
-    parser.add_argument("--steps", type=int, default=2, help="of the refinement where torch runs beside")
+    parser.add_argument(
+        "--channels", type=int, nargs="+", default=[12, 16, 32], help="channels of the refinement's features"
+    )
+    parser.add_argument("--steps", type=int, default=2, help="steps of the refinement when torch runs too")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--cold", action="store_true", help="compile everything: use an empty cache")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.cold:
         os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="corereg-kernels-")
     birth = provenance(arguments)
-    os.environ[KERNELS_VARIABLE] = "torch"  # inputs are made without the kernels, so that each first call is one
+    os.environ[KERNELS_VARIABLE] = "torch"  # make inputs without the kernels, so that each first call is measured
     rows = []
     if not arguments.json:
         print(", ".join(f"{key} {value}" for key, value in birth.items()))

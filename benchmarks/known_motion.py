@@ -1,4 +1,4 @@
-"""Pairs whose motion is known: a CT and itself warped by a random diffeomorphism."""
+"""Pairs whose motion is known: a CT, and the same CT warped by a random diffeomorphism."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,25 +13,25 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 
 AIR_HU = -500.0
-"""Between the patient and the air around."""
+"""Threshold between the patient and the air around."""
 
 MEAN_MM, MAX_MM = 6.0, 30.0
-"""Length of the displacement over the body."""
+"""Mean and largest length of the displacement over the body."""
 LATTICE_MM, WIDTH_MM, BORDER_MM = 8.0, 30.0, 40.0
-"""Of the velocity: its lattice, its correlation (a Gaussian's deviation), and where it fades to 0 at the border."""
+"""The velocity's lattice, its correlation (standard deviation of a Gaussian), and the rim in which it fades to 0."""
 STEPS, SEARCH, SEARCH_STEPS = 8, 8, 2
-"""Of the integration; rounds of the search for strength and contrast, and its shorter integration."""
+"""Steps of the integration; rounds of the search for strength and contrast, and steps of its shorter integration."""
 CORRECTIONS = 3
-"""Newton steps that make the two directions inverse to each other, where splines of the lattice alone are not quite."""
+"""Newton steps that make the two directions inverse to each other, which splines on the lattice are only roughly."""
 NOISE_HU, BIAS_HU, BIAS_WIDTH_MM, CONTRAST = 10.0, 15.0, 40.0, 1.05
-"""By which the moving image differs but for the motion: white noise, a smooth bias, a factor."""
+"""How the moving image differs apart from the motion: white noise, a smooth bias, a factor."""
 
 Field = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of one grid, and the motion: moving(x + u(x)) = fixed(x), but for noise and intensities."""
+    """Two images of one grid, and the motion: moving(x + u(x)) = fixed(x), except for noise and intensities."""
 
     fixed: NDArray[np.float32]
     moving: NDArray[np.float32]
@@ -39,21 +39,21 @@ class Pair:
     disp_vox: NDArray[Any]
     """(3, I, J, K): u, in voxels."""
     labels: tuple[NDArray[Any], NDArray[Any]] | None = None
-    """Of the fixed and of the moving image."""
+    """Label maps of the fixed and the moving image."""
 
 
 def body(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The patient: the largest piece that is no air, slice by slice without holes."""
+    """The patient: the largest connected piece that is not air, with holes filled slice by slice."""
     pieces, _ = ndimage.label(ndimage.binary_opening(hu > AIR_HU))
     largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
     return np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(largest, 2, 0)], 2)
 
 
 def random_diffeomorphism(grid: Grid, inside: NDArray[np.bool_], seed: int) -> tuple[Field, Field]:
-    """Displacements (3, I, J, K) in voxels of exp(v) and exp(-v), v a smooth random velocity that is 0 at the border.
+    """Displacements (3, I, J, K) of exp(v) and exp(-v) in voxels; v is a smooth random velocity, 0 at the border.
 
-    v is a cubic spline; both are integrated by Runge and Kutta's fourth-order method on its lattice. v is scaled, and
-    its strong parts made stronger, until exp(v) has MEAN_MM and MAX_MM over `inside`.
+    v is a cubic spline; both are integrated on its lattice by the fourth-order Runge-Kutta method. v is scaled, and its
+    strong parts are made stronger, until exp(v) has MEAN_MM and MAX_MM over `inside`.
     """
     rng = np.random.default_rng(seed)
     spacing = np.array(grid.spacing)
@@ -95,7 +95,7 @@ def _lattice(shape: Sequence[int], step: NDArray[np.float64]) -> Field:
 
 
 def _flow(velocity: Field, steps: int = STEPS) -> Field:
-    """Where a unit of time carries the lattice's nodes, minus the nodes, in steps of the lattice."""
+    """How far a unit of time carries the lattice's nodes, in steps of the lattice."""
     splines = [ndimage.spline_filter(v, mode="nearest") for v in velocity]
     start = np.indices(velocity.shape[1:]).astype(np.float64)
 
@@ -113,7 +113,7 @@ def _flow(velocity: Field, steps: int = STEPS) -> Field:
 
 
 def warped_pair(scan: Image, seed: int, labels: NDArray[Any] | None = None) -> Pair:
-    """A CT, and itself warped by a random diffeomorphism, with noise and intensities of its own; the scan is fixed."""
+    """A CT as fixed image, and the same CT warped by a random diffeomorphism, with its own noise and intensities."""
     hu = scan.array.astype(np.float32)
     disp_vox, back_vox = random_diffeomorphism(scan.grid, body(hu), seed)
     there = np.indices(scan.grid.shape) + back_vox

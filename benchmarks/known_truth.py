@@ -1,11 +1,11 @@
-"""Mean error in millimetres where the motion is known, and Dice, ours beside other tools.
+"""Mean error in millimetres where the motion is known, and Dice, for corereg and other tools.
 
     python benchmarks/known_truth.py --data FOLDER --methods corereg,greedy,convexadam --setting "" \\
         --setting "symmetric=True regularisation=15" --csv known_truth.csv
 
-Each kind of pair with each seed: phantom breathing (`corereg.data.phantom`, the truth is its formula) and, where
-`--data` has the scans, a real CT and itself warped by a random diffeomorphism (`warped_pair`). Rows that the CSV has
-are kept; `--again corereg` runs those of a method once more. Prints a Markdown table, and what ended worse than it
+Runs each kind of pair with each seed: phantom breathing (`corereg.data.phantom`, the truth is its formula) and, if
+`--data` has the scans, a real CT and the same CT warped by a random diffeomorphism (`warped_pair`). Rows in the CSV are
+kept; `--again corereg` repeats those of a method. Prints a Markdown table and the rows that ended worse than they
 began.
 """
 
@@ -61,7 +61,7 @@ def settings_of(words: str) -> dict[str, Any]:
 
 
 def score(pair: Pair, disp_vox: NDArray[Any]) -> dict[str, float]:
-    """Errors over the fixed body where the true match lies in the moving image; Dice of the labels that both have."""
+    """Errors over the fixed body where the true match lies in the moving image; Dice of labels in both images."""
     index = np.indices(pair.grid.shape)
     sizes = np.reshape(pair.grid.shape, (3, 1, 1, 1))
     there = index + pair.disp_vox
@@ -112,7 +112,7 @@ def run(method: Method, settings: dict[str, Any], pair: Pair, *, threads: int, b
 
 
 def table(rows: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterator[str]:
-    """Means over the seeds, Markdown."""
+    """Means over the seeds, in Markdown."""
     yield "| kind | method | pairs | before mm | error mm | 95 % | max | Dice before | Dice | SDlogJ | folds % | s |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     shown = ("before_mm", "error_mm", "p95_mm", "max_mm", "dice_before", "dice", "sdlogj", "folds_percent", "seconds")
@@ -160,10 +160,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the real scans; without it the phantoms alone")
     parser.add_argument("--kinds", default="abdomen,chest,patient_a,patient_d")
-    parser.add_argument("--seeds", type=int, default=3, help="0 to this, less one")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--methods", default="corereg")
-    parser.add_argument("--setting", action="append", help='of ours, as "symmetric=True regularisation=15"; a row each')
-    parser.add_argument("--again", action="append", default=[], help="method whose rows in the CSV are made anew")
+    parser.add_argument(
+        "--setting", action="append", help='settings of corereg, e.g. "symmetric=True regularisation=15"; repeatable'
+    )
+    parser.add_argument("--again", action="append", default=[], help="method whose rows in the CSV are repeated")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--budget", type=float, default=1800.0, help="seconds for a pair and method")
     parser.add_argument("--csv", type=Path, default=Path("known_truth.csv"))

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--parametrisation", default=None)
     parser.add_argument("--volume-preservation", type=float, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=None, help="only the first so many")
+    parser.add_argument("--pairs", type=int, default=None, help="only the first N pairs", metavar="N")
     parser.add_argument("--rows", type=Path, default=None)
     args = parser.parse_args()
     pairs = json.loads(args.dataset.read_text())["registration_val"][: args.pairs]

@@ -1,6 +1,6 @@
-"""Seconds and memory of one registration, and their growth with the volume, beside the same method in plain torch.
+"""Seconds and memory of one registration and how they grow with the volume, against the method in plain torch.
 
-    python benchmarks/pair.py                          # sizes 1, 2, 4, 8 of ours alone, five runs each
+    python benchmarks/pair.py                          # ours alone at sizes 1, 2, 4, 8, five runs each
     python benchmarks/pair.py --plain 8 --check        # and plain torch once at 8 (192 x 160 x 256) between ours
     python benchmarks/pair.py --model mind             # the package's default model and settings instead of the paper's
 
@@ -8,9 +8,9 @@ The paper's settings: network with two passes at stride 8, 32 projected channels
 R = 1. Weights are seeded and random, with filled statistics: time does not depend on them. Volumes are smooth noise,
 the moving one displaced by up to 6 voxels.
 
-Each size runs in a process of its own, whose resident memory above the inputs is watched. The first call, on a small
-volume, is reported apart: it compiles, or loads what numba has compiled before. Run on a quiet machine: the load is
-printed with every row.
+Each size runs in its own process, whose resident memory above the inputs is watched. The first call, on a small volume,
+is reported separately: it compiles kernels, or loads those that numba has compiled before. Run this on a quiet machine:
+the load is printed with every row.
 """
 
 import argparse
@@ -36,18 +36,18 @@ from torch import Tensor
 from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
 from corereg.method.coarse.coupled_convex import match
-from corereg.method.config import PAPER_REFINE
+from corereg.method.config import PipelineConfig, RefineConfig, paper_refine
 from corereg.method.features.convolution.inference import computing_type
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel, project_features
 from corereg.method.features.network import ConvNetModel, random_model
-from corereg.method.pipeline import StagesConfig, register_volumes
-from corereg.method.refine.energy import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, RefineConfig
+from corereg.method.pipeline import register_volumes
+from corereg.method.refine.energy import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE
 from corereg.method.refine.kernels_cpu import Factors, energy_gradient
 from corereg.method.refine.optimise import refine
 
 SHAPES = {1: (96, 80, 128), 2: (96, 160, 128), 4: (192, 160, 128), 8: (192, 160, 256)}
-"""By the number of times that they have the first one's voxels."""
+"""Shapes by size: the number of voxels relative to the first."""
 
 CHECK_SHAPE = (48, 64, 80)
 WATCH_EVERY_S = 0.002
@@ -55,7 +55,7 @@ MEGABYTE = 2**20
 
 
 class Watch:
-    """Seconds of each run of something, and the process's peak memory in MiB meanwhile, above what it was at first."""
+    """Seconds of each run, and the process's peak memory during the runs in MiB, above its memory at the start."""
 
     def __init__(self) -> None:
         self.process = psutil.Process()
@@ -91,14 +91,14 @@ def volumes(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     return warp(moving, 6 * motion / motion.abs().max()).clamp(-0.4, 0.6), moving.clamp(-0.4, 0.6)
 
 
-def task(name: str) -> tuple[FeatureModel, StagesConfig]:
+def task(name: str) -> tuple[FeatureModel, PipelineConfig]:
     if name == "mind":
-        return MindModel(intensity=CT_INTENSITY), StagesConfig()
-    return random_model(), StagesConfig(passes=(8, 8), refine=PAPER_REFINE, symmetric=False, fine=False)
+        return MindModel(intensity=CT_INTENSITY), PipelineConfig()
+    return random_model(), PipelineConfig(passes=(8, 8), refine=paper_refine(), symmetric=False, fine=False)
 
 
 def measure(name: str, shape: tuple[int, int, int], repeats: int, with_plain: bool) -> dict[str, Any]:
-    """One size, in this process."""
+    """Measure one size in this process."""
     model, config = task(name)
     small = volumes(CHECK_SHAPE)
     model.prepare(small)
@@ -134,7 +134,7 @@ def adam(config: RefineConfig) -> dict[str, float | int]:
     return {"steps": config.steps, "learning_rate": config.learning_rate, "regularisation": config.regularisation}
 
 
-def projection(model: ConvNetModel, config: StagesConfig) -> Tensor:
+def projection(model: ConvNetModel, config: PipelineConfig) -> Tensor:
     """The matrix (P, C) of the refinement's projection, read off an image of unit vectors."""
     count = model.config.shallow_channels[1]
     unit = torch.eye(count).reshape(1, count, count, 1, 1)
@@ -142,7 +142,7 @@ def projection(model: ConvNetModel, config: StagesConfig) -> Tensor:
 
 
 def check() -> dict[str, float]:
-    """Relative differences between ours and plain torch: features, coarse matching, gradient, energy after 50 steps."""
+    """Relative differences between ours and plain torch: features, coarse match, gradient, energy after 50 steps."""
     fixed, moving = volumes(CHECK_SHAPE)
     model, config = task("network")
     assert isinstance(model, ConvNetModel)

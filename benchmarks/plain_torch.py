@@ -1,4 +1,4 @@
-"""The paper's inference in plain torch, without any of the package's kernels: what `pair.py` measures against.
+"""The paper's inference in plain torch, without the package's kernels: the baseline of `pair.py`.
 
 Float32, channels first, two passes at stride 8, fields at full resolution between the passes, and an instance
 optimisation by autograd. The network's modules and weights are the package's; everything else is written out here, with

@@ -1,12 +1,12 @@
-"""How far apart a registration ends when the moving image's header is moved by random affine maps.
+"""How far apart registrations end when random affine maps change the moving image's header.
 
     python benchmarks/robustness.py FOLDER [--starts 10] [--affine-only] [--setting NAME=VALUE ...]
 
-A start multiplies the matrix of the moving image, whose voxels stay untouched: a rotation of up to 15 degrees
-about a random axis through the middle, a shift of up to 40 mm, a scale within 10 %, isotropic for every other. The
-map found, then the start undone, leads from the fixed world to that of the original moving image, and should not depend
-on the start. Over the fixed body: the distance of the maps to their mean, averaged, and the pair of maps that lies
-farthest apart on average.
+A start multiplies the matrix of the moving image and leaves its voxels untouched: a rotation of up to 15 degrees about
+a random axis through the middle, a shift of up to 40 mm, a scale within 10 %, isotropic for every other start. The map
+that is found, followed by the inverse of the start, leads from the fixed world to that of the original moving image
+and should not depend on the start. Printed over the fixed body: the mean distance of the maps to their mean, and the
+mean distance of the two maps that lie farthest apart.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Matrix = NDArray[np.float64]
 
 
 def random_start(rng: np.random.Generator, centre_mm: NDArray[np.float64], *, isotropic: bool) -> Matrix:
-    """(4, 4), of the moving world."""
+    """A random affine map (4, 4) of the moving world."""
     axis, direction = (v / np.linalg.norm(v) for v in rng.standard_normal((2, 3)))
     rotation = Rotation.from_rotvec(np.radians(rng.uniform(-DEGREES, DEGREES)) * axis).as_matrix()
     scale = 1 + rng.uniform(-SCALE, SCALE, 1 if isotropic else 3) * np.ones(3)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--affine-only", action="store_true")
-    parser.add_argument("--only", default="", help="pairs whose name contains this")
+    parser.add_argument("--only", default="", help="only pairs whose name contains this")
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE")
     args = parser.parse_args()
     settings = {name: ast.literal_eval(value) for name, _, value in (s.partition("=") for s in args.setting)}

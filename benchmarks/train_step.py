@@ -2,10 +2,10 @@
 
     python benchmarks/train_step.py [--shape 80 96 112] [--steps 5]
 
-The plain step is the method written down without thought of cost: fp32, NCDHW, images and views encoded apart for the
-two losses (twelve images), 128-channel features warped whole before points are drawn, one candidate at a time in the
-cost volume. `paper` is ours with the same single pass; `ours` adds the second pass on the 1/4 grid, `lean` keeps fewer
-activations. Each runs in a process of its own, so that each has its own peak of memory.
+The plain step is the method written down without thought of cost: fp32, NCDHW, images and views encoded separately for
+the two losses (twelve images), 128-channel features warped whole before points are drawn, one candidate at a time in
+the cost volume. `paper` is ours with the same single pass; `ours` adds the second pass on the 1/4 grid; `lean` keeps
+fewer activations. Each runs in its own process, so that each has its own peak of memory.
 """
 
 import argparse
