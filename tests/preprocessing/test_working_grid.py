@@ -1,5 +1,7 @@
 """The working grid of a pair, and images brought to it. SimpleITK is the oracle."""
 
+import warnings
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -112,6 +114,24 @@ def test_outputs_on_a_fine_grid_that_need_more_than_the_registration_are_announc
 @pytest.mark.parametrize("spacing_mm", [None, 3.0])
 def test_memory_too_little_for_any_grid_is_refused(spacing_mm: float | None) -> None:
     refusal(chosen, centred_grid((60, 50, 40), (2.0, 2.0, 2.0)), spacing_mm=spacing_mm, memory=2**20)
+
+
+def test_memory_that_is_named_as_enough_is_enough() -> None:
+    fixed = centred_grid((60, 50, 40), (2.0, 2.0, 2.0))
+    message = refusal(chosen, fixed, memory=10**5)
+    assert "close other programs" not in message
+    enough = round(float(message.split("--memory ")[1].split()[0]) * 10**9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert chosen(fixed, memory=enough).shape == (32, 32, 32)
+
+
+@pytest.mark.parametrize("spacing_mm", [1e9, 300.0, 1e-9, 1e-320])
+def test_spacing_far_from_the_scans_is_refused_with_the_ones_that_can_be(spacing_mm: float) -> None:
+    fixed = centred_grid((60, 50, 40), (2.0, 2.5, 2.0))
+    message = refusal(chosen, fixed, spacing_mm=spacing_mm)
+    assert "expected 0.002 to 31 mm" in message
+    assert "--spacing" in message
 
 
 @pytest.mark.parametrize("spacing_mm", [0.0, -1.0, float("nan"), float("inf")])

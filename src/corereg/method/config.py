@@ -40,6 +40,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 BYTES_PER_GB = 10**9
+LARGEST_MEMORY_GB = 10**6
 
 LARGEST_SEED = 2**32 - 2
 """What every generator takes, plus one for those to which 0 means the clock."""
@@ -135,7 +136,7 @@ class RegisterConfig:
     """Where to compute; auto takes CUDA where it is available."""
     precision: Annotated[Precision, Option()] = "auto"
     """Number type of the network's convolutions; auto takes the fastest on the device."""
-    memory_gb: Annotated[float | None, Gt(0), Option("memory")] = None
+    memory_gb: Annotated[float | None, Interval(gt=0, le=LARGEST_MEMORY_GB), Option("memory")] = None
     """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
     coarser."""
     stages: PipelineConfig = field(default_factory=PipelineConfig)

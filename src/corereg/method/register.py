@@ -1,4 +1,4 @@
-"""A pair of scans -> the transform between them: working grid, pre-alignment, the four stages, back to the patient."""
+"""From a pair of scans to the transform between them: working grid, pre-alignment, four stages, world coordinates."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,21 +10,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images.image import Image, as_image, read_mask
 from corereg.io.transforms.transform import InverseError, Transform
-from corereg.method.affine.align import Alignment
-from corereg.method.affine.coarse_copies import align_copies, coarse_copy
-from corereg.method.config import RegisterConfig, find_device, with_settings
+from corereg.method.affine.align import Alignment, align
+from corereg.method.affine.coarse_copies import coarse_copy
+from corereg.method.config import RegisterConfig, documented, with_register_options
+from corereg.method.device import find_device
 from corereg.method.models import ModelChoice, get_model
 from corereg.method.pipeline import Registration, register_volumes
+from corereg.method.register_settings import RegisterSettings
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.intensity import detect_modality, normalise
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image, resample_mask
 from corereg.provenance import peak_memory_mb, versions
+from corereg.settings import with_settings
 
 __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 
@@ -37,35 +41,39 @@ class RegistrationResult:
     """A registered pair."""
 
     transform: Transform
-    """Fixed to moving: resamples the moving image onto the fixed grid."""
+    """From fixed to moving: resamples the moving image onto the fixed grid."""
     inverse_transform: Transform
+    """From moving to fixed."""
     inverse_error: InverseError
+    """How far the two transforms are from being inverse to each other."""
     alignment: Alignment | None
-    """The affine pre-alignment; None where it was off."""
+    """The affine pre-alignment; None if it was off."""
     coarse: Displacement
-    """Before instance optimisation, on the working grid."""
+    """The displacement before instance optimisation, on the working grid."""
     refined: Displacement
-    """After it, on the working grid; the affine part is apart."""
+    """The displacement after instance optimisation, on the working grid, without the affine part."""
     losses: tuple[float, ...]
+    """Energy before each step of the instance optimisation."""
     metrics: Mapping[str, Any]
-    """sdlogj and fold_percent of the deformation on the working grid, the inverse's error in mm, Dice where known."""
+    """sdlogj and fold_percent of the deformation on the working grid, the inverse's error in mm, and Dice if known."""
     seconds: Mapping[str, float]
-    """Per stage."""
+    """Seconds per stage."""
     fixed: Image
     moving: Image
     model: ModelChoice
     config: RegisterConfig
+    """The settings as resolved."""
     regularisation: float
-    """R that was used."""
+    """The R that was used."""
     peak_memory_mb: float
-    """Of the process so far."""
+    """Largest memory of the process so far, in MiB."""
 
     def warped(self) -> Image:
         """The moving image on the fixed grid, linearly interpolated from the original: float32."""
         return self.transform.apply(self.moving)
 
     def summary(self) -> dict[str, Any]:
-        """Plain numbers and strings of everything but the fields, for JSON."""
+        """Everything except the fields as plain numbers and strings, for JSON."""
         alignment = None
         if self.alignment is not None:
             alignment = asdict(self.alignment) | {"affine": self.alignment.affine.tolist()}
@@ -88,6 +96,7 @@ class RegistrationResult:
         }
 
 
+@documented
 def register(
     fixed: object,
     moving: object,
@@ -96,34 +105,33 @@ def register(
     fixed_mask: str | Path | None = None,
     moving_mask: str | Path | None = None,
     progress: Progress | None = None,
-    **settings: Any,
+    **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
     """Register two scans: find the transform that resamples `moving` onto `fixed`.
 
     Args:
         fixed, moving: paths, Images, SimpleITK images or nibabel images; any spacing, orientation and field of view.
         config: all settings at once.
-        fixed_mask, moving_mask: only what lies inside counts; on the grid of their image.
+        fixed_mask, moving_mask: masks on the grids of their images; only voxels inside them count.
         progress: called with the name of each stage as it begins.
-        **settings: single settings by the command line's names, on top of `config`: model, modality, affine, spacing,
-            device, precision, memory, passes, refine, refine_steps, regularisation, volume_preservation,
-            target_sdlogj, symmetric, fine, parametrisation, seed.
+        **settings: single settings on top of `config`, by the names of the command line's options; None leaves a
+            setting as it is.
 
     Raises:
-        InputError: a scan, mask or setting that cannot be used, in one line.
+        InputError: a scan, mask or setting cannot be used; the message is one line.
     """
-    config = with_settings(config or RegisterConfig(), settings)
-    say = progress or (lambda stage: None)
+    config = with_register_options(config or RegisterConfig(), settings)
+    progress = progress or (lambda stage: None)
     device = find_device(config.device)
     watch = Stopwatch(device)
-    say("reading")
+    progress("reading")
     with watch("read"):
         fixed_image, moving_image = as_image(fixed), as_image(moving)
         masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
     if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
         raise InputError(
             f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, expected an "
-            "overlap where the affine pre-alignment is off; leave --affine at auto"
+            "overlap because the affine pre-alignment is off; use --affine auto"
         )
     working = choose_working_grid(
         fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm, memory_bytes=config.memory_bytes
@@ -134,20 +142,20 @@ def register(
     ]
     both_ct = all(modality.startswith("ct") for modality in modalities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
-    config = replace(config, stages=replace(config.stages, passes=config.stages.passes or choice.model.passes))
+    config = with_settings(config, {"stages.passes": config.stages.passes or choice.model.passes})
     alignment = None
     if config.affine == "auto":
-        say("affine pre-alignment")
+        progress("affine pre-alignment")
         with watch("affine"):
             scans = zip((fixed_image, moving_image), modalities, masks, strict=True)
-            alignment = align_copies(*(coarse_copy(*scan) for scan in scans), seed=config.stages.seed)
+            alignment = align(*(coarse_copy(*scan) for scan in scans), seed=config.stages.seed)
     affine = None if alignment is None else alignment.affine
-    say("resampling to the working grid")
+    progress("resampling to the working grid")
     with watch("resample"):
         fixed_volume, fixed_weight = _prepared(fixed_image, masks[0], working, modalities[0], None, device)
         moving_volume, moving_weight = _prepared(moving_image, masks[1], working, modalities[1], affine, device)
     _check_common_ground(fixed_weight, moving_weight, fixed_image, moving_image)
-    say("deformable registration")
+    progress("deformable registration")
     if isinstance(choice.model, torch.nn.Module):
         choice.model.to(device)
     found = register_volumes(
@@ -159,7 +167,7 @@ def register(
         moving_weight=moving_weight,
         field_of_view=field_of_view(fixed_image.grid, working),
     )
-    say("inverting")
+    progress("inverting")
     return _result(found, watch, working, alignment, (fixed_image, moving_image), choice, config)
 
 
@@ -183,7 +191,7 @@ def _result(
     i, j, k = field_of_view(fixed.grid, working)
     disp_vox = refined.disp_vox[None, :, :i, :j, :k]
     metrics = {
-        # A slab of few slices has no voxels inside the border that the measure leaves out.
+        # A slab of few slices lies entirely within the border that the measure leaves out.
         "sdlogj": sdlogj(disp_vox) if min(i, j, k) > 2 * LOG_JACOBIAN_MARGIN else math.nan,
         "fold_percent": 100 * float((jacobian_determinant(disp_vox) <= 0).double().mean()),
         "inverse_error_mean_mm": error.mean,
@@ -216,7 +224,7 @@ def _mask(mask: str | Path | None, image: Image) -> Mask | None:
 def _prepared(
     image: Image, mask: Mask | None, working: Grid, modality: str, affine: Matrix | None, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """The image on the working grid, scaled, and where its voxels count (None: everywhere)."""
+    """The image on the working grid, scaled, and 1 where its voxels count; None if all do."""
     volume, weight = resample_image(image.array, image.grid, working, affine=affine, device=device)
     if mask is not None:
         weight = weight * resample_mask(mask, image.grid, working, affine=affine, device=device)
@@ -229,6 +237,6 @@ def _check_common_ground(
     weights = [weight for weight in (fixed_weight, moving_weight) if weight is not None]
     if weights and not bool(torch.stack(weights).amin(0).any()):
         raise InputError(
-            f"got {fixed.name} and {moving.name}, whose fields of view (or masks) share nothing after the "
+            f"got {fixed.name} and {moving.name}, whose fields of view (or masks) have nothing in common after the "
             "pre-alignment, expected an overlap; check the headers and the masks"
         )

@@ -1,4 +1,4 @@
-"""Seconds for each stage of a registration."""
+"""Times the stages of a registration."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ __all__ = ["Stopwatch"]
 
 
 class Stopwatch:
-    """Seconds per named stage; waits for the device so that a stage pays for its own work."""
+    """Measures the seconds of each named stage; waits for the device, so that each stage pays for its own work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""The working grid of a pair: isotropic, close to RAS+, padded to a multiple of 16; and images brought to it."""
+"""The working grid of a pair (isotropic, close to RAS+, padded to multiples of 16) and resampling onto it."""
 
 import math
 import warnings
@@ -15,70 +15,85 @@ from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.warp import affine_coords, inside, sample, sample_labels
 
-__all__ = ["choose_working_grid", "field_of_view", "resample_image", "resample_mask", "shrink"]
+__all__ = [
+    "GRID_MULTIPLE",
+    "choose_working_grid",
+    "field_of_view",
+    "resample_image",
+    "resample_labels",
+    "resample_mask",
+    "shrink",
+]
 
 DEFAULT_SPACING_MM = 2.0
-MULTIPLE = 16
+GRID_MULTIPLE = 16
+"""The working grid's sizes are multiples of this, so that every strided grid ends on the same voxel."""
 SMALLEST_SIZE = 32
-"""Voxels: a 1/8 grid needs a few points to have neighbours."""
+"""Smallest size of an axis in voxels: on the 1/8 grid a point needs neighbours."""
 WANTED_SIZE = 96
-"""Voxels along the longest axis: a small field of view gets a finer grid than 2 mm if the scans have it."""
+"""Voxels wanted along the longest axis: a small field of view gets a spacing below 2 mm if the scans are that fine."""
 BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 110, 440
-"""Peak memory of a registration per working voxel, with compiled kernels and without: benchmarks/memory.md."""
+"""Peak memory of a registration per working voxel, with and without compiled kernels: benchmarks/memory.md."""
 KEPT_BYTES_PER_VOXEL, OUTPUT_BYTES_PER_VOXEL = 50, 65
-"""While its outputs are written: per working voxel, and per voxel of the fixed image."""
+"""Memory while the outputs are written, per working voxel and per voxel of the fixed image."""
+FINEST, FEWEST_VOXELS = 1000, 4
+"""Bounds of a chosen spacing: this part of the fixed image's finest, and this many voxels along its longest axis."""
 SHARE_OF_MEMORY = 0.8
-"""Of what is available may be planned for."""
+"""Share of the available memory that may be planned for."""
 
 
 def choose_working_grid(
     fixed: Grid, moving: Grid, *, spacing_mm: float | None = None, memory_bytes: int | None = None
 ) -> Grid:
-    """Isotropic grid over the fixed image's field of view, voxel 0 on voxel 0 of its canonical orientation.
+    """Isotropic grid over the fixed image's field of view; its voxel 0 is that of the image in canonical orientation.
 
-    The spacing is 2 mm; coarser where a scan is, or, with a warning, where memory asks for it; finer, if the scans are,
-    where the field of view is small. A warning also tells where memory may not reach for the outputs, which lie on the
-    fixed image's own grid.
+    The spacing is 2 mm. It is coarser if a scan is, or, with a warning, if the memory requires it; it is finer for a
+    small field of view if the scans are. Another warning is given if the memory may not suffice for the outputs, which
+    lie on the fixed image's own grid.
 
     Args:
         spacing_mm: use this spacing.
-        memory_bytes: plan for this much memory instead of the machine's available one.
+        memory_bytes: plan for this much memory instead of what the machine has available.
 
     Raises:
-        InputError: a spacing that is not positive, or for which the memory does not reach, or no memory for any.
+        InputError: the spacing is not positive or needs more memory than there is, or no spacing would fit.
     """
     budget = memory_bytes if memory_bytes is not None else int(SHARE_OF_MEMORY * psutil.virtual_memory().available)
-    if spacing_mm is not None and not (math.isfinite(spacing_mm) and spacing_mm > 0):
-        raise InputError(f"got a working spacing of {spacing_mm} mm, expected a positive number; correct it")
+    finest, coarsest = min(fixed.spacing) / FINEST, max(fixed.extent_mm) / FEWEST_VOXELS
+    if spacing_mm is not None and not finest <= spacing_mm <= coarsest:
+        raise InputError(
+            f"got a working spacing of {spacing_mm:g} mm, expected {finest:.2g} to {coarsest:.2g} mm for a fixed image "
+            f"of {fixed}; correct --spacing"
+        )
     wanted = spacing_mm or _spacing_of_scans(fixed, moving)
     least = _bytes(fixed, max(fixed.extent_mm))
     if least > budget:
+        enough = math.ceil(least / 10**6) / 1000
+        cure = "close other programs" if memory_bytes is None else f"use --memory {enough} or more"
         raise InputError(
-            f"got {budget / 2**20:.0f} MiB of available memory, expected at least {least / 2**20:.0f}; "
-            "close other programs"
+            f"got {budget / 2**20:.3g} MiB of memory, but the coarsest working grid takes {least / 2**20:.3g}; {cure}"
         )
     fitting = wanted
     while _bytes(fixed, fitting) > budget:
         fitting *= 1.05
     if fitting > wanted:
         need, have = _bytes(fixed, wanted) / 2**30, budget / 2**30
-        too_large = f"a working spacing of {wanted:g} mm, which needs about {need:.1f} GiB"
         if spacing_mm is not None:
             raise InputError(
-                f"got {too_large}, expected one for the {have:.1f} GiB available; "
-                f"use --spacing {math.ceil(fitting * 100) / 100:g} or more"
+                f"got a working spacing of {wanted:g} mm, which needs about {need:.3g} GiB, expected one that fits "
+                f"into the {have:.3g} GiB available; use --spacing {math.ceil(fitting * 100) / 100:g} or more"
             )
         warnings.warn(
-            f"got scans for {too_large}, more than the {have:.1f} GiB available; they are registered at "
-            f"{fitting:.2f} mm; give --memory to use more, or --spacing to choose",
+            f"a working spacing of {wanted:g} mm needs about {need:.3g} GiB, more than the {have:.3g} GiB available, "
+            f"so the scans are registered at {fitting:.2f} mm; allow more with --memory, or choose with --spacing",
             stacklevel=2,
         )
     working = _grid_at(fixed, fitting)
     outputs = KEPT_BYTES_PER_VOXEL * math.prod(working.shape) + OUTPUT_BYTES_PER_VOXEL * math.prod(fixed.shape)
     if outputs > budget:
         warnings.warn(
-            f"got a fixed image of {fixed}, whose outputs take about {outputs / 2**30:.1f} GiB while they are written, "
-            f"more than the {budget / 2**30:.1f} GiB available; close other programs, or leave the report out",
+            f"writing the outputs for a fixed image of {fixed} takes about {outputs / 2**30:.3g} GiB, more than the "
+            f"{budget / 2**30:.3g} GiB available; close other programs, or leave out the report",
             stacklevel=2,
         )
     return working
@@ -95,32 +110,36 @@ def _grid_at(fixed: Grid, spacing_mm: float) -> Grid:
     canonical = fixed.canonical()
     affine = canonical.affine.copy()
     affine[:3, :3] *= spacing_mm / np.array(canonical.spacing)
-    i, j, k = (_padded(n, s, spacing_mm) for n, s in zip(canonical.shape, canonical.spacing, strict=True))
+    i, j, k = _sizes(canonical, spacing_mm)
     return Grid((i, j, k), affine)
 
 
+def _sizes(canonical: Grid, spacing_mm: float) -> list[int]:
+    return [_padded(n, s, spacing_mm) for n, s in zip(canonical.shape, canonical.spacing, strict=True)]
+
+
 def _padded(size: int, spacing: float, working_spacing: float) -> int:
-    # The tolerance keeps a header's rounding from adding a voxel, and with it sixteen.
+    # The tolerance keeps rounding in a header from adding one voxel, and with it sixteen.
     covering = math.ceil((size - 1) * spacing / working_spacing - 1e-3) + 1
-    return max(SMALLEST_SIZE, -(-covering // MULTIPLE) * MULTIPLE)
+    return max(SMALLEST_SIZE, -(-covering // GRID_MULTIPLE) * GRID_MULTIPLE)
 
 
 def _bytes(fixed: Grid, spacing_mm: float) -> int:
     per_voxel = BYTES_PER_VOXEL if use_kernels() else BYTES_PER_VOXEL_PLAIN
-    return per_voxel * math.prod(_grid_at(fixed, spacing_mm).shape)
+    return per_voxel * math.prod(_sizes(fixed.canonical(), spacing_mm))
 
 
 def resample_image(
     array: NDArray[np.generic], grid: Grid, working: Grid, *, affine: Matrix | None = None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """An image seen on the working grid, linearly interpolated, averaged first where its voxels are much finer.
+    """Resample an image onto the working grid by linear interpolation, after averaging if its voxels are much finer.
 
     Args:
         array: (I, J, K) on `grid`.
-        affine: (4, 4) world matrix from the working grid's world to the image's.
+        affine: (4, 4), from the working grid's world to the image's.
 
-    Returns: (1, 1, *working.shape) float32, held constant beyond the field of view; and, of the same shape, 1 inside
-        the field of view, 0 outside.
+    Returns: (1, 1, *working.shape) float32, held constant beyond the field of view; and, in the same shape, 1 inside
+        the field of view and 0 outside.
     """
     volume, shrunk = shrink(array, grid, min(working.spacing), device=device)
     coords = _coords(working, shrunk, affine, volume)
@@ -130,9 +149,14 @@ def resample_image(
 def resample_mask(
     mask: NDArray[np.bool_], grid: Grid, working: Grid, *, affine: Matrix | None = None, device: torch.device
 ) -> Tensor:
-    """A mask seen on the working grid by nearest neighbour: (1, 1, *working.shape) of 0 and 1, 0 beyond its extent."""
-    coords = _coords(working, grid, affine, torch.empty(0, device=device))
-    return sample_labels(torch.as_tensor(mask, device=device).float(), coords)[None, None]
+    """Resample a mask onto the working grid: (1, 1, *working.shape) of 0 and 1, 0 beyond its extent."""
+    return resample_labels(torch.as_tensor(mask, device=device).float(), grid, working, affine=affine)[None, None]
+
+
+def resample_labels(labels: Tensor, grid: Grid, working: Grid, *, affine: Matrix | None = None) -> Tensor:
+    """Resample labels (I, J, K) onto the working grid by nearest neighbour, 0 beyond their extent."""
+    coords = _coords(working, grid, affine, torch.empty(0, device=labels.device))
+    return sample_labels(labels, coords)
 
 
 def _coords(working: Grid, grid: Grid, affine: Matrix | None, like: Tensor) -> Tensor:
@@ -141,9 +165,9 @@ def _coords(working: Grid, grid: Grid, affine: Matrix | None, like: Tensor) -> T
 
 
 def shrink(array: NDArray[np.generic], grid: Grid, spacing_mm: float, *, device: torch.device) -> tuple[Tensor, Grid]:
-    """Block means along the axes whose voxels are at most 2/3 of a spacing, where sampling alone would alias noise.
+    """Average blocks of voxels along axes finer than 2/3 of a spacing, where sampling alone would alias noise.
 
-    Returns: (1, 1, I, J, K) float32 and its grid, whose spacing is near `spacing_mm` where the scan is finer.
+    Returns: (1, 1, I, J, K) float32 and its grid, whose spacing is near `spacing_mm` along those axes.
     """
     volume = torch.as_tensor(np.array(array, dtype=np.float32), device=device)[None, None]
     factors = [min(max(1, round(spacing_mm / s)), n) for s, n in zip(grid.spacing, grid.shape, strict=True)]
@@ -157,7 +181,7 @@ def shrink(array: NDArray[np.generic], grid: Grid, spacing_mm: float, *, device:
 
 
 def field_of_view(fixed: Grid, working: Grid) -> tuple[int, int, int]:
-    """Working voxels along each axis that cover the fixed image; the others are padding."""
+    """How many working voxels along each axis cover the fixed image; the rest is padding."""
     canonical = fixed.canonical()
     sizes = zip(canonical.shape, canonical.spacing, working.spacing, working.shape, strict=True)
     i, j, k = (min(math.ceil((n - 1) * s / w) + 1, most) for n, s, w, most in sizes)

@@ -8,7 +8,7 @@ from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
 from corereg.method.features.network import ConvNetModel, NetworkConfig, random_model
 from corereg.settings import with_settings
 from corereg.training.config import TrainConfig
-from corereg.training.objective import compiled_blocks as compiled_extractor
+from corereg.training.objective import compiled_blocks
 from corereg.training.objective.objective import Objective, Phase
 
 WIDE = NetworkConfig(shallow_channels=(32, 64), deep_channels=32, head_channels=6)
@@ -53,7 +53,7 @@ def test_blocks_and_their_gradients_are_those_of_the_modules(model, shape, momen
         block[1].bias.data += bias
     weights = [p for block in blocks for p in block.parameters()]
     before = statistics(blocks)
-    found = compiled_extractor.blocks(blocks, images)
+    found = compiled_blocks.blocks(blocks, images)
     slopes = noise(*found.shape, seed=3)
     gradients = torch.autograd.grad((found * slopes).sum(), weights)
     updated, counted = statistics(blocks), int(blocks[0][1].num_batches_tracked)
@@ -81,7 +81,7 @@ def test_blocks_and_their_gradients_are_those_of_the_modules(model, shape, momen
 def test_a_convolution_by_itself(model):
     conv = model.extractor.block4[0]
     source = noise(2, conv.in_channels, 6, 5, 7).requires_grad_(True)
-    found = compiled_extractor.convolution(conv, source)
+    found = compiled_blocks.convolution(conv, source)
     slopes = noise(*found.shape, seed=3)
     gradients = torch.autograd.grad((found * slopes).sum(), [source, conv.weight, conv.bias])
     exact = source.detach().double().requires_grad_(True)
@@ -96,7 +96,7 @@ def test_a_convolution_by_itself(model):
 
 
 def test_a_gradient_that_others_hold_is_left_alone(model):
-    found = compiled_extractor.blocks(model.extractor.blocks[:3], noise(2, 1, 12, 10, 14))
+    found = compiled_blocks.blocks(model.extractor.blocks[:3], noise(2, 1, 12, 10, 14))
     gradient = noise(*found.shape, seed=5)
     copy = gradient.clone()
     found.backward(gradient)
@@ -105,21 +105,21 @@ def test_a_gradient_that_others_hold_is_left_alone(model):
 
 def test_no_gradient_no_memory(model):
     with torch.no_grad():
-        found = compiled_extractor.blocks(model.extractor.blocks[:3], noise(2, 1, 12, 10, 14))
+        found = compiled_blocks.blocks(model.extractor.blocks[:3], noise(2, 1, 12, 10, 14))
     assert not found.requires_grad
 
 
 def test_blocks_run_on_kernels_in_training_on_the_cpu_alone(model, monkeypatch):
     images, blocks = noise(2, 1, 12, 10, 14), model.extractor.blocks[:3]
-    assert compiled_extractor.suits(blocks, images)
-    assert not compiled_extractor.suits(blocks, images.double())
+    assert compiled_blocks.suits(blocks, images)
+    assert not compiled_blocks.suits(blocks, images.double())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not compiled_extractor.suits(blocks, images)
+        assert not compiled_blocks.suits(blocks, images)
     monkeypatch.setenv(KERNELS_VARIABLE, "torch")
-    assert not compiled_extractor.suits(blocks, images)
+    assert not compiled_blocks.suits(blocks, images)
     monkeypatch.delenv(KERNELS_VARIABLE)
     model.eval()
-    assert not compiled_extractor.suits(blocks, images)
+    assert not compiled_blocks.suits(blocks, images)
 
 
 @pytest.mark.parametrize("objective", ["joint", "registration", "contrastive"])

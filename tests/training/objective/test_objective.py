@@ -10,6 +10,8 @@ from corereg.geometry.displacement import subsample_displacement
 from corereg.geometry.warp import warp
 from corereg.settings import with_settings
 from corereg.training.config import TrainConfig
+from corereg.training.objective import objective as objective_module
+from corereg.training.objective.losses import contrastive_loss
 from corereg.training.objective.objective import Losses, Objective, Phase, new_model, phase_of
 from corereg.training.scans.volumes import Volumes
 from helpers.training import SMALL
@@ -69,6 +71,66 @@ def test_views_and_points_come_from_the_seed_alone(volumes: Volumes):
     first, second, other = (_losses(model, config, volumes, Phase(True, True), seed=s).total for s in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_negatives_of_the_same_image_make_the_mean_of_the_losses_of_single_images(
+    volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+):
+    """The paper's negatives against this project's, which come from all images of the batch."""
+    losses, points = {}, []
+
+    def noted(first: torch.Tensor, second: torch.Tensor, **settings: Any) -> torch.Tensor:
+        points.append((first.detach(), second.detach()))
+        return contrastive_loss(first, second, **settings)
+
+    monkeypatch.setattr(objective_module, "contrastive_loss", noted)
+    for images in ("batch", "image"):
+        config = with_settings(TrainConfig(), SMALL | {"contrast.negatives_from": images})
+        model = new_model(config, seed=0).train()
+        losses[images] = float(_losses(model, config, volumes, Phase(False, True)).contrast.detach())
+    whole, *single = points
+    assert len(single) == 2
+    assert torch.equal(whole[0], torch.cat([first for first, _ in single]))
+    by_hand = [_nt_xent(first, second) for first, second in single]
+    assert losses["image"] == pytest.approx(np.mean(by_hand), rel=1e-4)
+    assert losses["batch"] == pytest.approx(_nt_xent(*whole), rel=1e-4)
+    assert losses["batch"] > losses["image"] + 0.1
+
+
+def _nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1) -> float:
+    """Equation 3, point by point in float64."""
+    unit = [v.double().numpy() / np.linalg.norm(v.double().numpy(), axis=1, keepdims=True) for v in (first, second)]
+    z, other = unit
+    total = 0.0
+    for i in range(len(z)):
+        alike = np.exp(z[i] @ other[i] / temperature)
+        rest = [np.exp(z[i] @ z[k] / temperature) for k in range(len(z)) if k != i]
+        total -= np.log(alike / (sum(rest) + sum(np.exp(z[i] @ o / temperature) for o in other)))
+    return total / len(z)
+
+
+@pytest.mark.parametrize("views", ["intensity", "geometric", "both"])
+def test_intensity_views_move_nothing(views: str, volumes: Volumes, monkeypatch: pytest.MonkeyPatch):
+    """Without geometric changes the contrast compares the same voxels, and its view is a function of intensity."""
+    config = with_settings(TrainConfig(), SMALL | {"views": views, "augment.fixed": 0.0, "augment.moving": 0.0})
+    model, seen, places = new_model(config, seed=0).train(), [], []
+    objective = Objective(model, config)
+    third = objective._third_block
+    monkeypatch.setattr(objective, "_third_block", lambda images: (seen.append(images), third(images))[1])
+    at = objective_module.features_at
+
+    def noted(features: torch.Tensor, coords_vox: torch.Tensor) -> torch.Tensor:
+        places.append(coords_vox)
+        return at(features, coords_vox)
+
+    monkeypatch.setattr(objective_module, "features_at", noted)
+    objective(volumes.image(0), volumes.image(1), None, Phase(False, True), 1.0, 3)
+    images, changed = seen
+    order = images[0].flatten().argsort()
+    steps = changed[0].flatten()[order].diff()[images[0].flatten()[order].diff() < 1e-6]
+    assert bool((steps.abs() < 1e-3).all()) == (views == "intensity")
+    whole = [bool((p == p.round()).all()) for p in places]
+    assert whole == [views == "intensity"] * 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""From scans to the working grid: coarse copies that are pre-aligned, and what part of the grid a scan covers."""
+"""Coarse copies of the scans, on which the affine pre-alignment works. Downstream: align."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,49 +8,35 @@ from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
-from corereg.method.affine.align import Alignment, align
 from corereg.preprocessing.intensity import normalise
 from corereg.preprocessing.working_grid import resample_mask, shrink
 
-__all__ = ["CoarseCopy", "align_copies", "coarse_copy"]
+__all__ = ["CoarseCopy", "coarse_copy"]
 
 AFFINE_SPACING_MM = 3.0
-"""Of the coarse copies that are pre-aligned."""
+"""Voxel size of the coarse copies; a scan with larger voxels keeps its own."""
 
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True, slots=True)
-class CoarseCopy:
-    """An image with voxels of about 3 mm (its own where they are larger), scaled."""
+class CoarseCopy(NamedTuple):
+    """A scan reduced to what the pre-alignment needs."""
 
     array: NDArray[np.float32]
+    """(I, J, K), scaled intensities."""
     grid: Grid
-    mask: NDArray[np.bool_] | None
-    """Voxels that count; None: all."""
+    mask: NDArray[np.bool_] | None = None
+    """Voxels that count; None counts all."""
 
 
 def coarse_copy(image: Image, modality: str, mask: NDArray[np.bool_] | None = None) -> CoarseCopy:
-    """What the pre-alignment needs of an image.
+    """Reduce an image to voxels of about 3 mm and scale its intensities.
 
     Raises:
         InputError: an image without contrast.
     """
     volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=CPU)
-    # Fat, muscle and organs tell where a field of view lies within another; all of air to bone does not.
+    # Fat, muscle and organs show where one field of view lies within another; the full range from air to bone does not.
     window = "ct-abdomen" if modality.startswith("ct") else modality
     coarse = None if mask is None else resample_mask(mask, image.grid, grid, device=CPU)[0, 0].numpy() > 0
     return CoarseCopy(normalise(volume, window)[0, 0].numpy(), grid, coarse)
-
-
-def align_copies(fixed: CoarseCopy, moving: CoarseCopy, *, seed: int) -> Alignment:
-    """The affine map from the world of the fixed image to that of the moving one."""
-    return align(
-        fixed.array,
-        fixed.grid,
-        moving.array,
-        moving.grid,
-        fixed_mask=fixed.mask,
-        moving_mask=moving.mask,
-        seed=seed,
-    )

@@ -1,7 +1,7 @@
-"""Compiled loops behind `mutual_information`: one thread, so that sums come out the same every time.
+"""Compiled loops of `mutual_information`, on one thread so that sums come out the same every time.
 
-Legend: N places, BINS bins; volume (I, J, K) in bins, so that its integer part is a bin; mask (I, J, K)
-of 0 to 1, or of one voxel where all count.
+Legend: N places, BINS bins; volume (I, J, K) in units of bins, so that a value's integer part is its bin; mask
+(I, J, K) from 0 to 1, or a single voxel if all voxels count.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -16,8 +16,8 @@ FAR = 1e9
 
 @kernel
 def compare(points, to_vox, fixed_bins, volume, mask, bins):  # noqa: C901 (one pass over the places)
-    """Sum of weights in the cells (bins, bins) of the joint histogram; and, for each place, (N, 12): the moving value,
-    its derivatives along i, j, k; the weight, its derivatives; the weight but for the mask, its derivatives.
+    """Joint histogram (bins, bins) of the weights; and for each place, (N, 12): the moving value and its derivatives
+    along i, j, k; the weight and its derivatives; the weight without the mask and its derivatives.
     """
     joint = np.zeros((bins, bins))
     seen = np.zeros((len(points), 12))
@@ -62,7 +62,7 @@ def compare(points, to_vox, fixed_bins, volume, mask, bins):  # noqa: C901 (one 
         for a in range(3):
             if place[a] < 0 or place[a] > size[a] - 1:
                 seen[n, 1 + a] = seen[n, 5 + a] = 0.0
-        # Places fade out over a voxel at the border: one by one they would make steps in the value.
+        # Places fade out over one voxel at the border. If they dropped out one by one, the value would change in steps.
         seen[n, 8] = 1.0
         if depth < 0.5:
             seen[n, 8] = depth + 0.5
@@ -84,11 +84,11 @@ def compare(points, to_vox, fixed_bins, volume, mask, bins):  # noqa: C901 (one 
 
 @kernel
 def derivative(points, fixed_bins, seen, score):
-    """Sums over the places of d(weight x score) / d(voxel position) x (place, 1), and of the weight but for the mask
-    alike: (3, 4) each.
+    """Sums over the places of d(weight x score) / d(voxel position) x (place, 1), and the same for the weight without
+    the mask: (3, 4) each.
 
     Args:
-        score: (bins, bins), what a sample in a cell adds.
+        score: (bins, bins), the contribution of a sample in each cell.
     """
     by_score, by_cover = np.zeros((3, 4)), np.zeros((3, 4))
     for n in range(len(points)):

@@ -1,4 +1,4 @@
-"""Mattes mutual information of two images under an affine map, with its derivative.
+"""Mattes mutual information of two images under an affine map, and its derivative.
 
 Source: Mattes et al., "PET-CT image registration in the chest using free-form deformations", IEEE TMI 2003: hard bins
 for the fixed image, cubic B-splines for the moving one.
@@ -13,45 +13,46 @@ from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.method.affine.coarse_copies import CoarseCopy
 
 __all__ = ["MutualInformation"]
 
 BINS = 32
 SPLINE_REACH = 2
-"""Bins kept free on either side for the splines."""
+"""Bins kept free at both ends for the splines."""
 LEAST_OVERLAP = 0.25
-"""Share of the smaller image that has to be compared; less would let a sliver of air match a sliver of air."""
+"""Share of the smaller image that must be compared; with less, a sliver of air could match a sliver of air."""
 MUCH_SMALLER = 0.5
-"""Of the fixed image's volume: below it the covered share is of the moving image. With images about as large that
-would reward a map that shrinks the moving one out of what does not match."""
+"""A moving image below this share of the fixed one's volume is the one whose covered share counts. For images of about
+the same size that would reward a map that shrinks the moving image until what does not match falls outside it."""
 SEQUENCE = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
-"""1/g, 1/g^2, 1/g^3 of g^4 = g + 1: the additive sequence that fills a cube most evenly (Roberts 2018)."""
+"""1/g, 1/g^2, 1/g^3 for g^4 = g + 1: the additive sequence that fills a cube most evenly (Roberts 2018)."""
 
 TRUNCATE = 3.0
-"""Standard deviations that the Gaussian reaches."""
+"""Reach of the Gaussian, in standard deviations."""
 FAINT = 1e-3
-"""Weight of a mask, smoothed, below which nothing is known of the image."""
-
-Scan = tuple[NDArray[np.float32], Grid, NDArray[np.bool_] | None]
-"""Intensities (I, J, K), their grid, and which voxels count."""
+"""Value of the smoothed mask below which nothing is known of the image."""
 
 
 class MutualInformation:
-    """Mutual information (higher is better) of a fixed and a moving image, at places spread evenly over the fixed one,
-    times the share of the smaller image that the other one covers: alone it would push apart what does not match.
-    Masks count for the mutual information only: their share would be raised by stretching what they hold.
+    """Mutual information (higher is better) at places spread evenly over the fixed image, times the share of the
+    smaller image that the other one covers: mutual information alone would push apart what does not match.
+
+    Masks affect the mutual information only. A share of the masks could be raised by stretching what they hold.
 
     Args:
         samples: number of places.
-        smoothing_mm: standard deviation of a Gaussian over both images.
+        smoothing_mm: standard deviation of the Gaussian that smooths both images.
         seed: shifts the places.
     """
 
-    def __init__(self, fixed: Scan, moving: Scan, *, samples: int, smoothing_mm: float, seed: int = 0) -> None:
+    def __init__(
+        self, fixed: CoarseCopy, moving: CoarseCopy, *, samples: int, smoothing_mm: float, seed: int = 0
+    ) -> None:
         array, grid, mask = fixed
         offset = np.random.default_rng(seed).random(3)
         places = (offset + np.arange(samples)[:, None] * SEQUENCE) % 1 * (np.array(grid.shape) - 1)
-        # Neighbours one after the other find their voxels in the processor's cache.
+        # In this order, neighbours find their voxels in the processor's cache.
         places = places[np.lexsort(np.floor(places).T[::-1])]
         if mask is not None:
             places = places[mask[tuple(np.floor(places + 0.5).astype(int).T)]]
@@ -65,15 +66,15 @@ class MutualInformation:
         self.mask = np.ones((1, 1, 1), np.float32) if mask is None else mask.astype(np.float32)
         self.grid = grid
         self.moving_samples = float(per_mm3 * np.prod(grid.extent_mm))
-        """As many as would lie in the moving image."""
+        """How many places of the same density would lie in the moving image."""
         self.cropped = self.moving_samples < MUCH_SMALLER * len(self.points_mm)
 
     def __call__(self, matrix: Matrix) -> float:
-        """Of a world map (4, 4); minus infinity where too little of the images overlaps."""
+        """The value for a world map (4, 4); minus infinity if the images overlap too little."""
         return self.with_gradient(matrix)[0]
 
     def with_gradient(self, matrix: Matrix) -> tuple[float, NDArray[np.float64]]:
-        """And its derivative by the first three rows of the matrix, (3, 4)."""
+        """The value, and its derivative with respect to the first three rows of the matrix, (3, 4)."""
         compare, derivative = _compare, _derivative
         if use_kernels():
             from corereg.method.affine.kernels_mutual_information import compare, derivative
@@ -107,7 +108,7 @@ def _between_0_and_1(values: NDArray[Any]) -> NDArray[Any]:
 def _smoothed(
     array: NDArray[np.float32], grid: Grid, smoothing_mm: float, mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:
-    """A Gaussian over the image; what lies outside the mask leaves no trace inside."""
+    """Smooth the image with a Gaussian; what lies outside the mask leaves no trace inside."""
 
     def blurred(volume: NDArray[np.float32]) -> NDArray[np.float32]:
         sigma = [smoothing_mm / s for s in grid.spacing]
@@ -128,7 +129,7 @@ def _compare(
     mask: NDArray[Any],
     bins: int,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What the kernel of this name does, in plain numpy."""
+    """The kernel of this name in plain numpy."""
     place = points @ to_vox[:3, :3].T + to_vox[:3, 3]
     last = np.array(volume.shape) - 1
     depths = np.concatenate([place, last - place], 1)
@@ -146,7 +147,7 @@ def _compare(
 def _derivative(
     points: NDArray[Any], fixed_bins: NDArray[Any], seen: NDArray[Any], score: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What the kernel of this name does, in plain numpy."""
+    """The kernel of this name in plain numpy."""
     scores = score[fixed_bins[:, None], _taps(seen[:, 0])]
     gained, slope = ((scores * tap).sum(1, keepdims=True) for tap in _splines(seen[:, 0]))
     homogeneous = np.concatenate([points, np.ones((len(points), 1))], 1)
@@ -155,7 +156,7 @@ def _derivative(
 
 
 def _linear(volume: NDArray[Any], place: NDArray[Any]) -> NDArray[Any]:
-    """(N, 4): values between voxels, those of the border beyond it; their derivatives along i, j, k."""
+    """(N, 4): linearly interpolated values, held constant beyond the border, and their derivatives along i, j, k."""
     last = np.array(volume.shape) - 1
     inside = place.clip(0, last)
     low = np.minimum(inside.astype(int), np.maximum(last - 1, 0))
@@ -170,12 +171,12 @@ def _linear(volume: NDArray[Any], place: NDArray[Any]) -> NDArray[Any]:
 
 
 def _taps(value: NDArray[Any]) -> NDArray[Any]:
-    """(N, 4): the bins that a spline about the value reaches; `_splines` has their weights."""
+    """(N, 4): the bins reached by a spline about the value; `_splines` gives their weights."""
     return np.asarray(np.maximum(value.astype(int)[:, None] - 1, 0) + np.arange(4))
 
 
 def _splines(value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(N, 4) each: weights of the four bins, and their derivatives by the value."""
+    """(N, 4) each: weights of the four bins, and their derivatives with respect to the value."""
     t = value % 1
     r = 1 - t
     weights = np.stack([r**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * r**2 + 3 * r**3, t**3], 1) / 6

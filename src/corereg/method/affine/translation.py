@@ -1,6 +1,7 @@
-"""The translation at which two scans look most alike: masked normalised cross-correlation over all shifts at once.
+"""The translation at which two scans look most alike, by masked normalised cross-correlation over all shifts at once.
 
-Finds where one field of view lies within another, which neither centres nor local optimisers do. For one modality.
+Finds where one field of view lies within another, which neither centres nor local optimisers can. Both scans must be of
+one modality.
 Source: Padfield, "Masked object registration in the Fourier domain", IEEE TIP 2012.
 """
 
@@ -17,7 +18,7 @@ __all__ = ["best_translation"]
 
 SPACING_MM = 8.0
 LEAST_OVERLAP = 0.35
-"""Of the smaller field of view; less would let a sliver of air match a sliver of air."""
+"""Share of the smaller field of view that must be covered; with less, a sliver of air could match a sliver of air."""
 
 SMOOTHING = 0.4
 """Standard deviation in correlation voxels, against aliasing."""
@@ -59,7 +60,7 @@ def best_translation(
 
 
 def _on_world_axes(array: NDArray[np.float32], grid: Grid) -> tuple[Grid, NDArray[np.float32], NDArray[np.float32]]:
-    """The volume on a coarse grid along the world's axes (0 outside its field of view), and where it has data."""
+    """The volume on a coarse grid along the world's axes (0 outside its field of view), and a mask of its data."""
     corners = grid.corners_mm()
     affine = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
     affine[:3, 3] = corners.min(0) + SPACING_MM / 2

@@ -1,4 +1,4 @@
-"""Stage 2 of 4: features of two images -> cost of each candidate displacement. Downstream: coupled_convex.
+"""Stage 2 of 4: features of two images -> cost of every candidate displacement. Downstream: coupled_convex.
 
 Legend: B batch, C channels, L candidates, I J K axes of the feature grid.
 """
@@ -19,21 +19,24 @@ __all__ = ["candidates_vox", "cost_volume"]
 
 
 def candidates_vox(radius: int, *, like: Tensor) -> Float[Tensor, "L 3"]:
-    """All integer displacements with components up to the radius, in voxels of the feature grid, (i, j, k) order."""
+    """All integer displacements with components up to the radius: voxels of the feature grid, (i, j, k) order."""
     return torch.tensor(list(product(range(-radius, radius + 1), repeat=3)), dtype=like.dtype, device=like.device)
 
 
 def cost_volume(
     fixed_features: Float[Tensor, "B C I J K"], moving_features: Float[Tensor, "B C I J K"], *, radius: int
 ) -> Float[Tensor, "B L I J K"]:
-    """c(x, d) = 3x3x3 mean over x of sum over channels |f(x) - m(x + d)|; outside its grid m is held constant."""
+    """c(x, d) = 3x3x3 mean over x of the sum over channels of |f(x) - m(x + d)|; m is held constant beyond its edge."""
     differences: Tensor = _AbsoluteDifferences.apply(fixed_features, moving_features, radius)  # type: ignore[no-untyped-call]
     return box_mean(differences)
 
 
 class _AbsoluteDifferences(torch.autograd.Function):
-    """Sum over channels |f(x) - m(x + d)| for all d of a window. Keeps no difference for the way back: they are made
-    again, for one row of candidates at a time, since kept they would take C times the memory of the cost volume."""
+    """Sum over channels of |f(x) - m(x + d)| for all d of a window.
+
+    The backward pass computes the differences again, one row of candidates at a time: storing them would take C times
+    the memory of the cost volume.
+    """
 
     @staticmethod
     def forward(ctx: Any, fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
@@ -63,16 +66,16 @@ class _AbsoluteDifferences(torch.autograd.Function):
 
 
 def _shifted(moving: Tensor, radius: int) -> Iterator[Tensor]:
-    """For each offset along the first axis, views (B, C, I, b, c, J, K) of m(x + d) with the other offsets as b, c."""
+    """For each offset along the first axis, a view (B, C, I, b, c, J, K) of m(x + d); b, c are the other offsets."""
     i, j, k = moving.shape[2:]
     padded = functional.pad(moving, (radius,) * 6, mode="replicate")
     for a in range(2 * radius + 1):
-        # unfold appends the window's axis: offsets stay where the axis was, voxels go last.
+        # unfold appends the window's axis: the offsets stay where the axis was, the voxels come last.
         yield padded[:, :, a : a + i].unfold(3, j, 1).unfold(4, k, 1)
 
 
 def _unpad(grad: Tensor, axis: int, radius: int) -> Tensor:
-    """Gradient of replicated borders given back to the voxels that were replicated."""
+    """Add the gradient of the replicated borders to the voxels they were replicated from."""
     size = grad.shape[axis] - 2 * radius
     inner = grad.narrow(axis, radius, size).clone()
     inner.narrow(axis, 0, 1).add_(grad.narrow(axis, 0, radius).sum(axis, keepdim=True))

@@ -5,7 +5,6 @@ Source: coupled convex optimisation, Heinrich, Papiez, Schnabel and Handels 2014
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,28 +14,9 @@ from corereg.geometry.displacement import Disp, inverse_consistent
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 from corereg.geometry.strided import box_mean
 from corereg.method.coarse.cost_volume import candidates_vox, cost_volume
+from corereg.method.config import CoupledConvexConfig
 
-__all__ = ["CoupledConvexConfig", "coupled_convex", "match"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CoupledConvexConfig:
-    """The discrete optimiser; the defaults are the paper's."""
-
-    radius: int = 2
-    """Half-width of the search window in voxels of the pass's grid."""
-    feature_scale: float = 5.0
-    """Factor on both images' features before they are compared."""
-    sharpness: float = 20.0
-    """Weight of a cost in the soft-argmin."""
-    couplings: tuple[float, ...] = (0.003, 0.03, 0.3)
-    """Weight of |d - u|^2, one round of coupling each."""
-    inverse_consistency_steps: int = 15
-    """Fixed-point steps that make both directions inverse to each other; 0 registers one direction only."""
-
-    def __post_init__(self) -> None:
-        if self.radius < 1:
-            raise ValueError(f"radius must be >= 1, got {self.radius}")
+__all__ = ["coupled_convex", "match"]
 
 
 def coupled_convex(
@@ -48,7 +28,7 @@ def coupled_convex(
 ) -> Disp:
     """Regularise a cost volume into a smooth displacement by alternating soft-argmin and smoothing.
 
-    First u(x) = sum_d d softmax_d(-s c(x, d)); then, for each coupling a, the same with c + a |d - u(x)|^2, smoothed by
+    First u(x) = sum_d d softmax_d(-s c(x, d)); then, for each coupling a, the same with c + a |d - u(x)|^2, followed by
     a 3x3x3 mean.
 
     Args:
@@ -60,7 +40,7 @@ def coupled_convex(
     disp_vox = _soft_argmin(-sharpness * cost, candidates)
     squared = (candidates**2).sum(1).view(1, -1, 1, 1, 1)
     for coupling in couplings:
-        # |u|^2 is the same for all candidates of a voxel, so the softmax does not see it.
+        # |u|^2 is the same for all candidates of a voxel, so it cancels in the softmax.
         distance = squared - 2 * torch.einsum("lc,bcijk->blijk", candidates, disp_vox)
         disp_vox = box_mean(_soft_argmin(-sharpness * (cost + coupling * distance), candidates))
     return disp_vox
@@ -74,14 +54,14 @@ def match(
     fixed_features: Float[Tensor, "B C I J K"], moving_features: Float[Tensor, "B C I J K"], config: CoupledConvexConfig
 ) -> Disp:
     """Displacement from fixed to moving on the features' grid, in its voxels: stages 2 and 3 in both directions."""
-    forward = _one_way(fixed_features, moving_features, config)
+    forward = _one_direction(fixed_features, moving_features, config)
     if config.inverse_consistency_steps == 0:
         return forward
-    backward = _one_way(moving_features, fixed_features, config)
+    backward = _one_direction(moving_features, fixed_features, config)
     return inverse_consistent(forward, backward, steps=config.inverse_consistency_steps)[0]
 
 
-def _one_way(fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig) -> Disp:
+def _one_direction(fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig) -> Disp:
     kernels = _kernels(fixed_features, moving_features)
     if kernels is not None:
         return kernels(

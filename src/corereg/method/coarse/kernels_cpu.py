@@ -1,8 +1,8 @@
-"""Compiled CPU kernels of stages 2 and 3: features of two images -> cost of each candidate -> coarse displacement.
+"""Compiled CPU kernels of stages 2 and 3: features of two images -> cost of every candidate -> coarse displacement.
 
 Legend: C channels, L candidates in the order of `candidates_vox`, I J K axes of the feature grid, R search radius.
-Costs are stored as lines (I, J, L, K): voxels along k are neighbours in memory, so every loop over k is a vector loop,
-in the soft-argmin over the candidates too.
+Costs are stored as lines (I, J, L, K). Voxels along k are neighbours in memory, so every loop over k vectorises, even
+in the soft-argmin over the candidates.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
 
 CHANNEL_GROUP = 4
-"""Channels summed at a time; the features are filled up with zeros to a multiple of it."""
+"""Channels summed at a time; features are padded with zeros to a multiple of it."""
 
 
 def coupled_convex_of_features(
@@ -35,7 +35,7 @@ def coupled_convex_of_features(
     sharpness: float,
     couplings: tuple[float, ...],
 ) -> Tensor:
-    """`coupled_convex(cost_volume(scale * fixed, scale * moving))` without the cost volume in torch's layout."""
+    """`coupled_convex(cost_volume(scale * fixed, scale * moving))`, without a cost volume in torch's layout."""
     found = [
         _one_pair(_with_margin(a, radius), _with_margin(b, radius), radius, scale, sharpness, couplings)
         for a, b in zip(fixed_features.detach(), moving_features.detach(), strict=True)
@@ -44,7 +44,7 @@ def coupled_convex_of_features(
 
 
 def _with_margin(features: Tensor, radius: int) -> Array:
-    """(C, I, J, K) -> (I, J, C, K + 2 R), k extended by its edge values, C by zeros."""
+    """(C, I, J, K) -> (I, J, C, K + 2 R), with k extended by its edge values and C padded with zeros."""
     source = features.contiguous().numpy()
     channels, i, j, k = source.shape
     target = np.zeros((i, j, -(-channels // CHANNEL_GROUP) * CHANNEL_GROUP, k + 2 * radius), np.float32)
@@ -86,7 +86,7 @@ def _copy_lines(source, target, radius, first, last):
 
 @kernel
 def _cost_planes(fixed, moving, candidates, radius, scale, cost, first, last):
-    """Sums of absolute differences, then their 3x3x3 means: along k and j plane by plane, along i from three planes."""
+    """Sums of absolute differences, and their 3x3x3 means: along k and j within a plane, along i over three planes."""
     size_i, size_j, count, size_k = cost.shape
     lines = np.empty((size_j, count, size_k), np.float32)
     planes = np.empty((3, size_j, count, size_k), np.float32)
@@ -125,7 +125,7 @@ def _blend_lines(here, before, after, weight_before, weight_after, factor, out):
 
 @kernel
 def _difference_lines(fixed, moving, candidates, radius, i, j, out):
-    """out (L, K): 3-mean along k of the sum over channels of |fixed(x) - moving(x + d)|, for the line at (i, j)."""
+    """out (L, K): mean over three voxels along k of the sum over channels of |fixed(x) - moving(x + d)|, at (i, j)."""
     size_k = out.shape[1]
     line_size, channels = U(fixed.shape[3]), U(fixed.shape[2])
     raw = np.empty(size_k, np.float32)
@@ -153,7 +153,7 @@ def _difference_lines(fixed, moving, candidates, radius, i, j, out):
 
 @kernel
 def _soft_argmin_planes(cost, candidates, sharpness, coupling, disp, out, first, last):
-    """out = sum_d d softmax_d(-sharpness (cost + coupling |d - disp|^2)); |disp|^2, common to all d, drops out."""
+    """out = sum_d d softmax_d(-sharpness (cost + coupling |d - disp|^2)); |disp|^2 is common to all d and cancels."""
     count, size_k = cost.shape[2], cost.shape[3]
     logits = np.empty((count, size_k), np.float32)
     highest, total = np.empty(size_k, np.float32), np.empty(size_k, np.float32)

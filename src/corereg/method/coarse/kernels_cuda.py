@@ -1,4 +1,4 @@
-"""Triton kernels of stages 2 and 3: features of two images -> cost of each candidate -> coarse displacement.
+"""Triton kernels of stages 2 and 3: features of two images -> cost of every candidate -> coarse displacement.
 
 Legend: B pairs, C channels, L candidates in the order of `candidates_vox`, I J K axes of the feature grid, R search
 radius; tensors are contiguous float32. Features are channels-last, (B, I, J, K, C); costs are (B, L, I, J, K).
@@ -16,7 +16,7 @@ __all__ = ["coupled_convex_of_features"]
 
 DIFFERENCE_BLOCK = 64
 SOFT_ARGMIN_BLOCK = 128
-"""Voxels of one program."""
+"""Voxels per program."""
 
 
 def coupled_convex_of_features(
@@ -45,7 +45,7 @@ def coupled_convex_of_features(
 
 
 def _estimate(cost: Tensor, disp: Tensor, sharpness: float, coupling: float, radius: int) -> Tensor:
-    """sum_d d softmax_d(-sharpness (cost + coupling |d - disp|^2)), on the current device."""
+    """sum_d d softmax_d(-sharpness (cost + coupling |d - disp|^2)). Runs on the current device."""
     out, voxels = torch.empty_like(disp), disp[0, 0].numel()
     grid = triton.cdiv(voxels, SOFT_ARGMIN_BLOCK), len(disp)
     _soft_argmin[grid](cost, disp, out, voxels, sharpness, coupling, radius, SOFT_ARGMIN_BLOCK)
@@ -57,7 +57,7 @@ def _differences(
     fixed, moving, cost, I, J, K, scale,  # noqa: E741, N803
     C: tl.constexpr, CHANNELS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """scale x sum over channels |fixed(x) - moving(x + d)| for every d, moving held at its edge."""
+    """scale x the sum over channels of |fixed(x) - moving(x + d)| for every d; moving is held constant at its edge."""
     voxels = I * J * K
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = at < voxels
@@ -79,7 +79,7 @@ def _differences(
 
 @kernel
 def _soft_argmin(cost, disp, out, voxels, sharpness, coupling, R: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
-    """|disp|^2, common to all d, drops out."""
+    """|disp|^2 is common to all d and cancels."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = at < voxels
     width: tl.constexpr = 2 * R + 1
@@ -98,7 +98,7 @@ def _soft_argmin(cost, disp, out, voxels, sharpness, coupling, R: tl.constexpr, 
         dk = 1.0 * (candidate % width - R)
         distance = di * di + dj * dj + dk * dk - 2 * (di * ui + dj * uj + dk * uk)
         logit = -sharpness * (tl.load(cost + candidate * voxels, here, 0.0) + coupling * distance)
-        # The sums so far are relative to the highest logit so far.
+        # The sums are kept relative to the highest logit so far.
         before = highest
         highest = tl.maximum(highest, logit)
         rest, share = tl.exp(before - highest), tl.exp(logit - highest)

@@ -1,4 +1,4 @@
-"""Stages 2 and 3 pass by pass: from features to a coarse displacement on the 1/2 grid. Downstream: refine."""
+"""Stages 2 and 3, pass by pass: from features to a coarse displacement on the 1/2 grid. Downstream: refine."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,20 @@ from torch import Tensor
 
 from corereg.geometry.displacement import Disp, compose, upsample_displacement
 from corereg.geometry.warp import warp
-from corereg.method.coarse.coupled_convex import CoupledConvexConfig, match
+from corereg.method.coarse.coupled_convex import match
+from corereg.method.config import CoupledConvexConfig
 from corereg.method.features.model import Encoded, FeatureModel, Image5D
 from corereg.method.stopwatch import Stopwatch
 
 __all__ = ["COARSE_SMOOTHING", "coarse_displacement", "full_grid_displacement", "half_grid_displacement"]
 
 COARSE_SMOOTHING, FINAL_SMOOTHING = 2, 3
-"""3x3x3 means after each doubling of a coarse displacement, and after a refined one is brought to the full grid, where
-that is the end."""
+"""Number of 3x3x3 means after each doubling of a coarse displacement, and after a refined displacement is brought to
+the full grid for good."""
 
 
 def full_grid_displacement(half: Disp, *, smoothing: int = COARSE_SMOOTHING) -> Float[Tensor, "B 3 X Y Z"]:
-    """A displacement of the 1/2 grid on the full grid."""
+    """Bring a displacement from the 1/2 grid to the full grid."""
     return upsample_displacement(half, 2, [2 * n for n in half.shape[2:]], smoothing=smoothing)
 
 
@@ -36,9 +37,9 @@ def coarse_displacement(
     """Stages 2 and 3, pass after pass: each registers the moving image as warped by those before it.
 
     Args:
-        fixed_encoded: features for every pass.
-        moving: (B, 1, I, J, K), warped and encoded again after the first pass.
-        moving_encoded: its features for the first pass.
+        fixed_encoded: features of the fixed image for every pass.
+        moving: (B, 1, I, J, K), the image that is warped and encoded again after the first pass.
+        moving_encoded: features of the moving image for the first pass.
 
     Returns: (B, 3, I/2, J/2, K/2), voxels of the 1/2 grid.
     """
@@ -60,5 +61,5 @@ def coarse_displacement(
 
 
 def half_grid_displacement(disp_vox: Disp, stride: int, shape: Sequence[int]) -> Float[Tensor, "B 3 X Y Z"]:
-    """A displacement found on the grid of a pass, on the 1/2 grid of `shape`, smoothed on the way."""
+    """Bring a displacement from the grid of a pass to the 1/2 grid of `shape`, smoothing it on the way."""
     return upsample_displacement(disp_vox, stride // 2, shape, smoothing=COARSE_SMOOTHING)

@@ -1,8 +1,8 @@
-"""Compiled CPU kernels of stage 1 without training: MIND-SSC on the full grid, averaged straight to the 1/2 grid.
+"""Compiled CPU kernels of stage 1 without training: MIND-SSC on the full grid, averaged directly to the 1/2 grid.
 
-The twelve maps are never stored on the full grid. The volume is taken in blocks of lines along k, each walked along i
-with the last three planes at hand; once for the mean variance, which bounds every voxel's own, and once for the
-descriptors.
+The twelve maps are never stored on the full grid. The volume is processed in blocks of lines along k; each block is
+walked along i and keeps the last three planes. A first pass finds the mean variance, which bounds the variance of each
+voxel; a second computes the descriptors.
 
 Legend: P = 12 pairs, I J K axes of the full grid, X Y Z of the 1/2 grid; lines are float32, along k.
 """
@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 F = np.float32
 
 BLOCK_LINES, BLOCK_PLANES = 8, 32
-"""Size of a block on the 1/2 grid: its work buffers fit a core's own cache."""
+"""Size of a block on the 1/2 grid: its work buffers fit into a core's own cache."""
 
 
 def mind_ssc_half(
@@ -57,7 +57,7 @@ def _one_image(image: Array, offsets: NDArray[np.int64], dilation: int, variance
 
 @kernel
 def _extend_lines(image, lines, margin, first, last):
-    """Lines (I, J, K) with their edge values repeated `margin` times at both ends."""
+    """Copy lines (I, J, K), repeating their edge values `margin` times at both ends."""
     size = image.shape[2]
     for i in range(first, last):
         for j in range(image.shape[1]):
@@ -122,7 +122,7 @@ def _descriptor_blocks(lines, offsets, dilation, blocks_j, low, high, out, first
 
 @kernel
 def _pool_descriptors(ssd, variance, low, high, pooled):
-    """exp(-ssd / variance) of one line, averaged along k at every second voxel."""
+    """exp(-ssd / variance) for one line, averaged along k at every second voxel."""
     for k in range(variance.size):
         variance[k] = F(1) / min(max(variance[k], low), high)
     for p in range(ssd.shape[0]):
@@ -133,13 +133,13 @@ def _pool_descriptors(ssd, variance, low, high, pooled):
 
 @kernel
 def _neighbours(position, size):
-    """How many of a voxel and its two neighbours along an axis exist."""
+    """How many voxels exist among one and its two neighbours along an axis."""
     return F(1) + F(position > 0) + F(position < size - 1)
 
 
 @kernel
 def _halve_line(line, out):
-    """Mean of every second voxel and its neighbours."""
+    """Mean of every second voxel and its two neighbours."""
     size = line.size
     out[0] = F(0.5) * (line[0] + line[1])
     for z in range(1, (size - 1) // 2):
@@ -153,7 +153,7 @@ def _halve_line(line, out):
 
 @kernel
 def _distance_plane(lines, offsets, dilation, i, j0, j1, squares, plane):
-    """plane (J', P, K): squared differences of all pairs at plane i, averaged over 3x3 voxels along j and k."""
+    """plane (J', P, K): squared differences of all pairs in plane i, averaged over 3x3 voxels along j and k."""
     size_j, size_k = lines.shape[1], plane.shape[2]
     from_j, to_j = max(j0 - 1, 0), min(j1 + 1, size_j)
     for j in range(from_j, to_j):
@@ -170,7 +170,7 @@ def _distance_plane(lines, offsets, dilation, i, j0, j1, squares, plane):
 
 @kernel
 def _square_line(lines, pair, margin, i, j, out):
-    """Squared difference between the two voxels of a pair, seen from each voxel of a line, averaged along k."""
+    """Squared difference between the two voxels of a pair around each voxel of a line, averaged along k."""
     last_i, last_j, size = lines.shape[0] - 1, lines.shape[1] - 1, out.size
     a = lines[min(max(i + pair[0, 0], 0), last_i), min(max(j + pair[0, 1], 0), last_j), margin + pair[0, 2] :]
     b = lines[min(max(i + pair[1, 0], 0), last_i), min(max(j + pair[1, 1], 0), last_j), margin + pair[1, 2] :]
@@ -185,14 +185,14 @@ def _square_line(lines, pair, margin, i, j, out):
 
 @kernel
 def _distance_lines(planes, i, size_i, row, ssd, variance):
-    """ssd (P, K): patch distances less their smallest, and their mean, on one line of plane i."""
+    """ssd (P, K): patch distances minus the smallest, for one line of plane i; variance (K): their mean."""
     before, here, after = planes[(i + 2) % 3, row], planes[i % 3, row], planes[(i + 1) % 3, row]
     factor = F(1) / _neighbours(i, size_i)
     if i == 0:
         before = after
     if i == size_i - 1:
         after = before
-    # At a face one of the two neighbours is missing: its place is taken by the other at half weight each.
+    # At a face one of the two neighbours is missing: the other is used twice, at half weight.
     outer = factor if 0 < i < size_i - 1 else F(0.5) * factor
     count, size_k = ssd.shape
     for p in range(count):
@@ -204,7 +204,7 @@ def _distance_lines(planes, i, size_i, row, ssd, variance):
 
 @kernel
 def _subtract_smallest(ssd, variance):
-    """Takes each voxel's smallest distance from its others, and leaves the mean of what remains in variance (K)."""
+    """Subtract each voxel's smallest distance from all its distances; leave their mean in variance (K)."""
     count, size_k = ssd.shape
     for k in range(size_k):
         variance[k] = ssd[0, k]

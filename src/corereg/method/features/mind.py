@@ -1,4 +1,4 @@
-"""Stage 1 of 4, without training: MIND-SSC descriptors, the same across CT and MR. Downstream: cost_volume, refine.
+"""Stage 1 of 4, without training: MIND-SSC descriptors, alike in CT and MR. Downstream: cost_volume, refine.
 
 Source: Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using self-similarities",
 MICCAI 2013.
@@ -22,24 +22,25 @@ PAIRS = tuple((a, b) for n, a in enumerate(NEIGHBOURS) for b in NEIGHBOURS[n + 1
 """The 12 pairs of face neighbours that do not lie opposite each other: the self-similarity context."""
 
 VARIANCE_RANGE = (1e-3, 1e3)
-"""Bounds of a voxel's variance estimate, relative to its mean over the image: flat regions must not divide by zero."""
-
+"""Bounds of a voxel's variance estimate, relative to its mean over the image, so that flat regions do not divide by
+zero."""
 
 SOFT_TISSUE = (-0.4, 0.6)
-"""-200 to 300 HU over 500; other modalities are scaled to this range."""
+"""-200 to 300 HU divided by 500; other modalities are scaled to this range."""
 
 COMPRESSION = 0.2
-"""Contrast left beyond that window. Measured on head-and-neck CT: benchmarks/accuracy.md."""
+"""Contrast kept outside that window. Measured on head-and-neck CT: benchmarks/accuracy.md."""
 
 COST_GAIN = 0.15
-"""Factor on what a cost volume compares: with more, twelve channels make the soft-argmin lock onto whole voxels."""
+"""Factor on the features of a cost volume: with a larger one, twelve channels make the soft-argmin lock onto whole
+voxels."""
 
 CT_INTENSITY = 3.0
-"""Weight of the intensity channel for two CTs, measured likewise."""
+"""Weight of the intensity channel for two CTs, measured in the same way."""
 
 FINE_WEIGHT, FINE_INTENSITY = 0.28, 4.4
-"""Weights of descriptors and intensity on the full grid, measured likewise: such that the regularisation of the 1/2
-grid serves there too."""
+"""Weights of descriptors and intensity on the full grid, measured in the same way: with them the regularisation of the
+1/2 grid suits the full grid too."""
 
 
 def _shift(image: Tensor, offset: tuple[int, int, int], margin: int) -> Tensor:
@@ -49,11 +50,11 @@ def _shift(image: Tensor, offset: tuple[int, int, int], margin: int) -> Tensor:
 
 
 def mind_ssc(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Tensor, "B 12 I J K"]:
-    """Twelve patch distances within the neighbourhood of each voxel, mapped to (0, 1] by their own local variance.
+    """Twelve distances between patches around each voxel, mapped to (0, 1] by their local variance.
 
     Args:
-        image: any intensity unit; the descriptor does not change under a linear intensity map.
-        radius: of the patches that are compared, in voxels (a mean over 3x3x3 voxels for 1).
+        image: in any intensity unit; a linear intensity map does not change the descriptor.
+        radius: radius of the patches in voxels (1 is a mean over 3x3x3 voxels).
         dilation: distance of the patches' centres from the voxel, in voxels.
     """
     padded = functional.pad(image, (dilation,) * 6, mode="replicate")
@@ -73,7 +74,7 @@ def mind_ssc(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Ten
 
 
 def _halve(features: Tensor) -> Tensor:
-    """A 3x3x3 mean over the voxels that exist, taken at every second voxel only."""
+    """The 3x3x3 mean over the voxels that exist, at every second voxel."""
     return functional.avg_pool3d(features, 3, stride=2, padding=1, count_include_pad=False)
 
 
@@ -87,19 +88,19 @@ def mind_ssc_half(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Floa
 
 
 def _compress(image: Image5D) -> Image5D:
-    """Soft tissue as it is, and air, lung and bone drawn near, so that their borders do not drown it.
+    """Keep soft tissue as it is and bring air, lung and bone closer, so that their borders do not drown it.
 
-    The descriptor does not change under a linear map, so what lies beyond the window keeps its own structure.
+    The descriptor does not change under a linear map, so the structure inside air, lung and bone is preserved.
     """
     inside = image.clamp(*SOFT_TISSUE)
     return torch.lerp(inside, image, COMPRESSION)
 
 
 class MindModel:
-    """MIND-SSC on the working grid, averaged down to the grids that the stages match.
+    """MIND-SSC on the working grid, averaged down to the grids on which the stages match.
 
     Args:
-        intensity: weight of the image itself as one more channel, for pairs whose intensities mean the same (two CTs).
+        intensity: weight of the image itself as an extra channel, for pairs whose intensities mean the same (two CTs).
     """
 
     name = "mind"
@@ -127,11 +128,11 @@ class MindModel:
             features, stride = _halve(features), stride * 2
 
     def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"]:
-        """Descriptors, and the image beside them where intensities mean the same, at every voxel."""
+        """Descriptors at every voxel, with the image as an extra channel if it has a weight."""
         features = FINE_WEIGHT * mind_ssc(_compress(image))
         if self.intensity:
             features = torch.cat([features, FINE_INTENSITY * image.clamp(*SOFT_TISSUE)], 1)
         return features.contiguous(memory_format=torch.channels_last_3d)
 
     def prepare(self, images: Iterable[Image5D]) -> None:
-        """Nothing to adapt."""
+        """Does nothing: there are no statistics to fill."""

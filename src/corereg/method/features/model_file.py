@@ -1,31 +1,31 @@
 """A network as one safetensors file: weights, configuration and card. Pickles are refused unopened."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from corereg.errors import InputError
 from corereg.method.features.network import ConvNetModel, NetworkConfig
 
-__all__ = ["METADATA_KEY", "WEIGHT_AXES", "file_hash", "load_model", "save_model"]
+__all__ = ["METADATA_KEY", "WEIGHT_AXES", "load_model", "read_card", "save_model"]
 
 WEIGHT_AXES = 5
-"""Of a convolution's weights."""
+"""Number of axes of a convolution's weights."""
 
 METADATA_KEY = "corereg"
-"""Entry of a safetensors header that holds the network's configuration as JSON."""
+"""Entry of the safetensors header that holds the network's configuration as JSON."""
 
 
 def save_model(
     path: Path, model: ConvNetModel, card: Mapping[str, object] | None = None, *, half: bool = False
 ) -> None:
-    """Weights and configuration as one safetensors file.
+    """Write weights and configuration to one safetensors file.
 
     Args:
-        card: what to know about the training, JSON-able.
-        half: convolutions in half precision, for half the size.
+        card: facts about the training, serialisable as JSON.
+        half: store the convolutions in half precision, which halves the file.
     """
     from safetensors.torch import save
 
@@ -33,15 +33,16 @@ def save_model(
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if half:
         tensors = {key: value.half() if value.ndim == WEIGHT_AXES else value for key, value in tensors.items()}
-    # safetensors' own writer to files makes them readable by their owner alone.
+    # safetensors' own file writer makes files that only their owner can read.
     Path(path).write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}))
 
 
 def load_model(path: Path) -> ConvNetModel:
-    """A model from a safetensors file. Files that can run code (pickles) are refused, never opened as such.
+    """Read a model from a safetensors file. Files that can run code (pickles) are refused without being opened as such.
 
     Raises:
-        InputError: no such file, not a safetensors file, not one of ours, or weights that do not fit its configuration.
+        InputError: the file does not exist, is not a safetensors file, was not written by corereg, or has weights that
+            are damaged or do not fit its configuration.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -55,8 +56,8 @@ def load_model(path: Path) -> ConvNetModel:
         raise InputError(_not_safetensors(path)) from None
     if header is None:
         raise InputError(
-            f"got {path} without corereg's configuration in its header, expected a file of `corereg train`; "
-            "choose another"
+            f"got {path}, which has no corereg configuration in its header, expected a file written by `corereg "
+            "train`; choose another"
         )
     try:
         content = json.loads(header)
@@ -68,19 +69,22 @@ def load_model(path: Path) -> ConvNetModel:
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"got {path}, expected weights that fit their configuration ({reason}); train or fetch it again"
+            f"got {path}, whose weights do not fit its configuration as expected ({reason}); fetch or train it again"
         ) from None
     return model.eval()
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The facts about its training that a model file carries."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        return dict(json.loads(file.metadata()[METADATA_KEY])["card"])
 
 
 def _not_safetensors(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-    kind = "a pickled PyTorch file, which could run code and is never opened" if pickled else "no safetensors file"
+    kind = "a pickled PyTorch file, which could run code and is never opened" if pickled else "not a safetensors file"
     return f"got {path}, {kind}, expected weights written by `corereg train`; choose another file"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Learned features with hand-made ones beside them in the refinement: either alone does worse.
+"""A trained network combined with MIND-SSC descriptors in the refinement: each alone does worse.
 
 The passes compare the network's head features; the instance optimisation matches the network's shallow features and
 MIND-SSC descriptors together.
@@ -14,20 +14,20 @@ from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, Projection, project_features
 from corereg.method.features.network import ConvNetModel
 
-__all__ = ["HybridModel", "with_descriptors"]
+__all__ = ["NetworkAndMind", "with_descriptors"]
 
 CHANNELS = 32
-"""Descriptors and learned features together: what the refinement takes without a projection of its own."""
+"""Descriptors and learned features together, as many as the refinement takes without projecting them again."""
 
 DESCRIPTOR_WEIGHT, LEARNED_WEIGHT = 0.84, 1.09
-"""Of all 13 descriptor channels and 32 projected learned ones with one weight, brought to 32 channels: the learned part
-keeps its energy with fewer channels."""
+"""The weights that make 32 channels equivalent to 13 descriptor channels and 32 projected learned ones of equal weight:
+the learned part keeps its energy with fewer channels."""
 
 PROJECTION_SEED = 0
 
 
-class HybridModel(nn.Module):
-    """A trained network whose refinement sees descriptors too. See `FeatureModel`."""
+class NetworkAndMind(nn.Module):
+    """A trained network whose refinement also sees descriptors. See `FeatureModel`."""
 
     def __init__(self, network: ConvNetModel, *, both_ct: bool) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class HybridModel(nn.Module):
 
 
 def with_descriptors(network: ConvNetModel, *, both_ct: bool) -> FeatureModel:
-    """The network as it registers: with descriptors beside it where its configuration says so.
+    """The network as used for registration: combined with descriptors if its configuration says so.
 
     Args:
-        both_ct: whether intensities mean the same in both images, which the descriptors then compare as well.
+        both_ct: whether both images are CTs, whose intensities are then compared along with the descriptors.
     """
-    return HybridModel(network, both_ct=both_ct) if network.config.descriptors else network
+    return NetworkAndMind(network, both_ct=both_ct) if network.config.descriptors else network

@@ -1,7 +1,6 @@
 """The energy that instance optimisation minimises. Downstream: optimise, velocity, and their kernels."""
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,17 +9,15 @@ from torch import Tensor
 
 from corereg.geometry.displacement import Disp
 from corereg.geometry.warp import warp
+from corereg.method.config import RefineConfig
 from corereg.method.features.model import Features
 
 __all__ = [
     "DATA_WEIGHT",
-    "DIFFEOMORPHIC",
     "DIFFUSION_WEIGHT",
     "FEATURE_SCALE",
     "NO_WEIGHT",
-    "PARAMETRISATIONS",
     "Compared",
-    "RefineConfig",
     "data_energy",
     "diffusion_energy",
     "energy",
@@ -29,62 +26,20 @@ __all__ = [
     "volume_energy",
 ]
 
-DATA_WEIGHT = 12.0
-
-FEATURE_SCALE = 5.0
-
-DIFFUSION_WEIGHT = 0.65
+DATA_WEIGHT, FEATURE_SCALE, DIFFUSION_WEIGHT = 12.0, 5.0, 0.65
 """Constants of the paper's energy; `regularisation` scales the last."""
 
-DIFFEOMORPHIC = "diffeomorphic"
-
-PARAMETRISATIONS = ("displacement", DIFFEOMORPHIC)
-
 NO_WEIGHT = 1e-6
-"""Sum of weights below which no voxel counts and the data term is zero."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefineConfig:
-    """Instance optimisation."""
-
-    steps: int = 50
-    """Adam steps; 0 skips the refinement."""
-    learning_rate: float = 0.5
-    """In voxels of the 1/2 grid; the paper's is 1, at which more voxels fold for the same overlap."""
-    regularisation: float = 3.0
-    """R, factor on the diffusion energy; 1 in the paper's training, searched for a wanted SDlogJ in its tests."""
-    volume_preservation: float = 1.0
-    """Weight of the squared divergence beside the diffusion energy: tissue bends and slides more easily than it changes
-    its volume. 0 in the paper."""
-    smoothing: int = 3
-    """Number of 3x3x3 means between the parameters and the displacement."""
-    channels: int = 32
-    """Features are projected to this many channels where they have more."""
-    parametrisation: str = "displacement"
-    """What is optimised: the displacement, or for diffeomorphic a velocity along which it flows and so cannot fold."""
-
-    def __post_init__(self) -> None:
-        if self.parametrisation not in PARAMETRISATIONS:
-            raise ValueError(
-                f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {self.parametrisation!r}"
-            )
-        if self.steps < 0:
-            raise ValueError(f"steps must be >= 0, got {self.steps}")
-        if self.regularisation < 0 or self.volume_preservation < 0 or self.learning_rate <= 0:
-            raise ValueError(
-                "regularisation and volume_preservation must be >= 0 and learning_rate > 0, got "
-                f"{self.regularisation:g}, {self.volume_preservation:g} and {self.learning_rate:g}"
-            )
+"""Sum of weights below which no voxel counts, so that the data term is zero."""
 
 
 class Compared(NamedTuple):
-    """What a data term compares."""
+    """The inputs of a data term."""
 
     fixed: Features
     moving: Features
     weight: Float[Tensor, "B 1 I J K"] | None
-    """How much each voxel's match counts; None: all the same."""
+    """How much each voxel's match counts; None counts all voxels equally."""
 
 
 def data_energy(disp_vox: Disp, compared: Compared) -> Float[Tensor, ""]:
@@ -101,7 +56,7 @@ def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
 
 
 def volume_energy(disp_vox: Disp) -> Float[Tensor, ""]:
-    """Mean over the voxels inside of the squared divergence, by central differences; 0 on a slab with no inside."""
+    """Mean squared divergence over the inner voxels, by central differences; 0 on a slab without inner voxels."""
     if min(disp_vox.shape[2:]) <= 2:
         return disp_vox.new_zeros(())
     inner = slice(1, -1)
@@ -112,7 +67,7 @@ def volume_energy(disp_vox: Disp) -> Float[Tensor, ""]:
 
 
 def smoothness_energy(disp_vox: Disp, config: RefineConfig) -> Float[Tensor, ""]:
-    """The other terms of E."""
+    """The remaining terms of E: diffusion and volume preservation."""
     smooth = diffusion_energy(disp_vox)
     if config.volume_preservation:
         smooth = smooth + config.volume_preservation * volume_energy(disp_vox)
@@ -127,8 +82,8 @@ def energy(disp_vox: Disp, compared: Compared, config: RefineConfig) -> Float[Te
 def energy_factors(
     fixed: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
 ) -> tuple[Float[Tensor, "B"], tuple[float, ...], float]:
-    """E as data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along axis a + volume x sum
-    of squared divergences."""
+    """The factors of E = data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along axis a
+    + volume x sum of squared divergences."""
     shape = start_vox.shape[2:]
     voxels = start_vox.new_full((len(start_vox),), shape.numel(), dtype=torch.float64)
     counted = voxels if weight is None else weight.detach().double().sum((1, 2, 3, 4)).clamp(min=NO_WEIGHT)

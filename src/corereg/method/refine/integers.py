@@ -1,4 +1,4 @@
-"""Features as 16-bit integers for the compiled CPU kernels: half of float32, exact to 1/65534 of their range.
+"""Features as 16-bit integers for the compiled CPU kernels: half the size of float32, exact to 1/65534 of their range.
 
 Legend: C channels, I J K axes; channels are last.
 """
@@ -17,34 +17,36 @@ __all__ = ["Integers", "as_integers", "padded_channels"]
 Integers = NDArray[np.int16]
 LARGEST = np.iinfo(np.int16).max
 U = np.uint64
-"""Offsets into flat arrays are unsigned, which spares the test for negative ones and lets the inner loops vectorise."""
+"""Type of offsets into flat arrays: unsigned ones need no test for negative values, so the inner loops vectorise."""
 
 
 def padded_channels(count: int) -> tuple[int, ...]:
-    """One entry per channel as `as_integers` leaves them: whole vectors."""
+    """One entry per channel, padding included: `as_integers` pads the channels to whole vectors."""
     return (0,) * (-(-count // LANES) * LANES)
 
 
 def as_integers(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> tuple[tuple[Integers, Integers], float]:
-    """Features (I, J, K, C) of two images and the unit they are counted in: flat, C padded with zeros to whole vectors.
+    """Features (I, J, K, C) of two images as multiples of one unit, and that unit. The results are flat, with C padded
+    with zeros to whole vectors.
 
     Raises:
-        InputError: a feature is infinite or no number.
+        InputError: a feature is NaN or infinite.
     """
     extremes = [extreme for f in (fixed, moving) for extreme in torch.from_numpy(f).aminmax()]
     largest = float(torch.stack(extremes).abs().max())
     if not np.isfinite(largest):
         raise InputError(
-            f"got features up to {largest}, expected finite ones; the network's weights are damaged, train it again"
+            f"got network features up to {largest}, expected finite values; the weights are damaged, so fetch the "
+            "model again or retrain it"
         )
     unit = largest / LARGEST if largest else 1.0
-    return (_counted(fixed, unit), _counted(moving, unit)), unit
+    return (_in_units(fixed, unit), _in_units(moving, unit)), unit
 
 
-def _counted(features: NDArray[np.float32], unit: float) -> Integers:
+def _in_units(features: NDArray[np.float32], unit: float) -> Integers:
     given = features.shape[3]
     voxels, padded = features.size // given, len(padded_channels(given))
-    # Torch's memory starts on a cache line, so that no voxel's features lie on more lines than they need.
+    # Torch's memory starts on a cache line, so no voxel's features span more lines than they need.
     counted: Integers = torch.empty(voxels * padded, dtype=torch.int16).numpy()
     run_slabs(_count_units, voxels, features.reshape(-1), np.float32(1 / unit), (given, padded), counted)
     return counted

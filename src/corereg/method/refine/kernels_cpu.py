@@ -1,10 +1,10 @@
 """Compiled CPU kernels of stage 4, the instance optimisation: energy, its gradient, smoothing and Adam.
 
-One step is three sweeps over the volume: the displacement from the smoothed planes of the parameters (along i); energy
-and gradient, with the adjoint smoothing along j and k while a plane is at hand; the adjoint along i with the update and
-the next forward smoothing along j and k. No image with C channels is ever stored.
+A step makes three sweeps over the volume: first the displacement, from the planes of the parameters smoothed along j
+and k; then energy and gradient, with the adjoint smoothing along j and k of each plane; last the adjoint smoothing
+along i, the update and the next smoothing along j and k. No image with C channels is ever stored.
 
-Features are compared as 16-bit integers of one unit: half the memory to read, which is what bounds the speed.
+Features are compared as 16-bit integers of one unit: half the memory to read, and reading bounds the speed.
 
 Legend: C channels, I J K axes of the 1/2 grid; arrays are float32. Features are channels-last, (I, J, K, C).
 Kernels take volumes as flat arrays.
@@ -26,18 +26,18 @@ __all__ = ["Factors", "energy_gradient", "minimise"]
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
-"""Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
+"""Types of offsets and values. Unsigned offsets into flat arrays spare every inner loop a test for negative ones."""
 
 AHEAD = U(8)
-"""Voxels between one whose features are compared and one whose are fetched from memory."""
+"""How many voxels ahead of the comparison features are fetched from memory."""
 
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 """The defaults of torch.optim.Adam."""
 
 
 class Factors(NamedTuple):
-    """The energy is data x sum of squared differences + smooth[a] x sum of squared steps along axis a + volume x sum of
-    squared divergences."""
+    """Factors of the energy: data x sum of squared differences + smooth[a] x sum of squared steps along axis a + volume
+    x sum of squared divergences."""
 
     data: float
     smooth: tuple[float, ...]
@@ -55,10 +55,10 @@ def minimise(
     learning_rate: float,
     smoothing: int,
 ) -> tuple[Array, list[float]]:
-    """Adam on the parameters v of s(v), `smoothing` 3x3x3 means.
+    """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means.
 
     Args:
-        fixed, moving: (I, J, K, C).
+        fixed, moving: features (I, J, K, C).
         start: (3, I, J, K), v before the first step.
         voxel_weight: (I, J, K), or None for 1 everywhere.
 
@@ -82,7 +82,7 @@ def minimise(
 def energy_gradient(
     fixed: Array, moving: Array, parameters: Array, voxel_weight: Array | None, factors: Factors, *, smoothing: int
 ) -> tuple[float, Array]:
-    """The energy of s(parameters) and its gradient with respect to them: one evaluation as `minimise` makes it."""
+    """The energy of s(parameters) and its gradient with respect to the parameters, computed once as in `minimise`."""
     problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
     disp, planes, pulled = (np.empty(parameters.size, np.float32) for _ in range(3))
     run_slabs(_smooth_planes, problem.shape[0], parameters.flatten(), planes, problem.shape, problem.forward)
@@ -92,7 +92,7 @@ def energy_gradient(
 
 
 class _Problem(NamedTuple):
-    """What stays the same from step to step, as the kernels take it."""
+    """What stays the same from step to step, in the form the kernels take."""
 
     shape: tuple[int, ...]
     features: tuple[Integers, Integers]
@@ -102,7 +102,7 @@ class _Problem(NamedTuple):
     forward: tuple[Band, ...]
     adjoint: tuple[Band, ...]
     divergence: Array
-    """Work space, empty where no divergence is asked for."""
+    """Work space, empty if there is no volume term."""
 
 
 def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int) -> _Problem:
@@ -117,10 +117,10 @@ def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: F
 
 
 def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
-    """The energy; leaves the displacement in `disp` and its gradient, still to be smoothed along i, in `pulled`.
+    """The energy. Leaves the displacement in `disp`, and in `pulled` its gradient, not yet smoothed along i.
 
     Args:
-        planes: the parameters, smoothed along j and k.
+        planes: the parameters smoothed along j and k.
     """
     shape, features, mask, factors, channels, forward, adjoint, divergence = problem
     weights = np.array((factors.data, *factors.smooth, factors.volume))
@@ -166,7 +166,8 @@ def _smooth_along_i(planes, out, shape, bands, first, last):
 
 @kernel
 def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first, last):
-    """Gradient from its planes by the adjoint along i, torch.optim.Adam's update, and the next smoothing's j and k."""
+    """The adjoint smoothing along i, which completes the gradient; torch.optim.Adam's update; and the next smoothing
+    along j and k."""
     parameters, mean, square = state
     one_beta1, beta2, one_beta2, size, correction, epsilon = factors
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
@@ -193,7 +194,7 @@ def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first,
 
 @kernel
 def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, out, energies, first, last):
-    """Sums of the energy per plane, and the planes of its gradient after the adjoint smoothing along j and k."""
+    """Sums of the energy per plane, and its gradient's planes after the adjoint smoothing along j and k."""
     disp, divergence = volumes
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
@@ -219,8 +220,8 @@ def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, o
 
 @kernel
 def _locate(disp, shape, i, j, cell, share, free):
-    """Of one line's sampling positions: the lower corner's voxel, the share of the upper one per axis, and 1 where the
-    position moves with the displacement: not beyond the edge, where it is held, nor on it (as grid_sample has it)."""
+    """For each sampling position of one line: the voxel of its lower corner, the upper corner's share per axis, and 1
+    if the position moves with the displacement, 0 beyond the edge, where it is held, and on it (as in grid_sample)."""
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     last_i, last_j, last_k = F(shape[0] - 1), F(shape[1] - 1), F(shape[2] - 1)
     cells_i, cells_j, cells_k = np.int32(shape[0] - 2), np.int32(shape[1] - 2), np.int32(shape[2] - 2)
@@ -241,10 +242,10 @@ def _locate(disp, shape, i, j, cell, share, free):
 
 @kernel
 def _data_gradient(fixed, moving, disp, mask, factor, gradient, shape, channels, i):
-    """Squared feature difference of plane i, summed, and its gradient into gradient (3, J, K).
+    """Sum of the squared feature differences of plane i; writes its gradient into gradient (3, J, K).
 
     Args:
-        channels: a tuple with one entry per channel: the count is part of its type, and so known to the compiler.
+        channels: a tuple with one entry per channel, so that the compiler knows their number from its type.
     """
     C = U(len(channels))  # noqa: N806 - the legend's name
     size_j, size_k = U(shape[1]), U(shape[2])

@@ -1,6 +1,6 @@
 """Compiled CPU kernels of the smoothness terms of stage 4, diffusion and volume: their sums and gradients.
 
-Legend: I J K axes of the displacement's grid; arrays are flat, float32. Inlined by `kernels_refine`.
+Legend: I J K axes of the displacement's grid; arrays are flat, float32. Inlined by `kernels_cpu`.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -11,16 +11,16 @@ from corereg.geometry.kernels.threads import kernel
 __all__ = ["add_diffusion_pull", "add_divergence_pull", "divergence_planes"]
 
 U, F = np.uint64, np.float32
-"""Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
+"""Types of offsets and values. Unsigned offsets into flat arrays spare every inner loop a test for negative ones."""
 
 
 @kernel
 def add_diffusion_pull(disp, line, sides, gradient, into, size, factors, sums):
-    """Gradient of the squared steps from a line of voxels to those beside it, added to the line's; their sum per axis,
-    each step once, added to `sums`.
+    """Add the gradient of the squared steps between a line of voxels and its neighbours to the line's gradient, and the
+    squared steps to `sums` per axis, each step once.
 
     Args:
-        sides: the lines before and after along i, then along j; the line itself beyond an edge.
+        sides: the lines before and after along i, then along j; beyond an edge, the line itself.
     """
     up, down, left, right = sides
     along_i, along_j, along_k = F(0), F(0), F(0)
@@ -47,7 +47,7 @@ def add_diffusion_pull(disp, line, sides, gradient, into, size, factors, sums):
 
 @kernel
 def divergence_planes(disp, out, shape, first, last):
-    """Divergence by central differences; 0 on the faces."""
+    """Divergence by central differences, 0 on the faces of the volume."""
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     volume = size_i * plane
@@ -68,7 +68,7 @@ def divergence_planes(disp, out, shape, first, last):
 
 @kernel
 def add_divergence_pull(divergence, gradient, shape, factor, i):
-    """Gradient of the squared divergences, added to that of plane i (3, J, K); returns their sum on that plane."""
+    """Add the gradient of the squared divergences to that of plane i (3, J, K); return their sum on that plane."""
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     half = F(0.5) * factor
@@ -76,7 +76,7 @@ def add_divergence_pull(divergence, gradient, shape, factor, i):
     for j in range(size_j):
         line = i * plane + j * size_k
         to = j * size_k
-        # Beyond an edge lies the line itself, counted 0 times.
+        # Beyond an edge, the line itself stands in with factor 0.
         up, from_up = (line - plane, half) if i > 0 else (line, F(0))
         down, from_down = (line + plane, half) if i < size_i - U(1) else (line, F(0))
         left, from_left = (line - size_k, half) if j > 0 else (line, F(0))
@@ -87,7 +87,7 @@ def add_divergence_pull(divergence, gradient, shape, factor, i):
             gradient[to + k] += from_up * divergence[up + k] - from_down * divergence[down + k]
             gradient[to + plane + k] += from_left * divergence[left + k] - from_right * divergence[right + k]
         to += plane + plane
-        # 0 on both ends, whose own neighbours inside alone see them.
+        # The divergence is 0 at both ends of a line, which therefore only see their inner neighbour.
         for k in range(U(1), size_k - U(1)):
             gradient[to + k] += half * (divergence[line + k - U(1)] - divergence[line + k + U(1)])
         gradient[to] -= half * divergence[line + U(1)]

@@ -1,8 +1,9 @@
 """Triton kernels of stage 4, the instance optimisation, for a batch of pairs: energy, its gradient, smoothing and Adam.
 
-One step is seven launches: the displacement from the parameters, smoothed axis by axis; energy and gradient; the
-adjoint smoothing, whose last axis updates the parameters. The volume term takes an eighth, the divergence. No image
-with C channels is ever stored, and nothing is sent to the host: the step is captured as a CUDA graph and replayed.
+A step is seven launches: three smooth the parameters into the displacement, axis by axis; one computes energy and
+gradient; three apply the adjoint smoothing, the last of which also updates the parameters. The volume term adds an
+eighth, the divergence. No image with C channels is ever stored, and nothing is sent to the host: a step is captured as
+a CUDA graph and replayed.
 
 Legend: B pairs, C channels, I J K axes of the 1/2 grid; tensors are contiguous float32. Features are channels-last,
 (B, I, J, K, C).
@@ -23,11 +24,11 @@ from corereg.method.refine.kernels_cuda_smoothness import launch_divergence, smo
 __all__ = ["Problem", "energy_gradient", "minimise"]
 
 TILE = (1, 4, 8)
-"""Voxels along I, J and K whose energy one program computes; powers of 2."""
+"""Voxels along I, J and K for which one program computes the energy; powers of 2."""
 TILE_WARPS = 2
-"""With them a thread holds 16 values of each of the eight corners; 32 do not fit into its registers."""
+"""Warps per program. With 2, a thread holds 16 values of each of the eight corners; its registers cannot hold 32."""
 CHUNK = 32
-"""Channels that it takes at a time, a power of 2."""
+"""Channels per iteration, a power of 2."""
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -35,8 +36,8 @@ ADAM_EPSILON = 1e-8
 
 
 class Problem(NamedTuple):
-    """What is minimised: data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along a +
-    volume x sum of squared divergences."""
+    """The energy to minimise: data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along
+    axis a + volume x sum of squared divergences."""
 
     fixed: Tensor
     """(B, I, J, K, C)."""
@@ -52,7 +53,7 @@ class Problem(NamedTuple):
     def of(
         fixed: Tensor, moving: Tensor, weight: Tensor | None, data: Tensor, smooth: tuple[float, ...], volume: float
     ) -> "Problem":
-        """From features (B, C, I, J, K), which costs nothing where they are channels-last in memory already."""
+        """From features (B, C, I, J, K), without a copy if they are channels-last in memory."""
         fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in (fixed, moving))
         weight = None if weight is None else weight.detach().contiguous()
         return Problem(fixed, moving, weight, data.float(), smooth, volume)
@@ -61,12 +62,13 @@ class Problem(NamedTuple):
 def minimise(
     problem: Problem, start: Tensor, *, steps: int, learning_rate: float, smoothing: int
 ) -> tuple[Tensor, Tensor]:
-    """Adam on the parameters v of s(v), `smoothing` 3x3x3 means. A pair's result does not depend on its batch.
+    """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means. A pair's result does not depend on the
+    rest of its batch.
 
     Args:
         start: (B, 3, I, J, K), v before the first step.
 
-    Returns: s(v) after the last step, and the energies (steps, B) before each step, in float64.
+    Returns: s(v) after the last step, and the energies before each step, (steps, B) in float64.
     """
     forward, adjoint = _bands(start, smoothing, adjoint=False), _bands(start, smoothing, adjoint=True)
     parameters, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
@@ -90,7 +92,8 @@ def minimise(
 
 
 def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: int) -> tuple[Tensor, Tensor]:
-    """Energies (B,) of s(parameters) and their gradient by the parameters: one evaluation as `minimise` makes it."""
+    """Energies (B,) of s(parameters) and their gradient with respect to the parameters, computed once as in
+    `minimise`."""
     disp, gradient, scratch = (torch.empty_like(parameters) for _ in range(3))
     energies = parameters.new_empty(1, len(parameters), _tiles(parameters))
     first = torch.zeros(1, dtype=torch.int32, device=parameters.device)
@@ -102,7 +105,7 @@ def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: int) -> 
 
 
 def _repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
-    """Call `step` once, which compiles what it launches, and replay its launches from a CUDA graph."""
+    """Call `step` once, which compiles its kernels, then replay its launches from a CUDA graph."""
     if times == 0:
         return
     step()
@@ -112,7 +115,7 @@ def _repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
         return
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
-    # Not `torch.cuda.graph`, which waits for the device and empties the cache of memory first.
+    # Not `torch.cuda.graph`, which first waits for the device and empties the memory cache.
     with torch.cuda.stream(stream):
         graph.capture_begin(capture_error_mode="thread_local")
         step()
@@ -132,7 +135,7 @@ def _smooth(volume: Tensor, bands: tuple[Band, ...], out: Tensor, scratch: Tenso
 
 
 def _adam_rates(steps: int, learning_rate: float, *, like: Tensor) -> Tensor:
-    """(steps, 2): step size and 1 / sqrt of the second bias correction."""
+    """(steps, 2): step size, and 1 / sqrt of the second bias correction."""
     number = torch.arange(1, steps + 1, dtype=torch.float64, device=like.device)
     beta1, beta2 = ADAM_BETAS
     return torch.stack([learning_rate / (1 - beta1**number), (1 - beta2**number) ** -0.5], 1).float()
@@ -151,7 +154,7 @@ def _adam(
     pulled, start, weights, parameters, mean, square, done, rates, count, size, inner, beta1, beta2, epsilon,
     TAPS: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """The adjoint smoothing along the first axis gives the gradient; torch.optim.Adam's update of the parameters."""
+    """The adjoint smoothing along the first axis, which completes the gradient, and torch.optim.Adam's update."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = at < count
     g = band_row(pulled, start, weights, at, mask, size, inner, TAPS)
@@ -174,7 +177,7 @@ def _tiles(volume: Tensor) -> int:
 def _launch_energy(
     problem: Problem, disp: Tensor, scratch: Tensor, done: Tensor, gradient: Tensor, energies: Tensor
 ) -> None:
-    """The energy of each tile, and the gradient; `scratch` holds the divergence meanwhile."""
+    """Compute the energy of each tile, and the gradient; `scratch` holds the divergence meanwhile."""
     fixed, moving, weight, data, smooth, volume = problem
     channels = fixed.shape[4]
     chunk = min(CHUNK, triton.next_power_of_2(channels))
@@ -193,7 +196,7 @@ def _energy(
     smooth_i, smooth_j, smooth_k, volume, C: tl.constexpr, CHUNK: tl.constexpr,  # noqa: N803
     TI: tl.constexpr, TJ: tl.constexpr, TK: tl.constexpr, WEIGHTED: tl.constexpr, PRESERVED: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """A tile's part of the energy of a displacement, and its gradient by the displacement."""
+    """A tile's part of the energy of a displacement, and the gradient with respect to the displacement."""
     tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     tiles_j, tiles_k = tl.cdiv(J, TJ), tl.cdiv(K, TK)
     lane = tl.arange(0, TI * TJ * TK)
@@ -232,7 +235,7 @@ def _energy(
 
 @kernel
 def _match(fixed, corner, wi, wj, wk, counts, J, K, C: tl.constexpr, CHUNK: tl.constexpr):  # noqa: N803
-    """Sum over the channels of the squared feature difference d, and of d times the moving image's slopes."""
+    """Sums over the channels of the squared feature difference d, and of d times the moving image's slopes."""
     wi, wj, wk = wi[:, None], wj[:, None], wk[:, None]
     total = tl.zeros_like(counts.to(tl.float32))
     gi, gj, gk = total, total, total

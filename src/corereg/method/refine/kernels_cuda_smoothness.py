@@ -1,7 +1,7 @@
 """Triton kernels of the smoothness terms of stage 4, diffusion and volume: their energies and gradients, per voxel.
 
-Inlined by `kernels_cuda`, but for the divergence, which is launched by itself: a voxel reads 6 components for it, and
-then the 6 divergences around it, instead of 36 components in the kernel that is short of registers.
+Inlined by `kernels_cuda`, except for the divergence, which has a launch of its own: a voxel then reads 6 components for
+its divergence and later the 6 divergences around it, instead of 36 components in a kernel that is short of registers.
 
 Legend: B pairs, I J K axes of the displacement's grid; tensors are contiguous float32.
 """
@@ -17,7 +17,7 @@ __all__ = ["launch_divergence", "smoothness"]
 
 
 def launch_divergence(disp: Tensor, out: Tensor) -> None:
-    """Divergence by central differences, 0 on the faces, as (B, I, J, K) into the first values of `out`."""
+    """Write the divergence by central differences, 0 on the faces, into the first values of `out` as (B, I, J, K)."""
     voxels = disp[0, 0].numel()
     _divergence[(triton.cdiv(voxels, BLOCK), len(disp))](disp, out, *disp.shape[2:], BLOCK)
 
@@ -40,7 +40,7 @@ def smoothness(
     disp, divergence, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k, volume,  # noqa: E741, N803
     PRESERVED: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Energy of both terms, and its gradient by the three components of the displacement."""
+    """Energy of both terms, and its gradient with respect to the displacement's three components."""
     voxels = I * J * K
     energy, pull_i = _steps(disp, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k)
     more, pull_j = _steps(disp + voxels, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k)
@@ -50,8 +50,8 @@ def smoothness(
     if PRESERVED:
         own = tl.load(divergence, here, 0.0)
         energy += volume * own * own
-        # A component counts half in the divergence of the voxel before it and minus half in that of the voxel after it;
-        # the square's 2 cancels the half.
+        # A component has factor 1/2 in the divergence of the voxel before it and -1/2 in that of the voxel after it;
+        # the square's factor 2 cancels the 1/2.
         pull_i -= volume * _across(divergence, J * K, here & (i > 0), here & (i < I - 1))
         pull_j -= volume * _across(divergence, K, here & (j > 0), here & (j < J - 1))
         pull_k -= volume * _across(divergence, 1, here & (k > 0), here & (k < K - 1))
@@ -60,13 +60,13 @@ def smoothness(
 
 @kernel
 def _across(values, stride, has_before, has_after):
-    """Next value along an axis less the one before; 0 for those that are not there."""
+    """The next value along an axis minus the previous one; missing ones count as 0."""
     return tl.load(values + stride, has_after, 0.0) - tl.load(values - stride, has_before, 0.0)
 
 
 @kernel
 def _steps(disp, i, j, k, here, I, J, K, smooth_i, smooth_j, smooth_k):  # noqa: E741, N803
-    """Energy of one component's forward steps along the three axes, and their gradient."""
+    """Energy of one component's forward steps along the three axes, and its gradient."""
     own = tl.load(disp, here, 0.0)
     energy, gradient = _step_along(disp, own, J * K, here & (i > 0), here & (i < I - 1), smooth_i)
     more_energy, more_gradient = _step_along(disp, own, K, here & (j > 0), here & (j < J - 1), smooth_j)

@@ -1,10 +1,10 @@
 """Stage 4 of 4: instance optimisation, the test-time refinement of a coarse displacement. Upstream: coupled_convex.
 
-Minimises over a displacement v on the 1/2 grid
+Minimises, over a displacement v on the 1/2 grid,
 
     E(v) = 12 mean_x mean_c (5 M_c(x + s(v)(x)) - 5 F_c(x))^2 + R 0.65 (D(s(v)) + K mean_x (div s(v)(x))^2)
 
-with s three 3x3x3 means and D the diffusion energy, by Adam. The last term is not in the paper (K = 0 there).
+by Adam, where s is three 3x3x3 means and D the diffusion energy. The last term is not in the paper (K = 0 there).
 """
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 from corereg.geometry.strided import box_mean
+from corereg.method.config import RefineConfig
 from corereg.method.features.model import Features
-from corereg.method.refine.energy import Compared, RefineConfig, energy, energy_factors
+from corereg.method.refine.energy import Compared, energy, energy_factors
 
 __all__ = ["refine"]
 
@@ -23,30 +24,30 @@ __all__ = ["refine"]
 def refine(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, *, weight: Tensor | None = None
 ) -> tuple[Disp, tuple[float, ...]]:
-    """Refine a displacement by minimising E, each pair of the batch by itself.
+    """Refine a displacement by minimising E, for each pair of the batch independently.
 
     Args:
         fixed, moving: features on the 1/2 grid.
-        start_vox: voxels of the 1/2 grid.
-        weight: (B, 1, I, J, K), voxels that count; None counts all.
+        start_vox: the displacement to start from, in voxels of the 1/2 grid.
+        weight: (B, 1, I, J, K), how much each voxel counts; None counts all equally.
 
-    Returns: the displacement s(v) on the 1/2 grid, and E before each step, its mean over the pairs.
+    Returns: the displacement s(v) on the 1/2 grid, and E before each step, averaged over the pairs.
     """
     thick = min(start_vox.shape[2:]) > 1
     if thick and use_triton(fixed, moving, start_vox, weight):
         disp_vox, energies = _refine_on_cuda(fixed, moving, start_vox, config, weight)
     else:
         compiled = thick and use_kernels(fixed, moving, start_vox, weight)
-        refine_pair = _refine_pair_compiled if compiled else _refine_pair
+        refine_one = _refine_on_cpu if compiled else _refine_plainly
         pairs = [slice(n, n + 1) for n in range(len(start_vox))]
         found = [
-            refine_pair(fixed[n], moving[n], start_vox[n], config, None if weight is None else weight[n]) for n in pairs
+            refine_one(fixed[n], moving[n], start_vox[n], config, None if weight is None else weight[n]) for n in pairs
         ]
         disp_vox, energies = (torch.cat(parts, at) for at, parts in enumerate(zip(*found, strict=True)))
     return disp_vox, tuple(energies.mean(1).tolist())
 
 
-def _refine_pair(
+def _refine_plainly(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
 ) -> tuple[Disp, Float[Tensor, "S 1"]]:
     parameters = start_vox.detach().clone().requires_grad_(True)
@@ -63,10 +64,10 @@ def _refine_pair(
     return box_mean(parameters.detach(), times=config.smoothing), losses
 
 
-def _refine_pair_compiled(
+def _refine_on_cpu(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
 ) -> tuple[Disp, Float[Tensor, "S 1"]]:
-    """The same on the compiled CPU kernels."""
+    """`_refine_plainly` on the compiled CPU kernels."""
     from corereg.method.refine.kernels_cpu import Factors, minimise
 
     data, smooth, volume = energy_factors(fixed, start_vox, config, weight)
@@ -87,7 +88,7 @@ def _refine_pair_compiled(
 def _refine_on_cuda(
     fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
 ) -> tuple[Disp, Float[Tensor, "S B"]]:
-    """The same on the compiled CUDA kernels, all pairs at a time."""
+    """`_refine_plainly` on the compiled CUDA kernels, for all pairs at once."""
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
     return minimise(

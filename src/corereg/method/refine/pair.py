@@ -1,8 +1,6 @@
-"""Stage 4 as a pair goes through it: one direction or both, on the 1/2 grid and then on the full one.
+"""Stage 4 for a whole pair: one direction or both, on the 1/2 grid and then, optionally, on the full one.
 
-Upstream: coarse displacements. Uses: refine, refine_velocity, inverse_consistent.
-
-Legend: a way is one direction of a pair, fixed to moving; the second, if there is one, is the first turned round.
+Upstream: coarse displacements. Uses: optimise, velocity, inverse_consistent.
 """
 
 import math
@@ -17,56 +15,56 @@ from corereg.geometry.strided import subsample
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords, sample
 from corereg.method.coarse.passes import FINAL_SMOOTHING, full_grid_displacement
-from corereg.method.refine.energy import DIFFEOMORPHIC, Compared, RefineConfig
+from corereg.method.config import DIFFEOMORPHIC, RefineConfig
+from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.velocity import refine_velocity
 
-__all__ = ["Way", "refine_ways"]
-
+__all__ = ["Direction", "refine_pair"]
 
 SYMMETRY_STEPS = 15
-"""Fixed-point steps between the two directions, as many as in the coarse stage."""
+"""Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage."""
 
 FINE_SHARE = 0.6
-"""Steps on the full grid for each on the 1/2 grid."""
+"""Steps on the full grid per step on the 1/2 grid."""
 
 FINE_LEARNING_RATE = 1.0
-"""In voxels of the full grid; half of that, as far as on the 1/2 grid, ends less accurate: benchmarks/accuracy.md."""
+"""Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
+accurate: benchmarks/accuracy.md."""
 
 
-class Way(NamedTuple):
-    """One direction of a pair: where its refinement starts and what it compares."""
+class Direction(NamedTuple):
+    """One direction of a pair: the start of its refinement and what it compares."""
 
     coarse: Disp
-    """1/2 grid."""
+    """Displacement to start from, on the 1/2 grid."""
     half: tuple[Tensor, Tensor]
     """Features of the fixed and of the moving image on the 1/2 grid."""
     full: tuple[Tensor, Tensor] | None
-    """The same on the full grid; None ends on the 1/2 grid."""
+    """The same features on the full grid; None ends the refinement on the 1/2 grid."""
     counts: tuple[Tensor | None, Tensor | None]
-    """Where the fixed and the moving image have data that counts, full grid; None: everywhere."""
+    """1 where the fixed and the moving image have data that counts, on the full grid; None counts all."""
 
 
-def refine_ways(ways: Sequence[Way], config: RefineConfig) -> tuple[Disp, tuple[float, ...]]:
-    """The displacement of the first way on the full grid, and the energy before each step.
+def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> tuple[Disp, tuple[float, ...]]:
+    """Refine a pair. Returns the first direction's displacement on the full grid, and the energy before each step.
 
-    With two ways both are refined and made inverse to each other, or one velocity is for both; what folds is smoothed.
+    Given both directions, refines both and makes them inverse to each other, or optimises one velocity for both;
+    remaining folds are smoothed away.
     """
-    found, losses = _refine_level(ways, _starts(ways, config), 2, config)
-    if ways[0].full is None:
+    found, losses = _refine_level(directions, _starts(directions, config), 2, config)
+    if directions[0].full is None:
         full = full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING)
     else:
         starts = [full_grid_displacement(u, smoothing=1) for u in found]
-        steps = math.ceil(FINE_SHARE * config.steps)
-        found, fine_losses = _refine_level(
-            ways, starts, 1, replace(config, steps=steps, learning_rate=FINE_LEARNING_RATE)
-        )
+        fine = replace(config, steps=math.ceil(FINE_SHARE * config.steps), learning_rate=FINE_LEARNING_RATE)
+        found, fine_losses = _refine_level(directions, starts, 1, fine)
         full, losses = _displacements(found, config)[0], losses + fine_losses
-    return full if len(ways) == 1 else unfold(full), losses
+    return full if len(directions) == 1 else unfold(full), losses
 
 
-def _starts(ways: Sequence[Way], config: RefineConfig) -> list[Disp]:
-    coarse = [way.coarse for way in ways]
+def _starts(directions: Sequence[Direction], config: RefineConfig) -> list[Disp]:
+    coarse = [direction.coarse for direction in directions]
     if config.parametrisation != DIFFEOMORPHIC:
         return coarse
     forward, backward = inverse_consistent(*coarse, steps=SYMMETRY_STEPS)
@@ -74,14 +72,14 @@ def _starts(ways: Sequence[Way], config: RefineConfig) -> list[Disp]:
 
 
 def _refine_level(
-    ways: Sequence[Way], starts: list[Disp], stride: int, config: RefineConfig
+    directions: Sequence[Direction], starts: list[Disp], stride: int, config: RefineConfig
 ) -> tuple[list[Disp], tuple[float, ...]]:
-    """Displacements of all ways, or the velocity of both, on the grid of this stride."""
+    """The displacement of each direction, or the one velocity of both, on the grid of this stride."""
     compared = []
-    for way, disp_vox in zip(ways, _displacements(starts, config), strict=True):
-        features = way.half if stride > 1 else way.full
+    for direction, disp_vox in zip(directions, _displacements(starts, config), strict=True):
+        features = direction.half if stride > 1 else direction.full
         assert features is not None
-        compared.append(Compared(*features, weight=_weight(disp_vox, *way.counts, stride=stride)))
+        compared.append(Compared(*features, weight=_weight(disp_vox, *direction.counts, stride=stride)))
     if config.parametrisation == DIFFEOMORPHIC:
         velocity, losses = refine_velocity(compared, starts[0], config)
         return [velocity], losses
@@ -99,7 +97,7 @@ def _displacements(found: list[Disp], config: RefineConfig) -> list[Disp]:
 
 
 def _weight(disp_vox: Disp, fixed_counts: Tensor | None, moving_counts: Tensor | None, *, stride: int) -> Tensor | None:
-    """Voxels that count: those of the fixed image whose match so far lies in the moving one's data."""
+    """Weight of each voxel of the fixed image: 1 if it counts and its current match lies in the moving image's data."""
     weight = fixed_counts if fixed_counts is None or stride == 1 else subsample(fixed_counts, stride)
     if moving_counts is not None:
         coords = stride * (identity_coords(disp_vox.shape[2:], like=disp_vox) + disp_vox)

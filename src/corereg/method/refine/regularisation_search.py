@@ -1,4 +1,4 @@
-"""Regularity as a target: the weight of the regulariser that gives a displacement the wanted SDlogJ."""
+"""Search for the regularisation weight with which a displacement reaches a target SDlogJ."""
 
 import math
 from collections.abc import Callable
@@ -9,10 +9,10 @@ __all__ = ["search_regularisation"]
 TOLERANCE = 0.005
 EVALUATIONS = 8
 REGULARISATION_RANGE = (0.005, 5000.0)
-"""Beyond these the energy's other term no longer matters."""
+"""Outside this range one of the energy's two terms no longer matters."""
 
 TYPICAL_SLOPE = 0.4
-"""Fall of log SDlogJ per unit of log R, as seen on head-and-neck CT: only the first steps of the search use it."""
+"""Fall of log SDlogJ per unit of log R, as seen on head-and-neck CT; only the first steps of the search use it."""
 
 Outcome = TypeVar("Outcome")
 
@@ -23,8 +23,8 @@ def search_regularisation(
     """Find R with |SDlogJ(R) - target| <= 0.005 in at most 8 evaluations; SDlogJ falls as R grows.
 
     Args:
-        evaluate: R -> (SDlogJ, whatever belongs to it).
-        start: R to try first.
+        evaluate: R -> (SDlogJ, any outcome to keep with it).
+        start: the R to try first.
 
     Returns: R and outcome of the evaluation that came closest.
     """

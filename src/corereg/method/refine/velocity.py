@@ -1,11 +1,12 @@
-"""Instance optimisation over a velocity field: the displacement flows along it, so it cannot fold.
+"""Instance optimisation over a velocity field: the displacement is its flow, which cannot fold.
 
-Minimises over a velocity v
+Minimises, over a velocity v,
 
-    E(v) = half the data terms of exp(s(v)) and, the other way round, of exp(-s(v)) + the smoothness terms of s(v)
+    E(v) = half the sum of the data terms of exp(s(v)) and, from moving to fixed, of exp(-s(v))
+           + the smoothness terms of s(v)
 
-with the terms and the means s of `refine`, by Adam. On the CPU the data term's gradient is
-the compiled one, and the exponential's its exact adjoint.
+by Adam, with the terms and the means s of `optimise`. On the CPU the data term's gradient comes from the compiled
+kernels, the exponential's from its exact adjoint.
 """
 
 from collections.abc import Sequence
@@ -19,29 +20,31 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.strided import box_mean
 from corereg.geometry.velocity import exponential
-from corereg.method.refine.energy import Compared, RefineConfig, data_energy, energy_factors, smoothness_energy
+from corereg.method.config import RefineConfig
+from corereg.method.refine.energy import Compared, data_energy, energy_factors, smoothness_energy
 
 __all__ = ["refine_velocity", "velocity_energy"]
 
 
-def velocity_energy(velocity_vox: Disp, both_ways: Sequence[Compared], config: RefineConfig) -> Tensor:
+def velocity_energy(velocity_vox: Disp, compared: Sequence[Compared], config: RefineConfig) -> Tensor:
     """E of an already smoothed velocity.
 
     Args:
-        both_ways: what is compared from fixed to moving, and the other way round.
+        compared: inputs of the data terms from fixed to moving and from moving to fixed.
     """
-    ahead, back = both_ways
+    ahead, back = compared
     data = _data(exponential(velocity_vox), ahead) + _data(exponential(-velocity_vox), back)
     return data / 2 + smoothness_energy(velocity_vox, config)
 
 
 def refine_velocity(
-    both_ways: Sequence[Compared], start_vox: Disp, config: RefineConfig
+    compared: Sequence[Compared], start_vox: Disp, config: RefineConfig
 ) -> tuple[Disp, tuple[float, ...]]:
     """Refine the velocity of one pair (B = 1).
 
     Args:
-        start_vox: voxels of the features' grid per unit of time.
+        compared: inputs of the data terms from fixed to moving and from moving to fixed.
+        start_vox: the velocity to start from, in voxels of the features' grid per unit of time.
 
     Returns: the velocity s(v), and E before each step.
     """
@@ -52,7 +55,7 @@ def refine_velocity(
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)
-            loss = velocity_energy(smooth, both_ways, config)
+            loss = velocity_energy(smooth, compared, config)
         torch.autograd.backward(loss)
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -67,7 +70,7 @@ def _data(disp_vox: Disp, compared: Compared) -> Tensor:
 
 
 class _CompiledData(torch.autograd.Function):
-    """`refine.data_energy` by the kernel that gives value and gradient at once."""
+    """`data_energy` by the kernel that computes value and gradient together."""
 
     @staticmethod
     def forward(ctx: Any, disp_vox: Tensor, compared: Compared) -> Tensor:

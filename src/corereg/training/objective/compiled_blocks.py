@@ -1,8 +1,8 @@
-"""The feature extractor's blocks in training on the CPU: the same as its modules in less time and memory.
+"""The feature extractor's blocks in training on the CPU: the same as its modules, in less time and memory.
 
-Of a block, convolution, normalisation and ReLU, only the convolution's output is kept for the way back, as 16-bit
-integers of a unit that fits the image: exact to 1/65534 of its range. What the next block takes in is made from it, one
-image at a time, when it is needed, forwards as backwards; the gradient is written over itself.
+A block is a convolution, a normalisation and a ReLU. For the backward pass it keeps only the convolution's output, as
+16-bit multiples of a unit that fits the image: exact to 1/65534 of its range. The next block's input is computed from
+it when needed, one image at a time, in the forward and in the backward pass; the gradient is updated in place.
 
 Legend: N images, C D channels in and out, I J K axes, V voxels; tensors are channels-last in memory.
 """
@@ -24,67 +24,68 @@ __all__ = ["blocks", "convolution", "suits"]
 
 LARGEST = torch.iinfo(torch.int16).max
 PARAMETERS = 4
-"""Of a block: the convolution's weight and bias, the normalisation's weight and bias."""
+"""Parameters of a block: weight and bias of the convolution, weight and bias of the normalisation."""
 
 
 def suits(sequence: Sequence[nn.Sequential], images: Tensor) -> bool:
-    """Whether these blocks can run here: in float32 on the CPU, normalising by the batch."""
+    """Whether these blocks can run here: in float32 on the CPU, and normalising by the batch."""
     learning = all(block[1].training for block in sequence)
     return learning and not torch.is_autocast_enabled(images.device.type) and use_kernels(images)
 
 
 def blocks(sequence: Sequence[nn.Sequential], images: Tensor) -> Tensor:
-    """Output of blocks of convolution, batch normalisation and ReLU, one after the other.
+    """Run blocks of convolution, batch normalisation and ReLU one after the other.
 
     Args:
-        images: (N, 1, I, J, K), of which no gradient is taken.
+        images: (N, 1, I, J, K); they get no gradient.
 
-    Returns: the last block's output. Running statistics are updated as the modules do it.
+    Returns: the last block's output. Running statistics are updated as by the modules.
     """
     parameters = [p for block in sequence for p in (*block[0].parameters(), *block[1].parameters())]
     return _Blocks.apply(images, tuple(sequence), *parameters)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def convolution(module: nn.Conv3d, source: Tensor) -> Tensor:
-    """A convolution of stride 1 by itself."""
+    """A single convolution with stride 1."""
     return _Convolution.apply(source, module.weight, module.bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """What is kept of a block: y, and how z = max(scale y + shift, 0) is made of it."""
+    """What is kept of a block: the convolution's output y, and the factors of the block's output
+    z = max(scale y + shift, 0)."""
 
     shape: tuple[int, ...]
     """(I, J, K)."""
     counted: Tensor
     """(N, V * D), int16: y in units."""
     units: tuple[float, ...]
-    """One for each image."""
+    """The unit of each image."""
     mean: Tensor
-    """(D,), float64, as those below."""
+    """(D,) in float64, like the fields below."""
     inverse_deviation: Tensor
     scale: Tensor
     shift: Tensor
 
     def image(self, number: int, out: Tensor) -> Tensor:
-        """z of one image into `out`, (1, D, I, J, K)."""
+        """Write z of one image into `out`, (1, D, I, J, K)."""
         from corereg.training.objective.kernels_normalise import activate
 
         activate(*self.parts(number), _flat(out))
         return out
 
     def empty(self, count: int) -> Tensor:
-        """Memory for z of some images."""
+        """Memory for z of `count` images."""
         return _empty(count, len(self.scale), self.shape)
 
     def parts(self, number: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """y of one image in units, and the scale and shift that make z of it."""
+        """y of one image in units, and the scale and shift that turn it into z."""
         scale = (self.scale * self.units[number]).float().numpy()
         return self.counted[number].numpy(), scale, self.shift.float().numpy()
 
 
 class _Layer(NamedTuple):
-    """A convolution with its kernel, if there is one."""
+    """A convolution, with its compiled kernel if there is one."""
 
     weight: Tensor
     bias: Tensor
@@ -96,7 +97,7 @@ class _Layer(NamedTuple):
         return _Layer(weight, bias, stride, compiled_convolution(weight, bias, stride))
 
     def into(self, source: Tensor, out: Tensor) -> None:
-        """One image (1, C, I, J, K) to its output."""
+        """Write one image's output into `out`; the image is (1, C, I, J, K)."""
         if self.compiled is None:
             out.copy_(torch.conv3d(source, self.weight, self.bias, self.stride, 1))
             return
@@ -106,12 +107,12 @@ class _Layer(NamedTuple):
         )
 
     def turned(self) -> "_Layer":
-        """The convolution that takes a gradient by the output to one by the input."""
+        """The convolution that maps the gradient with respect to the output to that with respect to the input."""
         weight = self.weight.flip(2, 3, 4).transpose(0, 1)
         return _Layer.of(weight, self.bias.new_zeros(len(weight)), self.stride)
 
     def gradients(self, gradient: Tensor, source: Tensor, *, by_source: bool) -> tuple[Tensor | None, Tensor]:
-        """By the input, where asked for, and by the weight."""
+        """Gradients with respect to the input (None unless `by_source`) and to the weight."""
         by_input, by_weight, _ = torch.ops.aten.convolution_backward(
             gradient, source, self.weight, None, [self.stride] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1,
             [by_source, True, False],
@@ -142,14 +143,14 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, *parameters = ctx.saved_tensors
         found: list[Tensor] = []
-        # A copy, since it is written over and others may hold it.
+        # A copy, because it is overwritten and others may hold the original.
         gradient = gradient.clone(memory_format=torch.channels_last_3d)
         for (weight, bias, gamma, _), stride in reversed(list(zip(_by_block(parameters), ctx.strides, strict=True))):
             of_gamma, of_beta = _back_to_convolution(gradient, ctx.outputs.pop(), gamma)
             layer = _Layer(weight, bias, stride, None)
             before = ctx.outputs[-1] if ctx.outputs else None
             gradient, of_weight = _back_to_input(gradient, layer, before, images)
-            # The normalisation takes the mean away, and with it whatever the convolution's bias adds.
+            # The normalisation subtracts the mean, and with it whatever the convolution's bias adds.
             found = [of_weight, torch.zeros_like(bias), of_gamma, of_beta, *found]
         return None, None, *found
 
@@ -192,7 +193,7 @@ def _flat(values: Tensor) -> NDArray[Any]:
 
 
 def _forward(layer: _Layer, norm: nn.BatchNorm3d, before: _Output | None, images: Tensor) -> _Output:
-    """A block, with the batch's own normalisation and its share in the running one."""
+    """Run a block, normalised by the batch, and update its running statistics."""
     from corereg.training.objective.kernels_normalise import keep
 
     channels, shape = len(layer.bias), strided_shape(images.shape[2:] if before is None else before.shape, layer.stride)
@@ -201,7 +202,7 @@ def _forward(layer: _Layer, norm: nn.BatchNorm3d, before: _Output | None, images
     total, squares, units = torch.zeros(channels).double(), torch.zeros(channels).double(), []
     for n in range(len(images)):
         layer.into(images[n : n + 1] if before is None or source is None else before.image(n, source), one)
-        extremes = torch.stack(one.permute(0, 2, 3, 4, 1).aminmax())  # in the order of memory: ten times as fast
+        extremes = torch.stack(one.permute(0, 2, 3, 4, 1).aminmax())  # in memory order, which is ten times as fast
         units.append(float(extremes.abs().max()) / LARGEST or 1.0)
         first, second = keep(_flat(one), units[n], channels, counted[n].numpy())
         total += units[n] * torch.from_numpy(first)
@@ -216,7 +217,7 @@ def _forward(layer: _Layer, norm: nn.BatchNorm3d, before: _Output | None, images
 
 
 def _update(norm: nn.BatchNorm3d, mean: Tensor, variance: Tensor) -> None:
-    """Running statistics as the module keeps them."""
+    """Update the running statistics as the module would."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.add_(1)
@@ -226,7 +227,8 @@ def _update(norm: nn.BatchNorm3d, mean: Tensor, variance: Tensor) -> None:
 
 
 def _back_to_convolution(gradient: Tensor, output: _Output, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """From the gradient by z to that by y, in its place; returns those by the normalisation's weight and bias."""
+    """Turn the gradient with respect to z into that with respect to y, in place; return the gradients with respect to
+    the normalisation's weight and bias."""
     from corereg.training.objective.kernels_normalise import gradient_of_input, gradient_sums
 
     of_beta, products = torch.zeros_like(output.mean), torch.zeros_like(output.mean)
@@ -247,7 +249,8 @@ def _back_to_convolution(gradient: Tensor, output: _Output, gamma: Tensor) -> tu
 
 
 def _back_to_input(gradient: Tensor, layer: _Layer, before: _Output | None, images: Tensor) -> tuple[Tensor, Tensor]:
-    """From the gradient by a convolution's output to those by its input, if that is a block's, and by its weight."""
+    """From the gradient with respect to a convolution's output, those with respect to its input, if that comes from a
+    block, and to its weight."""
     turned = layer.turned() if before is not None and layer.stride == 1 else None
     by_input = gradient if before is None else before.empty(len(images))
     work = images[:1] if before is None else before.empty(1)

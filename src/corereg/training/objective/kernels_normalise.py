@@ -1,7 +1,8 @@
-"""Compiled CPU kernels of batch normalisation and ReLU in training, forwards and backwards, in one sweep each.
+"""Compiled CPU kernels of batch normalisation and ReLU in training: one sweep forward, one backward.
 
-Legend: y a convolution's output for one image, kept as 16-bit integers q = y / unit; z = max(scale y + shift, 0) what
-normalisation and ReLU make of it, dy and dz the loss's gradients by these; arrays are flat and channels-last.
+Legend: y is a convolution's output for one image, kept as 16-bit integers q = y / unit; z = max(scale y + shift, 0) is
+the output of normalisation and ReLU; dy and dz are the loss's gradients with respect to them; arrays are flat and
+channels-last.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -17,14 +18,14 @@ Integers = NDArray[np.int16]
 Sums = NDArray[np.float64]
 
 U = np.uint64
-"""Offsets into flat arrays are unsigned, which spares the test for negative ones and lets the inner loops vectorise."""
+"""Type of offsets into flat arrays: unsigned ones need no test for negative values, so the inner loops vectorise."""
 
 CHUNK = U(512)
-"""Voxels that are summed in float32 before their sum joins the rest in float64."""
+"""Voxels summed in float32 before their sum is added to the rest in float64."""
 
 
 def keep(values: Array, unit: float, channels: int, out: Integers) -> tuple[Sums, Sums]:
-    """q from y; returns the sums of q and of its square per channel."""
+    """Compute q from y; return the sums of q and of its square per channel."""
     sums = _sums(values.size // channels, channels)
     run_slabs(_keep, sums.shape[1], values, np.float32(1 / unit), out, sums)
     first, second = sums.sum(1, dtype=np.float64)
@@ -32,12 +33,12 @@ def keep(values: Array, unit: float, channels: int, out: Integers) -> tuple[Sums
 
 
 def activate(counted: Integers, scale: Array, shift: Array, out: Array) -> None:
-    """z from q; `scale` is times the unit, here and below."""
+    """Compute z from q. Here and below, `scale` includes the unit as a factor."""
     run_slabs(_activate, counted.size // scale.size, counted, scale, shift, out)
 
 
 def gradient_sums(gradient: Array, counted: Integers, scale: Array, shift: Array) -> tuple[Sums, Sums]:
-    """Sums of dz and of dz q over the voxels that the ReLU lets pass, per channel."""
+    """Sums of dz and of dz q over the voxels that pass the ReLU, per channel."""
     sums = _sums(counted.size // scale.size, scale.size)
     run_slabs(_gradient_sums, sums.shape[1], gradient, counted, scale, shift, sums)
     first, second = sums.sum(1, dtype=np.float64)
@@ -47,7 +48,7 @@ def gradient_sums(gradient: Array, counted: Integers, scale: Array, shift: Array
 def gradient_of_input(
     gradient: Array, counted: Integers, normalisation: tuple[Array, Array], factors: tuple[Array, Array, Array]
 ) -> None:
-    """dz becomes dy = a dz [z > 0] + b + c q, in place.
+    """Turn dz into dy = a dz [z > 0] + b + c q, in place.
 
     Args:
         normalisation: scale and shift.

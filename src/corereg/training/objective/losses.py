@@ -1,4 +1,4 @@
-"""The two losses of CoRe: registration against pseudo-labels (2), equivariance by contrast (3).
+"""The two losses of CoRe: registration against pseudo-labels (equation 2), equivariance by contrast (equation 3).
 
 Legend: B batch of pairs, S images, N drawn points, C channels, I J K axes of the 1/2 grid.
 """
@@ -29,16 +29,16 @@ REGISTRATION_LOSSES = ("mse", "epe")
 NEGATIVES = ("both", "opposite")
 
 EPE_FLOOR = 1e-6
-"""Squared voxels added below the root: its slope has no limit where the displacements agree."""
+"""Squared voxels added under the root, whose slope is unbounded at 0, where the displacements agree."""
 
 EXCLUDED = torch.finfo(torch.float32).min
-"""Logit of a point with itself: not infinite, which has no gradient where there is no other point."""
+"""Logit of a point with itself. It is finite because with minus infinity a single point would have no gradient."""
 
 CONTRAST_ROWS = 512
 """Points whose logits are computed at a time."""
 
 LARGEST_SHARE = 6
-"""A margin takes at most this part of a small grid's axis on each side."""
+"""On a small grid a margin takes at most one part in this many of an axis at each end."""
 
 Points = Int[Tensor, "N 3"]
 
@@ -50,7 +50,7 @@ def registration_loss(
 
     Args:
         disp_vox, pseudo_vox: on the 1/2 grid, in its voxels.
-        margin: voxels left out at each face, a sixth of the axis at most.
+        margin: voxels left out at each face, at most a sixth of the axis.
     """
     i, j, k = _inner(disp_vox.shape[2:], margin)
     squared = ((disp_vox - pseudo_vox)[:, :, i, j, k] ** 2).sum(1)
@@ -65,12 +65,12 @@ def _inner(shape: Sequence[int], margin: int) -> list[slice]:
 def draw_points(
     eligible: Bool[Tensor, "I J K"], count: int, *, margin: int, generator: torch.Generator
 ) -> Int[Tensor, "N 3"]:
-    """Voxels drawn evenly from the eligible ones, none twice, in random order.
+    """Draw eligible voxels uniformly, without repetition, in random order.
 
     Args:
         eligible: where a point may lie: inside the body and inside the view's valid region.
-        count: fewer are drawn where there are fewer.
-        margin: voxels kept clear at each face, a sixth of the axis at most.
+        count: number of points; fewer if there are fewer eligible voxels.
+        margin: voxels kept clear at each face, at most a sixth of the axis.
         generator: on the CPU, whatever the device.
     """
     inner = torch.zeros_like(eligible)
@@ -82,7 +82,7 @@ def draw_points(
 
 
 def features_at(features: Float[Tensor, "1 C I J K"], coords_vox: Float[Tensor, "N 3"]) -> Float[Tensor, "N C"]:
-    """Features interpolated at positions in voxels of their grid: nothing but the points is warped."""
+    """Interpolate features at positions in voxels of their grid; only the points are warped, not the volume."""
     values = sample(features, coords_vox.T[None, :, :, None, None].to(features.dtype))
     return values[0, :, :, 0, 0].T
 
@@ -93,7 +93,7 @@ def convolved_at(
     weight: Float[Tensor, "D C 3 3 3"],
     bias: Float[Tensor, " D"],
 ) -> Float[Tensor, "N D"]:
-    """A convolution of stride 1, zero beyond the edge, at these voxels alone, for whose number it takes time."""
+    """A convolution with stride 1 and zeros beyond the edge, computed at these voxels only."""
     padded = functional.pad(features[0].permute(1, 2, 3, 0), (0, 0, 1, 1, 1, 1, 1, 1))
     _, columns, slices, channels = padded.shape
     offsets = torch.cartesian_prod(*[torch.arange(3, device=points.device)] * 3)
@@ -110,11 +110,11 @@ def contrastive_loss(
     temperature: float,
     negatives: Literal["both", "opposite"],
 ) -> Float[Tensor, ""]:
-    """InfoNCE over points of all images: -mean_i log [exp(z_i . z'_i / t) / sum_k exp(z_i . z_k / t)], equation 3.
+    """InfoNCE over the points of all images: -mean_i log [exp(z_i . z'_i / t) / sum_k exp(z_i . z_k / t)], equation 3.
 
     Args:
-        first, second: z and z', features of the same anatomy seen in the two views, row by row; brought to unit length
-            here.
+        first, second: z and z', features of the same anatomy seen in the two views, row by row; they are normalised to
+            unit length here.
         negatives: k runs over both views without i itself (`both`, the paper after SimCLR), or over z' (`opposite`).
     """
     z, other = (functional.normalize(v.float(), dim=1) for v in (first, second))
@@ -122,7 +122,7 @@ def contrastive_loss(
 
 
 class _Contrast(torch.autograd.Function):
-    """The loss of unit vectors with its gradient, some rows at a time: no N x N matrix is ever there or kept."""
+    """The loss of unit vectors and its gradient, a few rows at a time: no N x N matrix ever exists."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, other: Tensor, temperature: float, both: bool) -> Tensor:
@@ -136,7 +136,7 @@ class _Contrast(torch.autograd.Function):
                 logits[here, len(z) + start + here] = EXCLUDED
             everything = logits.logsumexp(1)
             total += (everything - logits[here, start + here]).sum()
-            # The softmax, less 1 where the point itself is: the loss's gradient by the logits.
+            # The loss's gradient with respect to the logits: the softmax, minus 1 at the matching point.
             slopes = logits.sub_(everything[:, None]).exp_()
             slopes[here, start + here] -= 1
             by_z[start : start + len(rows)] = slopes @ keys / temperature

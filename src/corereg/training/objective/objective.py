@@ -1,7 +1,8 @@
-"""The joint objective of CoRe on one batch of pairs: L = L_reg + lambda L_con (4).
+"""The joint objective of CoRe for one batch of pairs: L = L_reg + lambda L_con (4).
 
-Everything that a step sends through the network is here, so that one module's forward is one step, as distributed
-training wants it. The augmented images of the registration loss serve the contrast as originals: each is encoded once.
+Everything that a training step sends through the network is here, so that one forward of one module is one step, as
+distributed training requires. The augmented images of the registration loss are the originals of the contrastive loss:
+each is encoded once.
 
 Legend: B pairs, S = 2 B images (fixed ones first), I J K axes of the working grid, X Y Z of the 1/2 grid.
 """
@@ -21,11 +22,10 @@ from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.strided import subsample
 from corereg.geometry.warp import warp
 from corereg.method.coarse.coupled_convex import match
-from corereg.method.coarse.passes import half_grid_displacement
-from corereg.method.features.network import ConvNetModel
-from corereg.method.pipeline import full_grid_displacement
+from corereg.method.coarse.passes import full_grid_displacement, half_grid_displacement
+from corereg.method.features.network import ConvNetModel, DeepOutputs
 from corereg.training.config import TrainConfig
-from corereg.training.objective import compiled_blocks as compiled_extractor
+from corereg.training.objective import compiled_blocks
 from corereg.training.objective.losses import (
     contrastive_loss,
     convolved_at,
@@ -49,29 +49,22 @@ HALF, QUARTER = 2, 4
 """Strides of the pseudo-label's grid and of the features that the contrast compares."""
 
 BACKGROUND_SHARE = 0.05
-"""Of the range of a batch's intensities, counted from its lowest: what lies below is air, or nothing at all."""
+"""Share of a batch's intensity range, from its minimum, below which a voxel is air or lies outside the image."""
 
 
 class Losses(NamedTuple):
-    """Of one batch."""
+    """Losses of one batch."""
 
     total: Float[Tensor, ""]
     registration: Float[Tensor, ""]
-    """Sum over the passes, voxels of the 1/2 grid (squared for mse); zero where it has no part."""
+    """Sum over the passes, in voxels of the 1/2 grid (squared for mse); zero in a phase without it."""
     contrast: Float[Tensor, ""]
-
-
-class Features(NamedTuple):
-    """Of the extractor's last block, 1/4 grid."""
-
-    deep_conv: Tensor
-    """Its convolution before its normalisation: what the contrast looks at."""
-    deep: Tensor
+    """Zero in a phase without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Which losses a cycle trains with."""
+    """The losses that a cycle trains with."""
 
     registration: bool
     contrast: bool
@@ -79,7 +72,7 @@ class Phase:
 
 
 def phase_of(cycle: int, config: TrainConfig) -> Phase:
-    """`contrastive` trains g by contrast in the first half of the cycles, then p alone on the frozen g."""
+    """The phase of a cycle: `contrastive` trains g by contrast in the first half, then p alone on the frozen g."""
     if config.objective == "contrastive":
         pretraining = cycle < (config.cycles + 1) // 2
         return Phase(registration=not pretraining, contrast=pretraining, frozen_extractor=not pretraining)
@@ -87,7 +80,7 @@ def phase_of(cycle: int, config: TrainConfig) -> Phase:
 
 
 def new_model(config: TrainConfig, *, seed: int, name: str = "trained") -> ConvNetModel:
-    """A network with seeded random weights and the plan of passes of the configuration."""
+    """A network with seeded random weights and the passes of the configuration."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ConvNetModel(config.network, name)
@@ -101,7 +94,7 @@ def new_model(config: TrainConfig, *, seed: int, name: str = "trained") -> ConvN
 
 
 class Objective(nn.Module):
-    """The network with its losses; `forward` is one step's."""
+    """The network with its losses; one `forward` is one training step."""
 
     def __init__(self, model: ConvNetModel, config: TrainConfig, *, bf16: bool = False) -> None:
         super().__init__()
@@ -116,10 +109,10 @@ class Objective(nn.Module):
         weight: float,
         seed: int,
     ) -> Losses:
-        """Losses of a batch whose views and points are drawn from `seed` alone.
+        """Losses of a batch; views and points depend on `seed` alone.
 
         Args:
-            pseudo_vox: on the 1/2 grid, in its voxels; None where the phase has no registration loss.
+            pseudo_vox: pseudo-labels on the 1/2 grid, in its voxels; None in a phase without registration loss.
             weight: lambda.
         """
         generator = torch.Generator().manual_seed(seed)
@@ -143,8 +136,8 @@ class Objective(nn.Module):
             contrast = self._contrast(images, features, eligible, generator)
         return Losses(registration + weight * contrast, registration, contrast)
 
-    def _registration(self, images: Tensor, features: Features, target: Tensor) -> Tensor:
-        """Loss of each distinct pass in turn, on what those before it leave (their part is held fixed)."""
+    def _registration(self, images: Tensor, features: DeepOutputs, target: Tensor) -> Tensor:
+        """Sum of the losses of all distinct passes; each continues from the previous ones, which are held fixed."""
         (fixed_deep, moving_deep), moving = features.deep.chunk(2), images.chunk(2)[1]
         config = replace(self.config.coupled_convex, inverse_consistency_steps=0)
         total: Tensor | None = None
@@ -162,13 +155,13 @@ class Objective(nn.Module):
             )
         return loss
 
-    def _contrast(self, images: Tensor, features: Features, eligible: Tensor, generator: torch.Generator) -> Tensor:
-        """Features of the images, moved to where the view sees them, against the view's own features."""
+    def _contrast(self, images: Tensor, features: DeepOutputs, eligible: Tensor, generator: torch.Generator) -> Tensor:
+        """Contrastive loss between features of the images, sampled where the view sees them, and the view's own."""
         settings, shape = self.config.contrast, images.shape[2:]
         with torch.no_grad():
             affines = [self._contrast_affine(shape, generator) for _ in images]
             views = images if self.config.views == "intensity" else view(images, affines)
-            # The body as it lies in the view: with intensities still the image's own.
+            # The body is found in the view before its appearance, and with it its intensities, may change.
             body = views > images.amin() + BACKGROUND_SHARE * (images.amax() - images.amin())
             seen = valid_region(images, affines) & (view(eligible.to(images), affines) > 1 - BACKGROUND_SHARE)
             if self.config.views != "geometric":
@@ -178,7 +171,7 @@ class Objective(nn.Module):
         with self._autocast(views):
             moved = self._third_block(views)
         first, second = [], []
-        # Taken apart all at once: each image by itself would have a gradient of the size of all.
+        # Unbound all at once: indexing one image at a time would give each a gradient of the size of the whole batch.
         of_images, of_views = features.deep_conv.unbind(), moved.unbind()
         for n, affine in enumerate(affines):
             points = draw_points(drawable[n], settings.points, margin=settings.margin, generator=generator)
@@ -189,9 +182,14 @@ class Objective(nn.Module):
                 conv = self.model.extractor.block4[0].parameters()
                 found: Tensor = checkpoint(convolved_at, of_views[n][None], points, *conv, use_reentrant=False)
             second.append(found.float())
-        return contrastive_loss(
-            torch.cat(first), torch.cat(second), temperature=settings.temperature, negatives=settings.negatives
-        )
+        groups = [(torch.cat(first), torch.cat(second))]
+        if settings.negatives_from == "image":
+            groups = list(zip(first, second, strict=True))
+        losses = [
+            contrastive_loss(z, other, temperature=settings.temperature, negatives=settings.negatives)
+            for z, other in groups
+        ]
+        return torch.stack(losses).mean()
 
     def _contrast_affine(self, shape: torch.Size, generator: torch.Generator) -> Affine:
         if self.config.views == "intensity":
@@ -200,39 +198,34 @@ class Objective(nn.Module):
         start = random_affine(first, shape, generator=generator)
         return random_affine(second, shape, generator=generator, after=start)
 
-    def _extract(self, images: Tensor) -> Features:
-        conv, norm, activation = self.model.extractor.block4
-        assert isinstance(conv, nn.Conv3d)
+    def _extract(self, images: Tensor) -> DeepOutputs:
         with self._autocast(images):
             third = self._third_block(images)
-            compiled = use_kernels(third.detach())
-            deep_conv = compiled_extractor.convolution(conv, third) if compiled else conv(third)
-            return Features(deep_conv, activation(norm(deep_conv)))
+            if use_kernels(third.detach()):
+                return self.model.extractor.after_block3(third, convolve=compiled_blocks.convolution)
+            return self.model.extractor.after_block3(third)
 
     def _third_block(self, images: Tensor) -> Tensor:
         extractor = self.model.extractor
-        sequence = extractor.block1, extractor.block2, extractor.block3
-        if compiled_extractor.suits(sequence, images):
-            return compiled_extractor.blocks(sequence, images)
+        if compiled_blocks.suits(extractor.blocks[:3], images):
+            return compiled_blocks.blocks(extractor.blocks[:3], images)
         images = images.contiguous(memory_format=torch.channels_last_3d)
         if self.config.checkpoint_activations and torch.is_grad_enabled():
             norms = extractor.block1[1], extractor.block2[1]
             shallow = checkpoint(
-                lambda x: extractor.block2(extractor.block1(x)), images, use_reentrant=False,
+                extractor.shallow, images, use_reentrant=False,
                 context_fn=lambda: (nullcontext(), _statistics_kept(norms)),
             )  # fmt: skip
         else:
-            shallow = extractor.block2(extractor.block1(images))
+            shallow = extractor.shallow(images)
         return extractor.block3(shallow)  # type: ignore[no-any-return]
 
     def _head(self, deep: Tensor, stride: int) -> Tensor:
-        """Head features; the 1x1x1 convolution and all after it in fp32: sign and soft-argmin amplify rounding."""
-        head = self.model.head
-        if stride == QUARTER:
-            return head.out4(deep.float())  # type: ignore[no-any-return]
-        with self._autocast(deep):
-            hidden = head.block(deep)
-        return head.out(hidden.float())  # type: ignore[no-any-return]
+        return self.model.head(deep, stride, run_block=self._run_block)  # type: ignore[no-any-return]
+
+    def _run_block(self, block: nn.Sequential, source: Tensor) -> Tensor:
+        with self._autocast(source):
+            return block(source)  # type: ignore[no-any-return]
 
     @contextmanager
     def _autocast(self, like: Tensor) -> Iterator[None]:
@@ -242,11 +235,11 @@ class Objective(nn.Module):
 
 @contextmanager
 def _statistics_kept(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """What is computed a second time does not count a second time in the running statistics."""
+    """Keep activations that are computed a second time from counting twice in the running statistics."""
     kept = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
     try:
         yield
-    finally:  # what is computed again is left by an exception as soon as nothing more is needed
+    finally:  # recomputation ends with an exception as soon as everything needed is there
         for norm, values in zip(norms, kept, strict=True):
             for name, value in norm.named_buffers():
                 value.copy_(values[name])

@@ -1,16 +1,16 @@
-"""Views of a pair: random affine maps with the exact transport of the pseudo-label, and where a view has data.
+"""Views of a pair: random affine maps, the exact transport of the pseudo-label, and changes of appearance.
 
 Affine maps send voxel coordinates of a view to voxel coordinates of the original: view(x) = image(A x). They are drawn
-in coordinates that run from -1 to 1 along each axis, as the paper's strengths are, and handed out for the full grid;
-`for_stride` gives the same map on a strided grid.
+in coordinates from -1 to 1 along each axis, in which the paper states its strengths, and returned in voxels of the full
+grid; `for_stride` converts them to a strided grid.
 
-Legend: B batch, I J K axes of the grid at hand.
+Legend: B batch, I J K axes of the current grid.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,12 +21,12 @@ from corereg.geometry.displacement import Disp, transport_by_affines
 from corereg.geometry.warp import affine_coords, inside, sample
 
 __all__ = [
-    "APPEARANCES",
     "BIAS_RANGE",
     "CURVE_POINTS",
     "FALLING_SHARE",
     "GAMMA_RANGE",
     "NOISE_SD",
+    "Appearance",
     "Image",
     "bezier_map",
     "change_appearance",
@@ -43,10 +43,12 @@ Affine = Float[Tensor, "4 4"]
 def random_affine(
     strength: float, shape: Sequence[int], *, generator: torch.Generator, after: Affine | None = None
 ) -> Affine:
-    """Identity plus N(0, strength) on all twelve entries, in coordinates from -1 to 1; float64 voxels of `shape`.
+    """The identity plus N(0, strength) on all twelve entries, drawn in coordinates from -1 to 1.
 
     Args:
         after: an affine in voxels of `shape` that is applied first.
+
+    Returns: (4, 4) in float64, in voxels of `shape`.
     """
     normalised = torch.eye(4, dtype=torch.float64)
     normalised[:3] += strength * torch.randn(3, 4, dtype=torch.float64, generator=generator)
@@ -58,19 +60,19 @@ def random_affine(
 
 
 def for_stride(affine: Affine, stride: int) -> Affine:
-    """The map in voxels of the grid of every `stride`-th voxel, offset 0."""
+    """The same map in voxels of the grid of every `stride`-th voxel, offset 0."""
     scaled = affine.clone()
     scaled[:3, 3] /= stride
     return scaled
 
 
 def view(images: Float[Tensor, "B 1 I J K"], affines: Sequence[Affine]) -> Float[Tensor, "B 1 I J K"]:
-    """Each image resampled by its map, held constant beyond its edge."""
+    """Resample each image by its map; images are held constant beyond their edges."""
     return sample(images, _coords(images, affines))
 
 
 def valid_region(images: Float[Tensor, "B 1 I J K"], affines: Sequence[Affine]) -> Bool[Tensor, "B 1 I J K"]:
-    """Where a view shows the image and not what lies beyond its edge."""
+    """Where a view shows the image rather than its extension beyond the edge."""
     return inside(_coords(images, affines), images.shape[2:])
 
 
@@ -81,10 +83,10 @@ def _coords(images: Tensor, affines: Sequence[Affine]) -> Tensor:
 def transport(
     pseudo_vox: Disp, fixed_affines: Sequence[Affine], moving_affines: Sequence[Affine], *, stride: int
 ) -> Disp:
-    """The pseudo-labels of the augmented pairs, exactly: x + u'(x) = A2^-1(A1 x + u(A1 x)).
+    """The exact pseudo-labels u' of the augmented pairs: x + u'(x) = A2^-1(A1 x + u(A1 x)).
 
     Args:
-        pseudo_vox: on the grid of this stride, in its voxels.
+        pseudo_vox: the pseudo-labels u, on the grid of this stride, in its voxels.
         fixed_affines, moving_affines: A1 and A2 of each pair, on the full grid.
     """
     moved = [
@@ -94,25 +96,21 @@ def transport(
     return torch.cat(moved)
 
 
-APPEARANCES = ("bezier", "bias-field", "noise", "contrast")
+Appearance = Literal["bezier", "bias-field", "noise", "contrast"]
 
 CURVE_POINTS = 257
-
+"""Points at which a Bezier curve is tabulated."""
 FALLING_SHARE = 0.5
-"""Of the Bezier maps that turn bright to dark: without them a network learns that bone is bright everywhere."""
+"""Share of the Bezier maps that turn bright to dark: without them a network would learn that bone is always bright."""
 
-BIAS_RANGE = (0.0, 0.3)
-
-NOISE_SD = 0.05
-
-GAMMA_RANGE = (0.6, 1.6)
-"""MONAI's arguments, on intensities between 0 and 1."""
+BIAS_RANGE, NOISE_SD, GAMMA_RANGE = (0.0, 0.3), 0.05, (0.6, 1.6)
+"""Arguments of MONAI's transforms, for intensities between 0 and 1."""
 
 Image = Float[Tensor, "1 1 I J K"]
 
 
 def bezier_map(image: Image, *, generator: torch.Generator) -> Image:
-    """Intensities sent through a cubic Bezier curve from corner to corner of their range, inner points at random."""
+    """Map intensities by a cubic Bezier curve between opposite corners of their range, with random inner points."""
     inner = torch.rand(2, 2, generator=generator, dtype=torch.float64)
     falls = float(torch.rand((), generator=generator)) < FALLING_SHARE
     low, high = image.amin(), image.amax()
@@ -127,7 +125,7 @@ def bezier_map(image: Image, *, generator: torch.Generator) -> Image:
 
 
 def _tabulate(x: Float[Tensor, "P"], y: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
-    """y at evenly spaced x; the curve's x never falls since its inner points lie between its ends."""
+    """y at evenly spaced x. The curve's x never decreases because its inner points lie between its ends."""
     wanted = torch.linspace(0, 1, len(x), dtype=x.dtype)
     right = torch.searchsorted(x, wanted).clamp(1, len(x) - 1)
     share = (wanted - x[right - 1]) / (x[right] - x[right - 1]).clamp(min=1e-12)
@@ -135,10 +133,10 @@ def _tabulate(x: Float[Tensor, "P"], y: Float[Tensor, "P"]) -> Float[Tensor, "P"
 
 
 def change_appearance(image: Image, kinds: Sequence[str], *, generator: torch.Generator) -> Image:
-    """The image after the changes named, in their order, each drawn anew.
+    """Apply the named changes to the image in their order, each with newly drawn parameters.
 
     Raises:
-        InputError: one of MONAI's is asked for and MONAI is not installed.
+        InputError: a change requires MONAI, which is not installed.
     """
     for kind in kinds:
         image = bezier_map(image, generator=generator) if kind == "bezier" else _monai(image, kind, generator)
@@ -150,7 +148,7 @@ def _monai(image: Image, kind: str, generator: torch.Generator) -> Image:
         transforms: Any = import_module("monai.transforms")
     except ImportError:
         raise InputError(
-            f"got the appearance view {kind!r}, expected MONAI to be installed for it; pip install 'corereg[monai]'"
+            f"got the appearance {kind!r}, which needs MONAI, expected it installed; run pip install 'corereg[monai]'"
         ) from None
     make: dict[str, Any] = {
         "bias-field": partial(transforms.RandBiasField, coeff_range=BIAS_RANGE),

@@ -1,4 +1,4 @@
-"""The first convolution on the CPU, 3x3x3 of stride 2 on one channel: what general ones are slow at.
+"""The first convolution on the CPU, 3x3x3 with stride 2 on one channel, at which general convolutions are slow.
 
 Legend: D channels out, I J K axes; arrays are float32, channels-last, flat inside.
 """
@@ -19,28 +19,28 @@ Array = NDArray[np.float32]
 
 STRIDE = 2
 TAPS = (0,) * 28
-"""One entry per weight, and one for the bias: the count is part of the type."""
+"""One entry per weight, plus one for the bias: their number is part of the tuple's type."""
 
 
 def suits(weight: Tensor, stride: int) -> bool:
-    """Whether this kernel can take a convolution with weights (D, C, 3, 3, 3)."""
+    """Whether this kernel can compute a convolution with weights (D, C, 3, 3, 3)."""
     out, channels = weight.shape[:2]
     return WIDE and stride == STRIDE and channels == 1 and out % COLUMNS == 0
 
 
 def transform_weight(weight: Tensor, bias: Tensor) -> Array:
-    """(D / COLUMNS, 28, COLUMNS), flat: the weights in the order in which they are used, and the bias as one more."""
+    """(D / COLUMNS, 28, COLUMNS), flat: the weights in the order of use, followed by the bias."""
     columns = torch.cat([weight.detach().flatten(1), bias.detach()[:, None]], 1)
     blocks: Array = columns.reshape(-1, COLUMNS, len(TAPS)).mT.contiguous().numpy()
     return blocks.reshape(-1)
 
 
 def convolve(weight: Array, source: Array, out: Array, *, origin: int, first: int, floor: float) -> None:
-    """Planes of the convolution; see `kernels_winograd.convolve`.
+    """Planes of the convolution; see `winograd.convolve`.
 
     Args:
         source: (I, J, K, 1).
-        out: (X, Y, Z, D), filled.
+        out: (X, Y, Z, D), receives the result.
     """
     shapes, shift = (source.shape[:3], out.shape), STRIDE * first - origin - 1
     run_slabs(
@@ -75,7 +75,7 @@ def _convolve_lines(source, weight, floor, out, shapes, shift, first, last):
 
 @kernel
 def _gather_lines(source, shape, i, j, lines, padded):
-    """The nine lines of the image that a line of outputs depends on, with zeros beyond the edges."""
+    """Copy the nine image lines that a line of outputs depends on, with zeros beyond the edges."""
     lines[:] = 0
     for n in range(9):
         a, b = i + n // 3, j + n % 3

@@ -1,10 +1,10 @@
-"""The network where nothing is learned from its output: the same features in less time and memory.
+"""The network without gradients: the same features in less time and memory.
 
-Normalisations are folded into the convolutions, volumes are channels-last in memory, and the 1/2 grid is walked in
-slabs along i, so that blocks 1 and 2 are never there as a whole. Weights are folded anew for each image: that takes a
-few milliseconds, and none can be stale.
+Normalisations are folded into the convolutions, volumes are channels-last in memory, and the 1/2 grid is processed in
+slabs along i, so that the outputs of blocks 1 and 2 never exist as a whole. Weights are folded again for each image,
+which takes a few milliseconds and rules out stale ones.
 
-Legend: I J K axes of the image, planes are those along i; H planes of the 1/2 grid, Q planes of the 1/4 grid.
+Legend: I J K axes of the image; planes are those along i; H planes of the 1/2 grid, Q planes of the 1/4 grid.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,26 @@ from torch.nn import functional
 from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.strided import strided_shape
 
-__all__ = ["PRECISIONS", "Compiled", "Folded", "compiled_convolution", "computing_type", "convolve", "extract", "fold"]
+__all__ = [
+    "Compiled",
+    "Folded",
+    "compiled_convolution",
+    "computing_type",
+    "convolve",
+    "extract",
+    "fold",
+    "run_folded",
+]
 
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = ("auto", *NUMBER_TYPES)
 
 TENSOR_CORES = (7, 0)
-"""CUDA's compute capability from which half precision is the fast one."""
+"""CUDA compute capability from which on half precision is fastest."""
 
 SLAB_VOXELS = 2**17
-"""Voxels of the 1/2 grid that are computed at a time: fewer are slower, more take memory and gain nothing."""
+"""Voxels of the 1/2 grid per slab: fewer are slower, more take memory without being faster."""
 LEAST_PLANES = 4
-"""Planes of the 1/4 grid in a slab: one of the 1/2 grid is computed twice for each slab."""
+"""Least number of planes of the 1/4 grid in a slab: each slab computes one plane of the 1/2 grid a second time."""
 
 
 class Compiled(NamedTuple):
@@ -36,36 +44,36 @@ class Compiled(NamedTuple):
 
     convolve: Callable[..., None]
     weights: Any
-    """As the kernel takes them."""
+    """The weights in the form the kernel takes."""
 
 
 class Folded(NamedTuple):
-    """A convolution 3x3x3 that does its block's normalisation too."""
+    """A 3x3x3 convolution that includes its block's normalisation."""
 
     weight: Tensor
     bias: Tensor
     stride: int
     compiled: Compiled | None = None
-    """Where there is a faster way than torch's."""
+    """The compiled kernel, if there is one faster than torch."""
 
 
 def computing_type(precision: str, device: torch.device) -> torch.dtype:
-    """Number type of the convolutions. auto takes half precision where the device has matrix units for it.
+    """Number type of the convolutions. `auto` takes half precision if the device has matrix units for it.
 
-    That is float16 on CUDA, as fast as bfloat16 there and eight times as exact, and bfloat16 on processors with AMX.
-    Those with bfloat16 instructions alone are slower with them than in float32.
+    That means float16 on CUDA, where it is as fast as bfloat16 and eight times as exact, and bfloat16 on processors
+    with AMX. Processors that only have bfloat16 instructions are slower with them than in float32.
     """
     if precision != "auto":
         return NUMBER_TYPES[precision]
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= TENSOR_CORES:
         return torch.float16
-    # A private name, and missing in some versions of torch: without it float32 is right everywhere.
+    # A private name that some versions of torch lack; without it, float32 is right everywhere.
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
     return torch.bfloat16 if device.type == "cpu" and has_amx() else torch.float32
 
 
 def fold(block: nn.Sequential, dtype: torch.dtype) -> Folded:
-    """A block of convolution, normalisation by its statistics, and ReLU as one convolution to be followed by ReLU."""
+    """Fold a block's convolution and its normalisation by running statistics into one convolution; the ReLU remains."""
     conv, norm = block[0], block[1]
     assert isinstance(conv, nn.Conv3d)
     assert isinstance(norm, nn.BatchNorm3d)
@@ -75,14 +83,14 @@ def fold(block: nn.Sequential, dtype: torch.dtype) -> Folded:
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight = conv.weight * scale.view(-1, 1, 1, 1, 1)
     bias = norm.bias + (conv.bias - norm.running_mean) * scale
-    # Copied, since `contiguous` leaves the weights of a single input channel with strides that say channels first.
+    # Copied, because `contiguous` leaves weights of a single input channel with channels-first strides.
     last_first = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last_3d).copy_(weight)
     bias, stride = bias.to(dtype), conv.stride[0]
     return Folded(last_first, bias, stride, compiled_convolution(last_first, bias, stride))
 
 
 def compiled_convolution(weight: Tensor, bias: Tensor, stride: int) -> Compiled | None:
-    """The kernel for a convolution 3x3x3 with these weights, or None where torch's is the fastest or the only one."""
+    """The compiled kernel for a 3x3x3 convolution with these weights, or None if torch is faster or the only choice."""
     weight, bias = weight.detach(), bias.detach()
     if not use_kernels(weight, bias):
         return None
@@ -107,10 +115,10 @@ def convolve(
     """Planes `first` to `last` of a block's output.
 
     Args:
-        source: planes of its input, from plane `origin` of the whole. What is needed beyond them must lie outside the
-            whole, where the convolution sees zeros.
-        last: None takes all that there are.
-        reuse: an earlier output of this layer that is not needed any more: its memory is taken again where it fits.
+        source: planes of the block's input, from plane `origin` of the whole input. Any further planes that are needed
+            must lie outside the whole input, where the convolution sees zeros.
+        last: None takes all planes.
+        reuse: an earlier output of this layer that is no longer needed; its memory is reused if it has the right size.
     """
     last = -(-source.shape[2] // layer.stride) if last is None else last
     if layer.compiled is not None:
@@ -120,7 +128,7 @@ def convolve(
     part = source[:, :, start + before : stop - after]
     if after and not before:
         part = functional.pad(part, (0, 0, 0, 0, 0, 1))
-    # Padded on both sides where only the first plane lies outside: what comes after the last plane is dropped.
+    # If only the first plane lies outside, this pads both sides, and what comes after the last plane is dropped.
     found = torch.conv3d(part, layer.weight, layer.bias, layer.stride, (before, 1, 1))
     return found[:, :, : last - first].relu_()
 
@@ -142,6 +150,11 @@ def _convolve_compiled(
     return found
 
 
+def run_folded(block: nn.Sequential, source: Tensor) -> Tensor:
+    """A block's whole output, in the number type of its input."""
+    return convolve(fold(block, source.dtype), source)
+
+
 def extract(
     blocks: tuple[nn.Sequential, ...],
     image: Tensor,
@@ -150,13 +163,14 @@ def extract(
     shallow: bool,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
-    """Output of the second of four blocks on the 1/2 grid in float32, where asked for, and of the last on the 1/4 grid.
+    """Outputs of the second of four blocks, on the 1/2 grid in float32, and of the fourth, on the 1/4 grid.
 
     Args:
         image: (B, 1, I, J, K).
-        project: what is kept of the first of these, voxel by voxel; None keeps it whole.
+        shallow: return the second block's output; without it, None is returned instead.
+        project: applied to the second block's output, voxel by voxel; None keeps it whole.
     """
-    first, second, third, fourth = (fold(block, dtype) for block in blocks)
+    first, second, third = (fold(block, dtype) for block in blocks[:3])
     half, quarter = (strided_shape(image.shape[2:], stride) for stride in (2, 4))
     kept: Tensor | None = None
     one: Tensor | None = None
@@ -176,7 +190,7 @@ def extract(
             found = found if project is None else project(found)
             kept = _empty(image, found.shape[1], half, torch.float32) if kept is None else kept
             kept[:, :, 2 * q : h_end] = found
-    return kept, convolve(fourth, middle)
+    return kept, run_folded(blocks[3], middle)
 
 
 def _empty(image: Tensor, channels: int, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:

@@ -1,11 +1,11 @@
-"""Convolutions 3x3x3 of stride 1 on the CPU with a sixth of the products, by Winograd's minimal filtering.
+"""3x3x3 convolutions with stride 1 on the CPU, by Winograd's minimal filtering with a sixth of the products.
 
-A tile of 2x4x4 outputs depends on 4x6x6 inputs. Both are transformed axis by axis, y = A [(G w) * (B d)], so that one
-product per transformed value, 144, does what takes 864: for each of them the tiles are multiplied by a matrix of
-channels. Source: S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin, S. Gray, Fast Algorithms for
-Convolutional Neural Networks (2016), for F(2, 3) along i and F(4, 3) along j and k.
+A tile of 2x4x4 outputs depends on 4x6x6 inputs. Both are transformed axis by axis, y = A [(G w) * (B d)], so that 144
+products, one per transformed value, replace 864; for each value, the tiles are multiplied by a matrix of channels.
+Source: S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin, S. Gray, Fast Algorithms for Convolutional
+Neural Networks (2016); F(2, 3) along i and F(4, 3) along j and k.
 
-Legend: C channels in, D out, I J K axes; P transformed values of a tile; arrays are float32, channels-last,
+Legend: C channels in, D channels out, I J K axes; P transformed values of a tile; arrays are float32, channels-last,
 flat inside.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 FILTER_2 = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 INPUT_2 = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1.0]])
 OUTPUT_2 = np.array([[1, 1, 1, 0], [0, 1, -1, -1.0]])
-"""F(2, 3): two outputs of three taps by four products, at the points 0, 1, -1 and infinity."""
+"""F(2, 3): two outputs of three taps from four products, at the points 0, 1, -1 and infinity."""
 
 SIXTH, TWELFTH = 1 / 6, 1 / 12
 FILTER_4 = np.array(
@@ -52,7 +52,7 @@ INPUT_4 = np.array(
     ]
 )
 OUTPUT_4 = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1.0]])
-"""F(4, 3): four outputs of three taps by six products, at the points 0, 1, -1, 2, -2 and infinity."""
+"""F(4, 3): four outputs of three taps from six products, at the points 0, 1, -1, 2, -2 and infinity."""
 
 STEP_I, STEP = OUTPUT_2.shape[0], OUTPUT_4.shape[0]
 """Outputs of a tile along i, and along j and k."""
@@ -62,25 +62,25 @@ PLANE = REACH * REACH
 PRODUCTS = REACH_I * PLANE
 
 WORK_BYTES = 3 << 19
-"""Of a thread's transformed tiles: what its cache holds beside the weights."""
+"""Size of a thread's transformed tiles: what fits into its cache along with the weights."""
 
 _input_plane, _input_line = transform_plane(INPUT_4), transform_line(INPUT_2)
 _output_plane, _output_line = finish_plane(OUTPUT_4), transform_line(OUTPUT_2)
 
 
 class Transformed(NamedTuple):
-    """A convolution's weights as the products take them."""
+    """A convolution's weights in the form the products take."""
 
     weight: Array
     """(D / COLUMNS, P, C, COLUMNS)."""
     bias: Array
     """(D,)."""
     channels: tuple[int, ...]
-    """One entry per input channel: the count is part of the type, and so known to the compiler."""
+    """One entry per input channel, so that the compiler knows their number from the tuple's type."""
 
 
 def suits(weight: Tensor, stride: int) -> bool:
-    """Whether these kernels can take a convolution with weights (D, C, 3, 3, 3)."""
+    """Whether these kernels can compute a convolution with weights (D, C, 3, 3, 3)."""
     out, channels = weight.shape[:2]
     return WIDE and stride == 1 and channels % LANES == 0 and out % COLUMNS == 0
 
@@ -98,10 +98,10 @@ def convolve(layer: Transformed, source: Array, out: Array, *, origin: int, firs
     """Planes of a convolution whose input is zero beyond its edges.
 
     Args:
-        source: (I, J, K, C), planes of the input from plane `origin` of the whole. What is needed beyond them must lie
-            outside the whole.
-        out: (X, J, K, D), filled: planes of the output from plane `first` of the whole.
-        floor: least value of the output: 0 for a ReLU after it, -inf for none.
+        source: (I, J, K, C), planes of the input, from plane `origin` of the whole input. Any further planes that are
+            needed must lie outside the whole input.
+        out: (X, J, K, D), receives the planes of the output, from plane `first` of the whole output.
+        floor: lower bound of the output: 0 applies a ReLU, -inf nothing.
     """
     tiles = [-(-n // step) for n, step in zip(out.shape, (STEP_I, STEP, STEP), strict=False)]
     channels = len(layer.channels)
@@ -123,7 +123,7 @@ def _convolve_tiles(source, layer, floor, out, shapes, shift, block, first, last
     patch, planes = work_space(PRODUCTS * LANES), work_space(PRODUCTS * LANES)
     values, sums = work_space(block * per_rows), work_space(block * sums_per_rows)
     if first < last:
-        values[:] = 0  # the rows that a last block leaves out are multiplied as well
+        values[:] = 0  # the last block multiplies its unused rows as well
     for start in range(first, last, block * ROWS):
         count = min(block * ROWS, last - start)
         blocks = (count + ROWS - 1) // ROWS
@@ -148,7 +148,7 @@ def _convolve_tiles(source, layer, floor, out, shapes, shift, block, first, last
 
 @kernel
 def _corner(tile, tiles):
-    """First output of a tile."""
+    """The first output of a tile."""
     row, k = divmod(tile, tiles[2])
     i, j = divmod(row, tiles[1])
     return i * STEP_I, j * STEP, k * STEP
@@ -156,10 +156,10 @@ def _corner(tile, tiles):
 
 @kernel
 def _transform_input(source, shape, channels, corner, patch, planes, values, to, apart):
-    """A tile's transformed values, `apart` from one to the next.
+    """Compute a tile's transformed values, stored `apart` from one to the next.
 
     Args:
-        corner: its first input, which may lie outside.
+        corner: the tile's first input, which may lie outside.
     """
     i, j, k = corner
     inside = i >= 0 and j >= 0 and k >= 0
@@ -181,7 +181,7 @@ def _transform_input(source, shape, channels, corner, patch, planes, values, to,
 
 @kernel
 def _fill_patch(source, shape, channels, corner, c, patch):
-    """The inputs of a tile at the edge, zero beyond it."""
+    """Copy the inputs of a tile at the edge, with zeros beyond it."""
     for n in range(PRODUCTS):
         row, dk = divmod(n, REACH)
         di, dj = divmod(row, REACH)
@@ -193,7 +193,7 @@ def _fill_patch(source, shape, channels, corner, c, patch):
 
 @kernel
 def _transform_output(sums, at, apart, planes, tile, bias, d, floor, out, shape, corner):
-    """A tile's outputs from its sums, `apart` from one to the next; outputs beyond the edge are dropped."""
+    """Compute a tile's outputs from its sums, which lie `apart` from one to the next; drop outputs beyond the edge."""
     channels = shape[3]
     step_j = shape[2] * channels
     inside = corner[1] + STEP <= shape[1] and corner[2] + STEP <= shape[2]
