@@ -5,7 +5,7 @@ from typing import Any
 
 from corereg.errors import InputError
 
-__all__ = ["h5py", "nibabel", "simpleitk", "vtk_module"]
+__all__ = ["h5py", "nibabel", "pydicom", "simpleitk", "vtk_module"]
 
 
 def h5py() -> Any:
@@ -16,6 +16,11 @@ def h5py() -> Any:
 def nibabel() -> Any:
     """The module nibabel."""
     return import_module("nibabel")
+
+
+def pydicom() -> Any:
+    """The module pydicom."""
+    return import_module("pydicom")
 
 
 def simpleitk() -> Any:

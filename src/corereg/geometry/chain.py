@@ -1,16 +1,21 @@
-"""What a transform is made of: maps of the patient, each a matrix or a displacement, that a point passes in order."""
+"""A transform as a chain of parts: maps of the patient, each a matrix or a displacement, that a point passes in order.
+
+Positions are (1, 3, X, Y, Z), float64 RAS+ millimetres.
+"""
 
 from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement, compose
-from corereg.geometry.grid import Matrix
-from corereg.geometry.positions import inverse_matrix, linear_map
+from corereg.geometry.grid import Grid, Matrix
+from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.geometry.positions import fitted_affine, inverse_matrix, linear_map, slabs
 from corereg.geometry.warp import inside, sample
 
 __all__ = [
@@ -19,11 +24,12 @@ __all__ = [
     "check_matrix",
     "displacements",
     "distinct",
-    "inverse_part",
+    "inverse_parts",
     "kind",
+    "offsets_mm",
+    "parts_of_field",
     "remainder",
     "through",
-    "through_all",
 ]
 
 SINGULAR = 1e-9
@@ -36,30 +42,57 @@ Part = Matrix | Displacement
 """A (4, 4) matrix of RAS+ millimetres, or a displacement, held constant beyond its grid."""
 
 
-def through(part: Part, positions: Tensor) -> Tensor:
-    """Where a part sends positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
-    if not isinstance(part, Displacement):
-        return linear_map(part, positions)
-    coords = linear_map(part.grid.inverse_affine, positions).to(part.disp_vox.dtype)
-    linear = np.eye(4)
-    linear[:3, :3] = part.grid.linear
-    return positions + linear_map(linear, sample(part.disp_vox[None], coords).to(positions.dtype))
+def through(parts: Sequence[Part], positions: Tensor) -> Tensor:
+    """Where parts send positions, one part after the other."""
+    return reduce(lambda moved, part: _through_part(part, moved), parts, positions)
 
 
-def beyond(part: Part, positions: Tensor) -> Tensor:
-    """(1, 1, X, Y, Z), true where a position lies outside of the grid of a displacement."""
-    if isinstance(part, Displacement):
-        return ~inside(linear_map(part.grid.inverse_affine, positions), part.grid.shape)
-    return torch.zeros(1, 1, *positions.shape[2:], dtype=torch.bool)
+def beyond(parts: Sequence[Part], positions: Tensor) -> Tensor:
+    """(1, 1, X, Y, Z), true where a position meets a displacement outside its grid on the way through the parts."""
+    missed = torch.zeros(1, 1, *positions.shape[2:], dtype=torch.bool)
+    for part in parts:
+        if isinstance(part, Displacement):
+            missed |= ~inside(linear_map(part.grid.inverse_affine, positions), part.grid.shape)
+        positions = _through_part(part, positions)
+    return missed
 
 
-def inverse_part(part: Part) -> Part:
-    """The part that leads back."""
-    return part.inverse()[0] if isinstance(part, Displacement) else inverse_matrix(part)
+def offsets_mm(parts: Sequence[Part], grid: Grid) -> NDArray[np.float32]:
+    """T(p) - p at the voxels p of a grid: (3, I, J, K), RAS+ millimetres, where T passes a point through the parts."""
+    if use_kernels(*displacements(parts)):
+        from corereg.geometry.kernels import chain as kernels_chain
+
+        return kernels_chain.offsets_mm(parts, grid)
+    offsets = np.empty((3, *grid.shape), dtype=np.float32)
+    for planes, world in slabs(grid):
+        offsets[:, planes] = (through(parts, world) - world)[0].numpy()
+    return offsets
+
+
+def parts_of_field(total_mm: NDArray[np.float32], grid: Grid) -> tuple[Displacement, Matrix]:
+    """Two parts that make up T, given T(p) - p at the voxels p of a grid: (3, I, J, K), RAS+ millimetres.
+
+    The second part is the affine map closest to T. Only the small remainder is a displacement, so that the two extend
+    sensibly beyond the grid and can be inverted however large the rotation.
+    """
+    affine = fitted_affine(total_mm, grid)
+    back = inverse_matrix(affine)
+    rest = np.empty_like(total_mm)
+    for planes, world in slabs(grid):
+        moved = linear_map(back, world + torch.as_tensor(total_mm[None, :, planes]))
+        rest[:, planes] = (moved - world)[0].numpy()
+    return Displacement.from_mm(torch.as_tensor(rest), grid), affine
+
+
+def inverse_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts that lead back: the inverse of each, in reverse order."""
+    return tuple(
+        part.inverse()[0] if isinstance(part, Displacement) else inverse_matrix(part) for part in reversed(parts)
+    )
 
 
 def remainder(whole: Displacement, coarse: Displacement) -> Displacement:
-    """What a point must pass before `coarse`, for both together to do what `whole` does; all on one grid."""
+    """The displacement to pass before `coarse` so that both together equal `whole`; all three share a grid."""
     held, target = coarse.disp_vox[None], whole.disp_vox[None]
     rest = target - held
     for _ in range(SPLIT_STEPS):
@@ -71,7 +104,7 @@ def remainder(whole: Displacement, coarse: Displacement) -> Displacement:
 
 
 def check_matrix(matrix: Matrix) -> None:
-    """Raise InputError unless it is 4x4, finite and can be inverted."""
+    """Raise InputError unless the matrix is 4x4, finite and invertible."""
     usable = np.shape(matrix) == (4, 4) and np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > SINGULAR
     if not usable:
         raise InputError(
@@ -81,12 +114,12 @@ def check_matrix(matrix: Matrix) -> None:
 
 
 def kind(part: Part) -> str:
-    """The name of a part that was given none."""
+    """The default name of a part."""
     return "deformation" if isinstance(part, Displacement) else "affine"
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The same names, with -2, -3, ... behind those that were there before."""
+    """The names, with -2, -3, ... appended to those that occurred before."""
     given: list[str] = []
     for name in names:
         others = (f"{name}-{n}" for n in range(2, len(names) + 2))
@@ -94,11 +127,15 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-def through_all(parts: Sequence[Part], positions: Tensor) -> Tensor:
-    """Where parts send positions (1, 3, X, Y, Z), float64 RAS+ millimetres, one after the other."""
-    return reduce(lambda moved, part: through(part, moved), parts, positions)
-
-
 def displacements(parts: Sequence[Part]) -> list[Tensor]:
-    """Those among the parts, in voxels."""
+    """The displacements among the parts, each in voxels of its own grid."""
     return [part.disp_vox for part in parts if isinstance(part, Displacement)]
+
+
+def _through_part(part: Part, positions: Tensor) -> Tensor:
+    if not isinstance(part, Displacement):
+        return linear_map(part, positions)
+    coords = linear_map(part.grid.inverse_affine, positions).to(part.disp_vox.dtype)
+    linear = np.eye(4)
+    linear[:3, :3] = part.grid.linear
+    return positions + linear_map(linear, sample(part.disp_vox[None], coords).to(positions.dtype))

@@ -1,4 +1,4 @@
-"""Displacements: compose, invert, move between grids, measure.
+"""Displacements: compose and invert them, move them between grids, measure their regularity.
 
 Pull-back: warped(x) = moving(x + u(x)) for every voxel x of the fixed grid. `disp_vox` is (B, 3, I, J, K) in voxels of
 its own grid, channel a along array axis a. Composition, "first u0, then u1": u(x) = u1(x) + u0(x + u1(x)).
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
+from corereg.geometry.positions import linear_map
 from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample
 from corereg.geometry.warp import identity_coords, sample
 
@@ -37,22 +38,22 @@ Disp = Float[Tensor, "B 3 I J K"]
 LOG_JACOBIAN_SHIFT = 3.0
 LOG_JACOBIAN_RANGE = (1e-9, 1e9)
 LOG_JACOBIAN_MARGIN = 2
-"""Learn2Reg evaluation: SDlogJ = std(log(clip(det J + 3, 1e-9, 1e9))), two border voxels left out."""
+"""Learn2Reg evaluation: SDlogJ = std(log(clip(det J + 3, 1e-9, 1e9))), without the two outermost voxels."""
 
 INVERSION_STEP = 0.75
-"""Share of the correction that a fixed-point step takes: it converges where the map stretches less than 2.6-fold,
-against twofold with 1."""
+"""Share of the correction taken by a fixed-point step. With it the iteration converges where the map stretches less
+than 2.6-fold; with full steps, less than twofold."""
 
 LEAST_JACOBIAN, UNFOLDING_ROUNDS = 0.01, 20
-"""Voxels that keep less of their volume count as folded."""
+"""Voxels that keep a smaller share of their volume count as folded; smoothing stops after this many rounds."""
 
 LARGE_VOXELS = 500_000
 FINAL_ITERATIONS = 5
-"""Volumes above are inverted on the strided grid first, and then so many times on their own."""
+"""Larger volumes are inverted on the strided grid first, then refined by this many iterations on their own grid."""
 
 
 def compose(first: Disp, then: Disp) -> Disp:
-    """One displacement that does what warping by `first` and warping the result by `then` does.
+    """The displacement equivalent to warping by `first` and then warping the result by `then`.
 
     The image warped by `first` reads the original at y + first(y). Sampled at y = x + then(x), it reads the original at
     x + then(x) + first(x + then(x)).
@@ -69,10 +70,10 @@ def invert(
 ) -> tuple[Disp, Float[Tensor, "B I J K"]]:
     """Displacement v of the inverse map, v(x) = -u(x + v(x)), by damped fixed-point iteration on the same grid.
 
-    The iteration ends where no component of v(x) + u(x + v(x)) exceeds the tolerance: for each line of voxels by itself
-    in the compiled kernels, for all at once in torch. Large volumes are first inverted at every second voxel, from
-    where few iterations remain to be done. Beyond the grid u is held at its edge value. Where the map folds there is no
-    inverse, and the residual says so.
+    The iteration stops when no component of v(x) + u(x + v(x)) exceeds the tolerance: line by line in the compiled
+    kernels, for the whole volume in torch. Large volumes are first inverted at every second voxel, which leaves few
+    iterations at full resolution. Beyond the grid u is held at its edge value. Where the map folds there is no inverse,
+    and the residual shows it.
 
     Returns:
         v, and the residual |v(x) + u(x + v(x))| of each voxel, in voxels.
@@ -100,9 +101,9 @@ def invert(
 
 
 def unfold(disp_vox: Disp) -> Disp:
-    """The displacement with the neighbourhood of each folded voxel smoothed until nothing folds there.
+    """Smooth the neighbourhood of every folded voxel until nothing folds, for at most `UNFOLDING_ROUNDS` rounds.
 
-    Meant for the few voxels that an optimisation leaves; what still folds after `UNFOLDING_ROUNDS` is left as it is.
+    Meant for the few folded voxels that an optimisation leaves behind.
     """
     for _ in range(UNFOLDING_ROUNDS):
         folded = jacobian_determinant(disp_vox) <= LEAST_JACOBIAN
@@ -116,10 +117,10 @@ def unfold(disp_vox: Disp) -> Disp:
 def upsample_displacement(
     disp_vox: Disp, factor: int, shape: Sequence[int], *, smoothing: int = 0
 ) -> Float[Tensor, "B 3 X Y Z"]:
-    """A displacement of a strided grid on the finer grid of `shape`, in voxels of the finer grid.
+    """Bring a displacement from a strided grid to the finer grid of `shape`, in voxels of the finer grid.
 
     Args:
-        factor: stride of the coarse grid in voxels of the fine one, a power of two where `smoothing` is used.
+        factor: stride of the coarse grid in voxels of the fine one; a power of two if `smoothing` is used.
         smoothing: number of 3x3x3 means after each doubling.
     """
     plan, rest = [], factor
@@ -137,27 +138,22 @@ def upsample_displacement(
 
 
 def subsample_displacement(disp_vox: Disp, factor: int) -> Float[Tensor, "B 3 X Y Z"]:
-    """A displacement seen on the grid of every `factor`-th voxel, in voxels of that grid."""
+    """The displacement at every `factor`-th voxel, in voxels of that coarser grid."""
     return subsample(disp_vox, factor) / factor
 
 
 def transport_by_affines(disp_vox: Disp, fixed_affine: Tensor, moving_affine: Tensor) -> Disp:
-    """Exact displacement u' between two images resampled by affine maps.
+    """The exact displacement u' between two images that were resampled by affine maps.
 
     For F' = F o A1 and M' = M o A2 the true field satisfies x + u'(x) = A2^-1(A1 x + u(A1 x)).
 
     Args:
         fixed_affine: A1, (4, 4), voxel coordinates to voxel coordinates.
-        moving_affine: A2, likewise.
+        moving_affine: A2, of the same form.
     """
     identity = identity_coords(disp_vox.shape[2:], like=disp_vox)
-    moved = _apply(fixed_affine, identity)
-    return _apply(torch.linalg.inv(moving_affine), moved + sample(disp_vox, moved)) - identity
-
-
-def _apply(matrix: Tensor, coords: Disp) -> Disp:
-    matrix = matrix.to(coords)
-    return torch.einsum("ac,bcxyz->baxyz", matrix[:3, :3], coords) + matrix[:3, 3].view(1, 3, 1, 1, 1)
+    moved = linear_map(fixed_affine, identity)
+    return linear_map(torch.linalg.inv(moving_affine), moved + sample(disp_vox, moved)) - identity
 
 
 def jacobian_determinant(disp_vox: Disp) -> Float[Tensor, "B I J K"]:
@@ -174,7 +170,7 @@ def jacobian_determinant(disp_vox: Disp) -> Float[Tensor, "B I J K"]:
 
 
 def sdlogj(disp_vox: Disp) -> float:
-    """Standard deviation of log(clip(det J + 3, 1e-9, 1e9)), two border voxels left out: the Learn2Reg measure."""
+    """Learn2Reg's regularity measure: std(log(clip(det J + 3, 1e-9, 1e9))) without the two outermost voxels."""
     margin = slice(LOG_JACOBIAN_MARGIN, -LOG_JACOBIAN_MARGIN)
     shifted = jacobian_determinant(disp_vox)[:, margin, margin, margin].double() + LOG_JACOBIAN_SHIFT
     return float(shifted.clamp_(*LOG_JACOBIAN_RANGE).log_().std(correction=0))
@@ -199,37 +195,37 @@ class Displacement:
             )
 
     def then(self, other: "Displacement") -> "Displacement":
-        """Warp by this one, then warp the result by `other`, as one displacement on `other`'s grid."""
+        """This displacement followed by `other`, as one displacement on the grid of `other`."""
         first = self.at(other.grid)
         return Displacement(compose(first.disp_vox[None], other.disp_vox[None])[0], other.grid)
 
     def inverse(self) -> tuple["Displacement", Float[Tensor, "I J K"]]:
-        """The inverse on the same grid and its residual per voxel, in voxels (see `invert`)."""
+        """The inverse on the same grid, and its residual at each voxel, in voxels (see `invert`)."""
         inverse, residual = invert(self.disp_vox[None])
         return Displacement(inverse[0], self.grid), residual[0]
 
     def at(self, grid: Grid) -> "Displacement":
-        """The same displacement in the patient, seen on another grid; held constant beyond this one's edge."""
+        """The same displacement of the patient resampled onto another grid; held constant beyond this grid's edge."""
         if grid == self.grid:
             return self
         to_here = torch.as_tensor(grid.to_voxels_of(self.grid))
-        coords = _apply(to_here, identity_coords(grid.shape, like=self.disp_vox))
+        coords = linear_map(to_here, identity_coords(grid.shape, like=self.disp_vox))
         values = sample(self.disp_vox[None], coords)
         linear = torch.eye(4, dtype=torch.float64)
         linear[:3, :3] = torch.linalg.inv(to_here[:3, :3])
-        return Displacement(_apply(linear, values)[0], grid)
+        return Displacement(linear_map(linear, values)[0], grid)
 
     def disp_mm(self) -> Float[Tensor, "3 I J K"]:
-        """Offsets in RAS+ millimetres."""
+        """The offsets in RAS+ millimetres."""
         return _linear(self.grid.linear, self.disp_vox)
 
     @staticmethod
     def from_mm(disp_mm: Float[Tensor, "3 I J K"], grid: Grid) -> "Displacement":
-        """From offsets in RAS+ millimetres at the voxels of `grid`."""
+        """Make a displacement from offsets in RAS+ millimetres at the voxels of `grid`."""
         return Displacement(_linear(grid.inverse_affine[:3, :3], disp_mm), grid)
 
     def jacobian_determinant(self) -> Float[Tensor, "I J K"]:
-        """Local volume ratio, the same in voxels and in millimetres."""
+        """The local volume ratio; it is the same in voxels and in millimetres."""
         return jacobian_determinant(self.disp_vox[None])[0]
 
 
@@ -238,14 +234,14 @@ def _linear(matrix: Matrix, vectors: Float[Tensor, "3 I J K"]) -> Float[Tensor, 
 
 
 def compose_all(displacements: Sequence[Disp]) -> Disp:
-    """Displacements in the order in which the image is warped by them, as one."""
+    """Displacements, in the order in which they warp the image, composed into one."""
     return reduce(compose, displacements)
 
 
 def inverse_consistent(forward: Disp, backward: Disp, *, steps: int) -> tuple[Disp, Disp]:
     """Move two displacements of opposite directions towards being each other's inverse.
 
-    u_fm <- (u_fm - u_mf o (id + u_fm)) / 2 and the other way round, both from the values of the step before.
+    u_fm <- (u_fm - u_mf o (id + u_fm)) / 2 and vice versa, both from the values of the previous step.
     """
     if use_kernels(forward, backward):
         from corereg.geometry.kernels.sample import HALF_DIFFERENCE, pull_displacement

@@ -21,14 +21,14 @@ Points = NDArray[Any] | Sequence[Any]
 """Positions (..., 3), as an array or nested sequences of numbers."""
 
 HEADER_TOLERANCE_MM = 1e-2
-"""Corners of one grid read from two files may differ by this much: headers store float32."""
+"""Corners of the same grid read from two files may differ by this much, because headers store float32."""
 
 SINGULAR_VOLUME = 1e-9
-"""mm^3: a voxel smaller than this means a singular affine."""
+"""Voxel volume, in mm^3, below which an affine counts as singular."""
 
 
 def transform_points(matrix: Matrix, points: Points) -> Matrix:
-    """Map points (..., 3) by a 4x4 matrix, in float64."""
+    """Apply a 4x4 matrix to points (..., 3), in float64."""
     points = np.asarray(points, dtype=np.float64)
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
@@ -42,7 +42,7 @@ class Grid:
         affine: (4, 4), maps a voxel index (i, j, k, 1) to RAS+ millimetres.
 
     Raises:
-        InputError: shape is not three positive integers, or the affine is not finite, not 4x4 or singular.
+        InputError: the shape is not three positive integers, or the affine is not a finite, regular 4x4 matrix.
     """
 
     shape: tuple[int, int, int]
@@ -93,20 +93,20 @@ class Grid:
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:
-        """Millimetres from the outer face of the first voxel to that of the last, along i, j, k."""
+        """Millimetres from the outer face of the first voxel to that of the last along i, j, k."""
         i, j, k = (n * s for n, s in zip(self.shape, self.spacing, strict=True))
         return i, j, k
 
     @property
     def orientation(self) -> str:
-        """Closest anatomical direction of i, j, k as they increase, e.g. "RAS" or "LPS"."""
+        """The anatomical directions closest to increasing i, j, k, such as "RAS" or "LPS"."""
         axes, signs = self._closest_axes()
         return "".join(
             "LR"[s > 0] if a == 0 else "PA"[s > 0] if a == 1 else "IS"[s > 0] for a, s in zip(axes, signs, strict=True)
         )
 
     def _closest_axes(self) -> tuple[list[int], list[int]]:
-        """For each array axis the world axis it follows best (each once) and its sign."""
+        """For each array axis, the world axis that it follows most closely (each used once), and the sign."""
         cosines = self.linear / np.linalg.norm(self.linear, axis=0)
         axes, signs = [-1, -1, -1], [1, 1, 1]
         remaining = np.abs(cosines)
@@ -129,7 +129,7 @@ class Grid:
         return np.asarray(other.inverse_affine @ self.affine)
 
     def canonical(self) -> "Grid":
-        """The same voxels with array axes reordered and flipped to lie closest to R, A, S."""
+        """The grid of the same voxels with array axes reordered and flipped to lie closest to R, A, S."""
         axes, signs = self._closest_axes()
         order = [axes.index(world) for world in range(3)]
         matrix = np.zeros((4, 4))
@@ -140,9 +140,9 @@ class Grid:
         return Grid((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), self.affine @ matrix)
 
     def strided(self, stride: int) -> "Grid":
-        """Every `stride`-th voxel, offset 0: point i of the result lies on voxel `stride * i` of this grid.
+        """The grid of every `stride`-th voxel: point i of the result lies on voxel `stride * i` of this grid.
 
-        That is where a 3x3x3 convolution with stride 2 and padding 1 puts its features.
+        A 3x3x3 convolution with stride 2 and padding 1 places its features there.
         """
         affine = self.affine.copy()
         affine[:3, :3] *= stride
@@ -150,27 +150,27 @@ class Grid:
         return Grid((i, j, k), affine)
 
     def corners_mm(self) -> Matrix:
-        """(8, 3) world positions of the outer corners of the volume, voxel faces included."""
+        """World positions (8, 3) of the outer corners of the volume, measured at the voxel faces."""
         signs = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
         return self.to_world(signs * np.array(self.shape) - 0.5)
 
     def overlaps(self, other: "Grid", affine: Matrix | None = None) -> bool:
-        """Whether some voxel centre of this grid, moved by `affine` (world, 4x4), falls inside the other grid."""
+        """Whether any voxel centre of this grid, moved by `affine` (world, 4x4), falls inside the other grid."""
         matrix = self.to_voxels_of(other) if affine is None else other.inverse_affine @ affine @ self.affine
         steps = [np.unique(np.linspace(0, n - 1, min(n, 48))) for n in self.shape]
         coords = transform_points(matrix, np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3))
         return bool(((coords >= -0.5) & (coords <= np.array(other.shape) - 0.5)).all(1).any())
 
     def close_to(self, other: "Grid", tolerance_mm: float = 1e-3) -> bool:
-        """Same shape, and corners within `tolerance_mm` of each other."""
+        """Whether both grids have the same shape, and corners within `tolerance_mm` of each other."""
         return self.shape == other.shape and bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON."""
+        """The grid as plain numbers, for JSON."""
         return {"shape": list(self.shape), "affine": self.affine.tolist(), "orientation": self.orientation}
 
     @staticmethod
     def from_spacing(shape: Sequence[int], spacing_mm: Sequence[float]) -> "Grid":
-        """An axis-aligned RAS grid with its first voxel at the world's origin."""
+        """An axis-aligned RAS grid whose first voxel lies at the world's origin."""
         i, j, k = shape
         return Grid((i, j, k), np.diag([*spacing_mm, 1.0]))

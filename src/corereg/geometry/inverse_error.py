@@ -1,4 +1,4 @@
-"""How well two maps of the patient undo each other, and how much of a grid they only extrapolate."""
+"""How well two maps of the patient undo each other, and for what share of a grid a condition holds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,15 @@ from corereg.geometry.warp import inside
 __all__ = ["InverseError", "inverse_error", "share_of"]
 
 MEASURED_POINTS = 200_000
+"""Larger grids are thinned to about this many points."""
 
 Map = Callable[[Tensor], Tensor]
-"""Of positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
+"""A function of positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
 
 
 @dataclass(frozen=True, slots=True)
 class InverseError:
-    """Millimetres |T(T^-1(q)) - q| over points q of the moving image with a match inside the fixed image's grid."""
+    """|T(T^-1(q)) - q| in millimetres over the points q of the moving image that have a match inside the fixed grid."""
 
     mean: float
     p95: float
@@ -29,7 +30,7 @@ class InverseError:
 
 
 def inverse_error(transform: Map, inverse: Map, fixed: Grid, moving: Grid) -> InverseError:
-    """Measured between voxels, half a voxel from each along all axes, where interpolation errs most."""
+    """Measure at points half a voxel from the voxel centres along every axis, where interpolation errs most."""
     thinned = _thinned(moving)
     matrix = thinned.affine.copy()
     matrix[:3, 3] = moving.to_world([0.5, 0.5, 0.5])
@@ -45,7 +46,7 @@ def inverse_error(transform: Map, inverse: Map, fixed: Grid, moving: Grid) -> In
 
 
 def share_of(predicate: Map, grid: Grid) -> float:
-    """Share of a grid's voxels, 0 to 1, at which a predicate (1, 1, X, Y, Z) of positions is true."""
+    """Share of a grid's voxels, 0 to 1, where a predicate of positions, (1, 1, X, Y, Z), is true."""
     found = torch.cat([predicate(world).flatten() for _, world in slabs(_thinned(grid))])
     return float(found.double().mean())
 

@@ -1,4 +1,4 @@
-"""Positions in the patient, many at a time: a grid's voxels slab by slab, matrices applied, maps fitted to them.
+"""Many positions in the patient at a time: the voxels of a grid slab by slab, matrices applied to them or fitted.
 
 Positions are (1, 3, X, Y, Z), float64 RAS+ millimetres.
 """
@@ -14,38 +14,47 @@ from torch import Tensor
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.warp import affine_coords
 
-__all__ = ["as_points", "as_positions", "fitted_affine", "inverse_matrix", "linear_map", "slabs", "thinning"]
+__all__ = [
+    "as_points",
+    "as_positions",
+    "fitted_affine",
+    "inverse_matrix",
+    "linear_map",
+    "moving_offsets_vox",
+    "slabs",
+    "thinning",
+]
 
 SLAB_VOXELS = 2**22
-"""Voxels worked on at a time: bounds the memory that positions take."""
+"""Voxels processed at a time: bounds the memory that their positions take."""
 
 FIT_POINTS = 20_000
-"""Grid points to which the affine part of a field is fitted."""
+"""Grid points used to fit the affine part of a field."""
 
 
 def as_positions(points_mm: NDArray[np.float64]) -> Tensor:
-    """(1, 3, N, 1, 1) of points (..., 3)."""
+    """Points (..., 3) as positions (1, 3, N, 1, 1)."""
     return torch.as_tensor(points_mm.reshape(-1, 3).T.copy())[None, :, :, None, None]
 
 
 def as_points(positions: Tensor) -> NDArray[np.float64]:
-    """(N, 3) of what `as_positions` gave."""
+    """Positions (1, 3, N, 1, 1) as points (N, 3): undoes `as_positions`."""
     return np.asarray(positions[0, :, :, 0, 0].T.numpy())
 
 
-def linear_map(matrix: Matrix, positions: Tensor) -> Tensor:
-    """Positions through a (4, 4) matrix."""
-    matrix_t = torch.as_tensor(np.array(matrix)).to(positions)
+def linear_map(matrix: Matrix | Tensor, positions: Tensor) -> Tensor:
+    """Apply a (4, 4) matrix to positions (B, 3, X, Y, Z) in any frame; the result has their type and device."""
+    matrix_t = (matrix if isinstance(matrix, Tensor) else torch.as_tensor(np.array(matrix))).to(positions)
     return torch.einsum("ac,bcxyz->baxyz", matrix_t[:3, :3], positions) + matrix_t[:3, 3].view(1, 3, 1, 1, 1)
 
 
 def inverse_matrix(matrix: Matrix) -> Matrix:
-    """The matrix that leads back."""
+    """The inverse of a (4, 4) matrix."""
     return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def slabs(grid: Grid) -> Iterator[tuple[slice, Tensor]]:
-    """World positions of a grid's voxels, slab by slab along i: which voxels of i, and their positions."""
+    """Yield a grid's voxels slab by slab along i: the range of i, and the world positions of its voxels."""
     step = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
     for start in range(0, grid.shape[0], step):
         stop = min(start + step, grid.shape[0])
@@ -56,12 +65,12 @@ def slabs(grid: Grid) -> Iterator[tuple[slice, Tensor]]:
 
 
 def thinning(grid: Grid, points: int) -> int:
-    """Stride at which a grid keeps about so many of its voxels."""
+    """The stride at which a grid keeps about `points` of its voxels."""
     return max(1, int(np.rint(np.cbrt(math.prod(grid.shape) / points))))
 
 
 def fitted_affine(total_mm: NDArray[np.float32], grid: Grid) -> Matrix:
-    """The affine map (4, 4) closest to p + d(p) over the grid, or the identity where no invertible one is near."""
+    """The affine map (4, 4) closest to p + d(p) over the grid, or the identity if that map is not invertible."""
     step = thinning(grid, FIT_POINTS)
     picked = tuple(slice(None, None, min(step, max(1, n // 2))) for n in grid.shape)
     index = np.stack(
@@ -76,3 +85,14 @@ def fitted_affine(total_mm: NDArray[np.float32], grid: Grid) -> Matrix:
     affine[:3, :3] = solution[:, :3]
     affine[:3, 3] = solution[:, 3] + centre - solution[:, :3] @ centre
     return affine if np.linalg.det(affine[:3, :3]) > 0 else np.eye(4)
+
+
+def moving_offsets_vox(own_vox: NDArray[np.float64], fixed: Grid, moving: Grid) -> NDArray[np.float64]:
+    """A displacement (3, I, J, K) in voxels of its own fixed grid as offsets u into the moving grid's indices.
+
+    Index x of the fixed grid corresponds to index x + u(x) of the moving grid.
+    """
+    matrix = fixed.to_voxels_of(moving)
+    index = np.indices(fixed.shape, np.float64)
+    there = np.einsum("ac,cijk->aijk", matrix[:3, :3], index + own_vox) + matrix[:3, 3].reshape(3, 1, 1, 1)
+    return np.asarray(there - index)

@@ -1,4 +1,4 @@
-"""An image seen from another grid, through a chain of maps of the patient: one interpolation, slab by slab."""
+"""Resample an image onto another grid through a chain of maps of the patient, with one interpolation, slab by slab."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
-from corereg.geometry.chain import Part, displacements, through_all
+from corereg.geometry.chain import Part, displacements, through
 from corereg.geometry.grid import Grid
 from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.positions import linear_map, slabs
@@ -24,7 +24,7 @@ INTERPOLATIONS = ("nearest", "linear", "bspline", "sinc")
 SPLINE_ORDER = 3
 
 Coords = Float[Tensor, "1 3 X Y Z"]
-"""Voxel coordinates of the sampled image."""
+"""Positions in voxel coordinates of the sampled image."""
 Sampler = Callable[[Coords], Tensor]
 
 
@@ -38,30 +38,29 @@ def resample(
     labels: bool = False,
     outside: float | None = None,
 ) -> NDArray[Any]:
-    """The values of an image (I, J, K) at T(p) for the voxels p of a target grid.
+    """Values of an image (I, J, K) at T(p) for the voxels p of a target grid.
 
     Args:
         source: the image's grid.
         parts: maps of the patient; T passes a point through them in order.
-        interpolation: nearest (the type is kept), linear, bspline or sinc (float32).
-        labels: a label map, for which linear means the vote of the eight voxels around.
-        outside: value where a position lies beyond the image by more than half a voxel; None takes its smallest value,
-            0 for labels.
+        interpolation: "nearest" keeps the image's type; "linear", "bspline" and "sinc" give float32.
+        labels: the image is a label map; "linear" then lets the eight surrounding voxels vote.
+        outside: value for positions more than half a voxel beyond the image; None means the image's smallest value,
+            or 0 for labels.
 
     Raises:
-        InputError: an unknown interpolation, or one that labels do not have; `outside` does not fit the kept type.
+        InputError: the interpolation is unknown or unsuitable for labels, or `outside` does not fit the kept type.
     """
     known = INTERPOLATIONS[:2] if labels else INTERPOLATIONS
     if interpolation not in known:
         of = "label maps" if labels else "images"
-        raise InputError(f"got the interpolation {interpolation} for {of}, expected {', '.join(known)}; correct it")
+        raise InputError(f"got the interpolation {interpolation} for {of}; choose one of {', '.join(known)}")
     if outside is None:
         outside = 0.0 if labels else float(array.min())
     kept = labels or interpolation == "nearest"
     if kept and not _holds(array.dtype, outside):
         raise InputError(
-            f"got {outside:g} for voxels outside of an image of {array.dtype}, expected a value that it can hold; "
-            "choose another"
+            f"got {outside:g} for voxels outside the image, which {array.dtype} cannot hold; choose a value that it can"
         )
     if interpolation == "linear" and not labels and use_kernels(*displacements(parts)):
         from corereg.geometry.kernels import chain as kernels_chain
@@ -71,7 +70,7 @@ def resample(
     sampler = _sampler(array, interpolation, labels, outside)
     out = np.empty(target.shape, dtype=array.dtype if kept else np.float32)
     for where, world in slabs(target):
-        out[where] = sampler(linear_map(source.inverse_affine, through_all(parts, world))).numpy()
+        out[where] = sampler(linear_map(source.inverse_affine, through(parts, world))).numpy()
     return out
 
 
@@ -103,7 +102,7 @@ def _nearest_sampler(array: NDArray[Any], outside: float) -> Sampler:
 
 
 def _itk_sampler(values: Tensor, interpolation: str, outside: float) -> Sampler:
-    """ITK's interpolators, in voxel coordinates: images without a geometry of their own."""
+    """One of ITK's interpolators, used in voxel coordinates: its images get no geometry."""
     sitk = simpleitk()
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.numpy().T))
     kind = sitk.sitkHammingWindowedSinc
@@ -122,7 +121,7 @@ def _itk_sampler(values: Tensor, interpolation: str, outside: float) -> Sampler:
 
 
 def _strongest_label(values: Int64[Tensor, "I J K"], coords: Coords, *, outside: int) -> Int64[Tensor, "X Y Z"]:
-    """The label whose indicator, linearly interpolated, is largest; of equal ones that of the lowest corner."""
+    """The label whose linearly interpolated indicator is largest; ties go to the lowest corner."""
     last = torch.tensor(values.shape).view(3, 1) - 1
     held = coords[0].flatten(1).clamp(min=0).minimum(last.to(coords))
     low = held.floor().long().minimum((last - 1).clamp(min=0))

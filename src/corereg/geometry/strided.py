@@ -1,7 +1,7 @@
-"""Between a grid and its strided grids, and smoothing that does not know the border.
+"""Move volumes between a grid and its strided grids, and smooth them without border effects.
 
-Point i of a grid with stride s lies on voxel s * i. Going up, the value at fine voxel x is interpolated at x / s and
-held constant beyond the last coarse point.
+Point i of a grid with stride s lies on voxel s * i. Upsampling interpolates the value of fine voxel x at x / s, and
+holds it constant beyond the last coarse point.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def strided_shape(shape: Sequence[int], stride: int) -> tuple[int, int, int]:
 
 
 def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Tensor, "B C I J K"]:
-    """Repeated 3x3x3 mean over the voxels that exist: nothing outside the volume counts."""
+    """Repeated 3x3x3 mean over the voxels that exist: the border is normalised, not padded."""
     if times and use_kernels(volume):
         from corereg.geometry.kernels import filter as kernels_filter
 
@@ -40,7 +40,7 @@ def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Ten
 def upsample(volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[int]) -> Float[Tensor, "B C X Y Z"]:
     """Linear interpolation of a strided volume at every voxel of the `factor` times finer grid of `shape`.
 
-    Values are not rescaled: multiply a displacement by `factor` yourself, or use `upsample_displacement`.
+    Values are not rescaled; for a displacement use `upsample_displacement`.
     """
     if use_kernels(volume):
         from corereg.geometry.kernels import filter as kernels_filter
@@ -56,5 +56,5 @@ def upsample(volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[in
 
 
 def subsample(volume: Float[Tensor, "B C I J K"], factor: int) -> Float[Tensor, "B C X Y Z"]:
-    """Every `factor`-th voxel, offset 0."""
+    """Every `factor`-th voxel, starting at the first."""
     return volume[:, :, ::factor, ::factor, ::factor]

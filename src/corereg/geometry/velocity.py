@@ -1,4 +1,4 @@
-"""Stationary velocity fields: the maps that flow along them are invertible, and flowing back is the inverse.
+"""Stationary velocity fields: flowing along one is an invertible map, and flowing backwards is its inverse.
 
 Upstream: displacement. Downstream: the diffeomorphic refinement. `velocity_vox` is (B, 3, I, J, K), voxels of its own
 grid per unit of time, channel a along array axis a; its exponential is the displacement after one unit of time.
@@ -19,15 +19,15 @@ from corereg.geometry.strided import box_mean
 __all__ = ["exponential", "logarithm"]
 
 SQUARINGS = 6
-"""exp(v) = exp(v / 64) after six doublings: a velocity of 30 voxels starts as steps of half a voxel."""
+"""Doublings: exp(v) starts from v / 64, so that a velocity of 30 voxels starts with steps of half a voxel."""
 
 LOGARITHM_STEPS = 8
 LOGARITHM_STEP = 0.5
 
 
 def exponential(velocity_vox: Disp) -> Disp:
-    """The displacement of flowing for one unit of time, by scaling and squaring; differentiable."""
-    if use_kernels(velocity_vox.detach()):
+    """The displacement after flowing for one unit of time, by scaling and squaring; differentiable."""
+    if use_kernels(velocity_vox.detach()) and min(velocity_vox.shape[2:]) > 1:
         disp_vox: Disp = _Exponential.apply(velocity_vox)  # type: ignore[no-untyped-call]
         return disp_vox
     disp_vox = velocity_vox / 2**SQUARINGS
@@ -37,9 +37,9 @@ def exponential(velocity_vox: Disp) -> Disp:
 
 
 def logarithm(forward: Disp, backward: Disp) -> Disp:
-    """A velocity whose exponential is about `forward`, and flowing back along it about `backward`.
+    """A velocity whose exponential approximates `forward`, and that of its negative `backward`.
 
-    Two displacements that are not each other's inverse meet half way; what no smooth velocity reaches is smoothed out.
+    Displacements that are not each other's inverse are averaged; detail that no smooth velocity reaches is lost.
     """
     return (_one_logarithm(forward) - _one_logarithm(backward)) / 2
 
@@ -52,7 +52,7 @@ def _one_logarithm(disp_vox: Disp) -> Disp:
 
 
 class _Exponential(torch.autograd.Function):
-    """The compiled version, with the exact adjoint of each squaring."""
+    """The compiled exponential, with the exact adjoint of each squaring."""
 
     @staticmethod
     def forward(ctx: Any, velocity_vox: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sampling of volumes at positions. The only caller of `grid_sample` and the only place that knows its axis order.
+"""Sample volumes at positions. The only caller of `grid_sample`, and the only place that knows its axis order.
 
 Legend: B batch, C channels, I J K voxel axes of the sampled volume, X Y Z voxel axes of the output.
 Coordinates are voxel centres 0..N-1 in array axis order, channel a along array axis a.
@@ -19,13 +19,13 @@ __all__ = ["affine_coords", "identity_coords", "inside", "sample", "sample_label
 
 
 def identity_coords(shape: Sequence[int], *, like: Tensor) -> Float[Tensor, "1 3 X Y Z"]:
-    """The voxel coordinates of every voxel of a grid of `shape`, on the device and of the type of `like`."""
+    """Voxel coordinates of every voxel of a grid of `shape`, with the device and type of `like`."""
     axes = [torch.arange(n, device=like.device, dtype=like.dtype) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 
 
 def affine_coords(shape: Sequence[int], matrix: Matrix, *, like: Tensor) -> Float[Tensor, "1 3 X Y Z"]:
-    """Where a 4x4 matrix sends every voxel of a grid of `shape`: computed axis by axis, without a full identity."""
+    """Where a 4x4 matrix sends every voxel of a grid of `shape`, computed axis by axis to save memory."""
     i, j, k = (torch.arange(n, device=like.device, dtype=torch.float64) for n in shape)
     matrix_t = torch.as_tensor(np.array(matrix), device=like.device)
     offset = matrix_t[:3, 3].view(3, 1, 1, 1)
@@ -35,13 +35,13 @@ def affine_coords(shape: Sequence[int], matrix: Matrix, *, like: Tensor) -> Floa
 
 
 def _vox_to_grid_sample(coords_vox: Tensor, shape: Sequence[int]) -> Tensor:
-    """Voxel coordinates (B, 3, X, Y, Z) to [-1, 1] in the order of `grid_sample`: the package's only reversal."""
+    """Voxel coordinates (B, 3, X, Y, Z) as `grid_sample` takes them: [-1, 1], axes reversed (here and nowhere else)."""
     last = coords_vox.new_tensor([max(n - 1, 1) for n in shape]).view(1, 3, 1, 1, 1)
     return (2 * coords_vox / last - 1).flip(1).permute(0, 2, 3, 4, 1).contiguous()
 
 
 def inside(coords_vox: Float[Tensor, "B 3 X Y Z"], shape: Sequence[int]) -> Shaped[Tensor, "B 1 X Y Z"]:
-    """True where a position lies in the volume, the half voxel around the outer centres included (as in ITK)."""
+    """True where a position lies in the volume, including the half voxel around the outer centres (as in ITK)."""
     last = coords_vox.new_tensor(shape).view(1, 3, 1, 1, 1) - 0.5
     return ((coords_vox >= -0.5) & (coords_vox <= last)).all(1, keepdim=True)
 
@@ -52,7 +52,7 @@ def sample(
     """Trilinear interpolation of a volume at voxel coordinates.
 
     Args:
-        outside: value where a position is beyond the volume by more than half a voxel; None holds the edge.
+        outside: value for positions more than half a voxel beyond the volume; None holds the edge value.
     """
     if use_kernels(volume, coords_vox):
         from corereg.geometry.kernels import sample as kernels_sample
@@ -97,5 +97,5 @@ def warp(
 
 
 def warp_labels(labels: Shaped[Tensor, "I J K"], disp_vox: Float[Tensor, "1 3 I J K"]) -> Shaped[Tensor, "I J K"]:
-    """Pull-back of a label map by nearest neighbour: no label appears that was not there."""
+    """Pull-back of a label map by nearest neighbour, which creates no new labels."""
     return sample_labels(labels, identity_coords(labels.shape, like=disp_vox) + disp_vox)

@@ -1,42 +1,120 @@
-"""Outputs appear under their names only when they are complete."""
+"""Outputs appear under their names only when they are complete, and all files of a set together.
 
+Files are written into a staging folder beside their place and moved from there: a single file by one rename. A set of
+files is published in two steps, so that a process killed at any moment neither mixes old and new files nor loses the
+new ones: a rename gives the staging folder a fixed name, from then on the set counts as written; then the old files are
+removed and the new ones moved to their places. Whoever next reads or writes in the folder finishes that (`settle`), and
+removes the staging folders of killed processes. Live ones are locked.
+"""
+
+import errno
+import json
 import os
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from corereg.errors import InputError
 
-__all__ = ["atomic_path", "ensure_output_folder"]
+__all__ = ["atomic_folder", "atomic_path", "check_output", "ensure_output_folder", "output_folder", "settle", "staging"]
+
+STAGING, PENDING = ".corereg-writing-", ".corereg-written"
+PLAN = ".corereg-plan.json"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE_BYTES = 2**20
+"""Written to find out whether the disk is full, after a library that does not say why it failed."""
+
+PATIENCE_S = 10.0
+"""How long a set is waited for that another process is moving to its places."""
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a place to write `path` to; what was written there takes its name if the block succeeds, else vanishes.
 
-    The place is a file of the same name in a temporary folder beside `path`, so that replacing never crosses file
-    systems, the umask decides the permissions, and formats of two files (.mhd + .raw) find each other by name.
+    The place is a file of the same name in a staging folder, so that the umask decides the permissions, and formats of
+    two files (.mhd + .raw) find each other by name. Links are followed, and devices and pipes written to.
 
     Raises:
-        InputError: the folder of `path` is missing or not writable, or `path` is a folder. Before the block runs.
+        InputError: the folder of `path` is missing or not writable, or `path` is a folder, before the block runs; or
+            the disk is full.
+    """
+    path = check_output(path)
+    if _is_special(path):
+        with tempfile.TemporaryDirectory() as elsewhere, _space_for(path, Path(elsewhere)):
+            yield Path(elsewhere) / path.name
+            path.write_bytes((Path(elsewhere) / path.name).read_bytes())
+        return
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    with _locked_staging(target.parent) as (folder, alone), _space_for(path, folder):
+        yield folder / path.name
+        # The named file goes last: a header that is there implies its data.
+        names = sorted((file.name for file in folder.iterdir()), key=lambda name: name == path.name)
+        if len(names) > 1 and target == path:
+            _publish(folder, path.parent, alone, names)
+            return
+        for name in names[:-1]:
+            shutil.move(folder / name, path.parent / name)
+        os.replace(folder / path.name, target)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, last: str, obsolete: Sequence[str] = ()) -> Iterator[Path]:
+    """Give a place to write a set of files to; they take their places in the folder `path` together, or vanish.
+
+    Args:
+        last: the file of the set that tells others that it is complete.
+        obsolete: files of an earlier set that are removed if this one does not have them.
+    """
+    with _locked_staging(path) as (folder, alone), _space_for(path, folder):
+        yield folder
+        names = sorted((file.name for file in folder.iterdir()), key=lambda name: name == last)
+        _publish(folder, path, alone, names, [name for name in obsolete if name not in names])
+
+
+@contextmanager
+def output_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder as `ensure_output_folder` does; what of it and its parents is new and empty vanishes on failure."""
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield ensure_output_folder(path)
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: its folder is missing or not writable, or it is a folder.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"got the output {path}, which is a folder, expected a file; add a name to it")
-    staging = _temporary_folder_in(path.parent)
     try:
-        yield staging / path.name
-        # The named file goes last: a header that is there implies its data.
-        for file in sorted(staging.iterdir(), key=lambda file: file.name == path.name):
-            os.replace(file, path.parent / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"got the output {path}, which cannot be written ({error.strerror}); choose another") from None
+    if not _is_special(path):
+        _temporary_folder_in(path.parent).rmdir()
+    return path
 
 
 def ensure_output_folder(path: str | os.PathLike[str]) -> Path:
-    """Make the folder `path`, with its parents, unless it is there, and check that files can be written to it.
+    """Make the folder `path`, with its parents, unless it exists, and check that files can be written to it.
 
     Raises:
         InputError: `path` or one of its parents is a file, or it cannot be made or written to.
@@ -46,24 +124,172 @@ def ensure_output_folder(path: str | os.PathLike[str]) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(
-            f"got the output folder {path}, which is or lies in a file, expected a folder; choose another"
+            f"got the output folder {path}, which is a file or lies in one, expected a folder; choose another"
         ) from None
     except OSError as error:
         raise InputError(
-            f"got the output folder {path}, which cannot be made ({error.strerror}), expected one to write to; "
-            "choose another"
+            f"got the output folder {path}, which cannot be made ({error.strerror}); choose another"
         ) from None
     _temporary_folder_in(path).rmdir()
     return path
 
 
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A temporary folder in `folder`, removed at the end, or by the next process if this one is killed."""
+    with _locked_staging(folder) as (made, _):
+        yield made
+
+
+def settle(folder: str | os.PathLike[str]) -> None:
+    """Move the files of a set to their places that a killed process had written but not yet moved.
+
+    Called before files are read from a folder. A set that another process is moving just now is waited for.
+
+    Raises:
+        InputError: the files cannot be moved, or another process does not get done.
+    """
+    pending = Path(folder) / PENDING
+    end = time.monotonic() + PATIENCE_S
+    while pending.is_dir():
+        lock, known = _lock(pending)
+        if known and lock is None and time.monotonic() < end:
+            time.sleep(0.01)
+            continue
+        try:
+            if known and lock is None:
+                raise InputError(f"another command has been moving its files into {folder} for long; wait for its end")
+            _finish(pending, alone=known)
+        except OSError as error:
+            raise InputError(
+                f"an interrupted command left files of its result in {pending}, and they cannot be moved to their "
+                f"places ({error.strerror}); move them, or repeat that command"
+            ) from None
+        finally:
+            _release(lock)
+
+
+def _publish(made: Path, folder: Path, alone: bool, names: Sequence[str], obsolete: Sequence[str] = ()) -> None:
+    (made / PLAN).write_text(json.dumps({"names": list(names), "obsolete": list(obsolete)}))
+    pending = folder / PENDING
+    settle(folder)
+    os.replace(made, pending)
+    _finish(pending, alone=alone)
+
+
+def _finish(pending: Path, *, alone: bool) -> None:
+    """Move a published set to its places. May be repeated after it was interrupted.
+
+    Args:
+        alone: whether no other process can be doing the same.
+    """
+    try:
+        plan = json.loads((pending / PLAN).read_text())
+    except FileNotFoundError:  # another has finished it
+        return
+    folder = pending.parent
+    waiting = [name for name in plan["names"] if (pending / name).exists()]
+    # Old files go before new ones come. The last name says that a set is complete: it goes first and comes last.
+    for name in (*(reversed(waiting) if alone else ()), *plan["obsolete"]):
+        (folder / name).unlink(missing_ok=True)
+    for name in waiting:
+        with suppress(FileNotFoundError):
+            os.replace(pending / name, folder / name)
+    shutil.rmtree(pending, ignore_errors=True)
+
+
+@contextmanager
+def _locked_staging(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """A staging folder, and whether its lock keeps other processes from it."""
+    settle(folder)
+    _clean(folder)
+    while True:
+        made = _temporary_folder_in(folder)
+        lock, known = _lock(made)
+        if not known or (lock is not None and made.exists()):
+            break
+        _release(lock)  # another process took it for abandoned, before it was locked
+    try:
+        yield made, known
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        _release(lock)
+
+
+@cache
+def _clean(folder: Path) -> None:
+    """Remove the staging folders of killed processes, once in a process: large folders take long to look through."""
+    for abandoned in folder.glob(f"{STAGING}*"):
+        lock, _ = _lock(abandoned)
+        if lock is not None:
+            shutil.rmtree(abandoned, ignore_errors=True)
+            _release(lock)
+
+
+def _lock(folder: Path) -> tuple[int | None, bool]:
+    """A descriptor that holds the folder's lock unless another process does; and whether locks work there."""
+    if sys.platform == "win32":
+        return None, False
+    import fcntl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None, True
+    except OSError:
+        return None, False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        return None, isinstance(error, BlockingIOError)
+    return descriptor, True
+
+
+def _release(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or an open file of the process: what is not replaced but written to."""
+    if str(path).startswith(("/dev/std", "/dev/fd/", "/proc/")):
+        return True
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
+
+
+@contextmanager
+def _space_for(path: Path, folder: Path) -> Iterator[None]:
+    """Say so where writing fails because the disk is full."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not _is_full(error, folder):
+            raise
+        place = path.parent.parent / path.name if path.parent.name.startswith(STAGING) else path
+        raise InputError(f"there is no room to write {place}: the disk or your quota is full; free some") from error
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as full:
+        return full.errno in FULL
+    return False
+
+
 def _temporary_folder_in(folder: Path) -> Path:
     if not folder.is_dir():
-        raise InputError(f"got the output folder {folder}, which is not there, expected one to write to; make it first")
+        raise InputError(f"got the output folder {folder}, which does not exist; make it first")
     try:
-        return Path(tempfile.mkdtemp(prefix=".corereg-", dir=folder))
+        return Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     except OSError as error:
         raise InputError(
-            f"got the output folder {folder}, which is not writable ({error.strerror}), expected one to write to; "
-            "choose another"
+            f"got the output folder {folder}, which is not writable ({error.strerror}); choose another"
         ) from None

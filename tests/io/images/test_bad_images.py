@@ -1,8 +1,10 @@
 """Every input that cannot be used is refused with one line: what was got, what was expected, the cure."""
 
+import builtins
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -182,8 +184,8 @@ def empty_folder(folder: Path) -> Path:
         (truncated_gzip, "gzip file that is cut short or damaged"),
         (gzip_without_its_last_byte, "gzip file that is cut short or damaged"),
         (gzip_with_a_flipped_byte, "gzip file that is cut short or damaged"),
-        (truncated_nifti, r"NIfTI file that is cut short or damaged \(Expected 7680 bytes"),
-        (truncated_metaimage, "cannot be read"),
+        (truncated_nifti, r"cut short or damaged \(2000 of 8032 bytes are there\)"),
+        (truncated_metaimage, r"cut short or damaged \(7180 of 7680 bytes are there\)"),
         (two_dimensional, r"2-D image or single slice of shape \(12, 16\)"),
         (two_dimensional_nrrd, r"2-D image or single slice of shape \(20, 16\)"),
         (single_slice, r"single slice of shape \(12, 1, 20\)"),
@@ -274,9 +276,13 @@ def test_empty_mask_is_refused(tmp_path: Path) -> None:
 
 
 def test_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(_: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
-
     path = save_nifti(tmp_path / "scan.nii", RAMP, GRID.affine)
-    monkeypatch.setattr(Path, "read_bytes", denied)
+
+    def denied(file: object, *args: Any, **kwargs: Any) -> Any:
+        if file == path:
+            raise PermissionError(13, "Permission denied")
+        return open_file(file, *args, **kwargs)
+
+    open_file = builtins.open
+    monkeypatch.setattr(builtins, "open", denied)
     assert "may not be read" in refusal(read_image, path)

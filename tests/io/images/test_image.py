@@ -121,7 +121,7 @@ def test_npz_of_one_array_takes_its_affine_or_warns(tmp_path: Path, affine: NDAr
     array = ramp(make_grid())
     if affine is None:
         np.savez(tmp_path / "scan.npz", array)
-        with pytest.warns(UserWarning, match="no `affine` in it, so 1 mm voxels"):
+        with pytest.warns(UserWarning, match="no `affine`, so 1 mm voxels"):
             image = read_image(tmp_path / "scan.npz")
     else:
         np.savez(tmp_path / "scan.npz", scan=array, affine=affine)
@@ -174,12 +174,12 @@ def test_labels_in_memory_are_checked_as_labels() -> None:
         as_image(Image(ramp(grid) / 2, grid), labels=True)
 
 
-def test_non_finite_voxels_take_the_minimum_and_are_counted(tmp_path: Path) -> None:
+def test_non_finite_voxels_of_a_ct_take_its_minimum_and_are_counted(tmp_path: Path) -> None:
     grid = make_grid()
     array = ramp(grid, np.float32)
     array[1, 2, 3], array[4, 5, 6], array[7, 8, 9] = np.nan, np.inf, -np.inf
     save_nifti(tmp_path / "scan.nii", array, grid.affine)
-    with pytest.warns(UserWarning, match="3 NaN or infinite voxels replaced by the minimum, -1000"):
+    with pytest.warns(UserWarning, match="3 NaN or infinite voxels were replaced by -1000"):
         cleaned = read_image(tmp_path / "scan.nii").array
     bad = ~np.isfinite(array)
     assert (cleaned[bad] == -1000).all()

@@ -1,6 +1,7 @@
 """Points in and out: LPS and RAS are honoured both ways, and a file is written back as it was read."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +170,17 @@ def test_reading_again_does_not_change_the_points_that_were_written(tmp_path: Pa
         ("points.csv", "1,2,3\n4,5,6", "put the line `# CoordinateSystem = RAS`"),
         ("points.csv", "x,y,z\n4,5,6", "or name the columns x_ras,y_ras,z_ras (or x_lps,...), or give coord"),
         ("points.csv", "# CoordinateSystem = IJK\n4,5,6", "coordinate system 'IJK'"),
-        ("points.csv", "# CoordinateSystem = RAS\nx_lps,y_lps,z_lps\n4,5,6", "LPS, and RAS beside it"),
+        ("points.csv", "# CoordinateSystem = RAS\nx_lps,y_lps,z_lps\n4,5,6", "both LPS and RAS are stated"),
         ("points.csv", "# CoordinateSystem = RAS\na,b,c\n4,5,6", "with the columns a,b,c, expected x,y,z too"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,5", "with the line '4,5'"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,five,6", "with the line '4,five,6'"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,nan,6", "expected finite numbers"),
-        ("points.csv", "# CoordinateSystem = RAS\nx;y;z\n4;5;6", "with the columns x;y;z"),
+        ("points.csv", "# CoordinateSystem = RAS\nx;y;z\n4,5,6", "with the line '4,5,6'"),
+        ("points.csv", "# CoordinateSystem = RAS\nx;y;z\n4;inf;6", "expected finite numbers"),
+        ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n#4,5,6", "without a point in it"),
+        ("points.csv", "label,r,a,s,defined\na,1,2,x,1", "expected finite numbers for r,a,s"),
+        ("points.csv", "# CoordinateSystem = LPS\nlabel,r,a,s\na,1,2,3", "both RAS and LPS are stated"),
+        ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n1,2," + "3" * 200000, "field larger than field limit"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n", "without a point in it"),
         ("points.csv", "", "does not say its coordinate system"),
         ("points.fcsv", fcsv("LPS", ""), "put the line `# CoordinateSystem = LPS`"),
@@ -185,13 +191,77 @@ def test_reading_again_does_not_change_the_points_that_were_written(tmp_path: Pa
         ("points.mrk.json", markups("LPS", coordinateUnits="cm"), "a Fiducial in cm"),
         ("points.mrk.json", markups("LPS", type="ROI"), "with a ROI in mm"),
         ("points.mrk.json", markups("LPS", controlPoints=[]), "without a point in it"),
-        ("points.mrk.json", markups("LPS", controlPoints=[{"position": [1, "x"]}]), "not three numbers"),
-        ("points.mrk.json", markups("LPS", controlPoints=[{"label": "a"}]), "not three numbers"),
+        ("points.mrk.json", "[" * 100000, "expected Slicer markups in JSON"),
+        ("points.mrk.json", markups("LPS", coordinateSystem=""), "coordinate system ''"),
+        *[
+            ("points.mrk.json", markups("LPS", controlPoints=[{"position": position}]), "not three finite numbers")
+            for position in ([1, "x"], [5], [[1, 2, 3]], [1, 2, None], [1, 2, math.nan], [1, 2, 10**400], "abc", 7)
+        ],
+        ("points.mrk.json", markups("LPS").replace("12.5", "1e400"), "not three finite numbers"),
+        ("points.mrk.json", markups("LPS", controlPoints=[{"label": "a"}]), "not three finite numbers"),
     ],
 )  # fmt: skip
 def test_bad_points_are_refused_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     assert message in refusal(read_points, tmp_path / name)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("padded", [True, False])
+def test_table_of_a_spreadsheet_is_read_and_written_back_alike(tmp_path: Path, delimiter: str, padded: bool) -> None:
+    pad = delimiter * 3 if padded else ""
+    rows = [delimiter.join([label, *xyz.split(",")]) for label, xyz in zip(["a", "#2", "c"], cells("LPS"), strict=True)]
+    head = [f"# CoordinateSystem = LPS{pad}", f"# by hand{pad}", delimiter.join(["label", "x", "y", "z"])]
+    (tmp_path / "points.csv").write_text("\n".join([*head, *rows, pad]) + "\n")
+    points = read_points(tmp_path / "points.csv")
+    np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
+    assert points.labels == ["a", "#2", "c"]
+    write_points(tmp_path / "out.csv", points.moved_to(COORDS_MM + OFFSET_MM))
+    again = read_points(tmp_path / "out.csv")
+    np.testing.assert_allclose(again.coords_mm, COORDS_MM + OFFSET_MM)
+    write_points(tmp_path / "out.csv", again.moved_to(COORDS_MM))
+    assert (tmp_path / "out.csv").read_text().splitlines() == [*head, *rows]
+
+
+def test_decimal_commas_are_read_and_written_back(tmp_path: Path) -> None:
+    rows = [xyz.replace(",", ";").replace(".", ",") for xyz in cells("RAS")]
+    (tmp_path / "points.csv").write_text("\n".join(["# CoordinateSystem = RAS", "x;y;z", *rows]))
+    points = read_points(tmp_path / "points.csv")
+    np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
+    write_points(tmp_path / "out.csv", points)
+    assert (tmp_path / "out.csv").read_text().splitlines()[2] == "12,5;-7,25;104"
+
+
+@pytest.mark.parametrize(("names", "system"), [("r,a,s", "RAS"), ("l,p,s", "LPS")])
+def test_table_of_slicer_tells_its_system_by_its_columns(tmp_path: Path, names: str, system: str) -> None:
+    head = f"label,{names},defined,selected,visible,locked,description"
+    rows = [f"F-{n},{xyz},1,1,1,0," for n, xyz in enumerate(cells(system), 1)]
+    rows.insert(1, "F-9,,,,0,1,1,0,not placed yet")
+    (tmp_path / "points.csv").write_text("\n".join([head, *rows]))
+    points = read_points(tmp_path / "points.csv")
+    np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
+    assert points.labels == ["F-1", "F-2", "F-3"]
+    write_points(tmp_path / "out.csv", points)
+    assert (tmp_path / "out.csv").read_text().splitlines() == [head, *rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("excel_padded.csv", None),
+        ("hash_label.csv", ["#1", "#2"]),
+        ("semicolon_dot.csv", None),
+        ("slicer_table_ras.csv", ["F-1", "F-2"]),
+    ],
+)
+def test_shared_tables_are_read(cases_dir: Path, name: str, labels: list[str] | None) -> None:
+    points = read_points(cases_dir / "points" / name)
+    np.testing.assert_array_equal(points.coords_mm, [[10.5, -20.25, 30], [-15, 12, 5]])
+    assert points.labels == labels
+
+
+def test_shared_markups_without_a_number_are_refused(cases_dir: Path) -> None:
+    assert "not three finite numbers" in refusal(read_points, cases_dir / "points" / "nan.mrk.json")
 
 
 def test_missing_or_binary_points_are_refused(tmp_path: Path) -> None:
@@ -202,7 +272,7 @@ def test_missing_or_binary_points_are_refused(tmp_path: Path) -> None:
 
 def test_given_coordinates_that_contradict_the_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "points.fcsv").write_text(fcsv("LPS", "LPS"))
-    assert "LPS, and RAS beside it" in refusal(read_points, tmp_path / "points.fcsv", coordinates="ras")
+    assert "both LPS and RAS are stated" in refusal(read_points, tmp_path / "points.fcsv", coordinates="ras")
     assert "'voxels' for the argument" in refusal(read_points, tmp_path / "points.fcsv", coordinates="voxels")
 
 

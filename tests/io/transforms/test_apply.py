@@ -92,12 +92,12 @@ def test_smooth_labels_are_the_strongest_of_their_interpolated_indicators() -> N
 @pytest.mark.parametrize(("labels", "interpolation"), [(True, "bspline"), (True, "sinc"), (False, "lanczos")])
 def test_interpolations_that_are_not_there_are_refused(labels: bool, interpolation: str) -> None:
     image = label_map(MOVING, np.uint8)
-    assert "expected nearest" in refusal(wavy(FIXED).apply, image, labels=labels, interpolation=interpolation)
+    assert "choose one of nearest" in refusal(wavy(FIXED).apply, image, labels=labels, interpolation=interpolation)
 
 
 @pytest.mark.parametrize("outside", [-1.0, 0.5, 300.0])
 def test_value_outside_that_the_type_cannot_hold_is_refused(outside: float) -> None:
-    assert "can hold" in refusal(wavy(FIXED).apply, label_map(MOVING, np.uint8), labels=True, outside=outside)
+    assert "cannot hold" in refusal(wavy(FIXED).apply, label_map(MOVING, np.uint8), labels=True, outside=outside)
 
 
 def test_voxels_without_a_match_take_the_smallest_value_by_every_interpolation() -> None:

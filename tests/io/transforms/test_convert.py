@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import zoom
 
 from corereg.io.transforms.convert import convert_transform, shortcomings
-from corereg.io.transforms.formats.registry import read_transform
+from corereg.io.transforms.transform import Transform
 from helpers.scenes import voxels_mm
 from helpers.transforms import (
     FIXED,
@@ -28,7 +28,7 @@ def test_half_resolution_field_is_what_the_challenge_makes_of_it(tmp_path: Path)
     assert half.dtype == np.float16
     assert half.shape == (3, 13, 12, 15)
     full = np.array([zoom(component.astype(np.float32), 2, order=2) for component in half])
-    loaded = read_transform(path, fixed=FIXED, moving=MOVING)
+    loaded = Transform.load(path, fixed=FIXED, moving=MOVING)
     expected = MOVING.to_world(np.moveaxis(np.indices(FIXED.shape) + full, 0, -1))
     assert_allclose(loaded.apply_points(voxels_mm(FIXED)), expected, atol=FLOAT32_MM)
     inner = slice(2, -2)

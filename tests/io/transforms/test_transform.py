@@ -104,7 +104,7 @@ def test_parts_can_be_named_kept_and_left_out() -> None:
         transform.named("affine").apply_points(deformed.apply_points(points)), transform.apply_points(points)
     )
     assert "expected one of deformation, affine" in refusal(transform.named, "rigid")
-    assert "one of its own each" in refusal(Transform, (np.eye(4),), MOVING, names=("a", "b"))
+    assert "a distinct name for each" in refusal(Transform, (np.eye(4),), MOVING, names=("a", "b"))
 
 
 def test_split_parts_do_together_what_the_whole_did() -> None:

@@ -1,6 +1,6 @@
-"""Compiled CPU kernels for a chain of maps of the patient: where it sends a grid's voxels, a few planes at a time.
+"""Compiled CPU kernels that send the voxels of a grid through a chain of maps of the patient, a few planes at a time.
 
-From the grid to the result positions stay in the processor's cache: as whole volumes they never exist.
+Positions stay in the processor's cache from the grid to the result; they never exist as whole volumes.
 
 Positions (3, X, Y, Z) are float64 RAS+ millimetres, X a few planes along i.
 """
@@ -21,7 +21,7 @@ from corereg.geometry.kernels.threads import kernel, run_slabs
 __all__ = ["offsets_mm", "sample_through"]
 
 BLOCK_VOXELS = 2**15
-"""About so many are worked on at a time by a thread."""
+"""About this many voxels are processed at a time by each thread."""
 
 Positions = NDArray[np.float64]
 Parts = Sequence[Matrix | Displacement]
@@ -44,7 +44,7 @@ def sample_through(
     """A volume (I, J, K) on `source`, linearly interpolated at T(p) for the voxels p of another grid.
 
     Args:
-        outside: value where T(p) is beyond the volume by more than half a voxel.
+        outside: value where T(p) lies more than half a voxel beyond the volume.
     """
     out = np.empty(grid.shape, np.float32)
 
@@ -56,7 +56,7 @@ def sample_through(
 
 
 def _walk(parts: Parts, grid: Grid, store: Callable[[slice, Positions, Positions], None]) -> None:
-    """Calls `store` with some planes of a grid, their positions and where the parts send these, until all are done."""
+    """Call `store` for a few planes at a time, with their start positions and where the parts send those."""
     steps = [_step(part) for part in parts]
     i, j, k = (np.arange(n, dtype=np.float64) for n in grid.shape)
     columns = grid.affine[:3, :, None, None, None]
@@ -64,7 +64,7 @@ def _walk(parts: Parts, grid: Grid, store: Callable[[slice, Positions, Positions
     planes = max(1, BLOCK_VOXELS // (j.size * k.size))
 
     def walk(first: int, last: int) -> None:
-        for at in range(first, last, planes) or [first]:  # once without a plane, to compile
+        for at in range(first, last, planes) or [first]:  # once without planes, to compile
             block = slice(at, min(at + planes, last))
             start = columns[:, 0] * i[block, None, None] + across
             store(block, start, reduce(lambda positions, step: step(positions), steps, start))
@@ -73,7 +73,7 @@ def _walk(parts: Parts, grid: Grid, store: Callable[[slice, Positions, Positions
 
 
 def _step(part: Matrix | Displacement) -> Callable[[Positions], Positions]:
-    """What a part does to positions."""
+    """The function of positions that a part stands for."""
     if not isinstance(part, Displacement):
         return lambda positions: _mapped(part, positions, np.float64)
     disp_vox, linear = part.disp_vox.detach().contiguous().numpy(), np.array(part.grid.linear)
@@ -88,7 +88,7 @@ def _step(part: Matrix | Displacement) -> Callable[[Positions], Positions]:
 
 
 def _mapped(matrix: Matrix, positions: Positions, dtype: type[np.floating]) -> NDArray[Any]:
-    """Positions through a (4, 4) matrix."""
+    """Apply a (4, 4) matrix to positions."""
     out = np.empty(positions.shape, dtype)
     _map(np.array(matrix), positions.reshape(3, -1), out.reshape(3, -1))
     return out

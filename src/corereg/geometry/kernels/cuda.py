@@ -1,9 +1,9 @@
-"""Triton kernels on CUDA that filter a volume axis by axis, or read it at displaced positions.
+"""Triton kernels for CUDA that filter a volume axis by axis, or read it at displaced positions.
 
-Any sequence of 3x3x3 means is one small matrix per axis, with few non-zero weights per row: a `Band`. The matrices
-reproduce the borders exactly, so the kernels know nothing of them.
+Any sequence of 3x3x3 means is one small matrix per axis with few non-zero weights per row: a `Band`. The matrices
+reproduce the borders exactly, so the kernels need no special cases for them.
 
-Legend: B batch, C channels, I J K axes of what is read, X Y Z axes of the output; tensors are contiguous float32.
+Legend: B batch, C channels, I J K axes of the input, X Y Z axes of the output; tensors are contiguous float32.
 """
 # mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, no-untyped-call"
 
@@ -20,16 +20,16 @@ from torch import Tensor
 __all__ = ["Band", "band_row", "box_band", "box_mean", "filter_axis", "kernel", "locate", "pull", "try_out"]
 
 BLOCK = 512
-"""Values that one program computes."""
+"""Number of values computed by one program."""
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function with Triton at its first call."""
-    return triton.jit(inspect.unwrap(function))  # without the shape checks that tests put around every function
+    return triton.jit(inspect.unwrap(function))  # tests wrap every function in shape checks
 
 
 class Band(NamedTuple):
-    """Square matrix of one axis, out[x] = sum_t weights[t, x] in[start[x] + t]."""
+    """The square matrix of one axis: out[x] = sum_t weights[t, x] in[start[x] + t]."""
 
     start: Tensor
     weights: Tensor
@@ -48,7 +48,7 @@ def _band(matrix: Tensor, device: torch.device) -> Band:
 
 @cache
 def box_band(size: int, times: int, device: torch.device, *, adjoint: bool = False) -> Band:
-    """`times` normalised means of 3 neighbours along an axis, or the adjoint of that, which differs at the border."""
+    """`times` normalised means of 3 neighbours along an axis, or their adjoint, which differs at the border."""
     matrix = torch.linalg.matrix_power(_mean_matrix(size), times)
     return _band(matrix.T if adjoint else matrix, device)
 
@@ -60,14 +60,14 @@ def _mean_matrix(size: int) -> Tensor:
 
 
 def try_out() -> None:
-    """Run a kernel, which fails where Triton cannot."""
+    """Run a kernel; it fails where Triton does not work."""
     volume = torch.zeros(1, 1, 2, 3, 4, device="cuda")
     filter_axis(volume, box_band(4, 1, volume.device), 4, torch.empty_like(volume))
     torch.cuda.synchronize()
 
 
 def box_mean(volume: Tensor, times: int) -> Tensor:
-    """See `resample.box_mean`."""
+    """See `strided.box_mean`."""
     out = volume.detach().contiguous()
     with torch.cuda.device_of(volume):
         for axis in (2, 3, 4):
@@ -77,7 +77,7 @@ def box_mean(volume: Tensor, times: int) -> Tensor:
 
 
 def filter_axis(source: Tensor, band: Band, axis: int, out: Tensor) -> None:
-    """out = band along an axis of source; both contiguous, and on the current device, as Triton wants it."""
+    """out = the band applied along an axis of source; both are contiguous and on the current device."""
     count = out[0].numel()
     _filter_axis[(triton.cdiv(count, BLOCK), len(out))](
         source, out, *band, count, source.shape[axis], source.stride(axis), len(band.weights), BLOCK
@@ -86,7 +86,7 @@ def filter_axis(source: Tensor, band: Band, axis: int, out: Tensor) -> None:
 
 @kernel
 def band_row(source, start, weights, at, mask, size, inner, TAPS: tl.constexpr):  # noqa: N803
-    """Values of the filtered volume at flat positions `at` of it; `inner` is the axis' stride."""
+    """Values of the filtered volume at its flat positions `at`; `inner` is the stride of the axis."""
     x = at // inner % size
     first = at + (tl.load(start + x, mask, 0) - x) * inner
     value = tl.zeros_like(at).to(tl.float32)
@@ -114,13 +114,14 @@ def pull(
     own: float = 0.0,
     sampled: float = 1.0,
 ) -> Tensor:
-    """own * offsets(x) + sampled * volume(p), where p is offsets(x), or x + offsets(x): linear, held at the edge.
+    """own * offsets(x) + sampled * volume(p), linearly interpolated, where p is offsets(x) or x + offsets(x).
 
     Args:
         volume: (B, C, I, J, K).
-        offsets: (B, 3, X, Y, Z); either batch may be 1.
-        outside: value of volume(p) where p is beyond the volume by more than half a voxel; None holds the edge.
-        own: other than 0 for a volume of 3 channels only.
+        offsets: (B, 3, X, Y, Z); either batch size may be 1.
+        from_identity: p is x + offsets(x).
+        outside: value of volume(p) where p lies more than half a voxel beyond the volume; None holds the edge value.
+        own: may differ from 0 only if the volume has 3 channels.
     """
     volume, offsets = volume.detach().contiguous(), offsets.detach().contiguous()
     batch, count = max(len(volume), len(offsets)), offsets[0, 0].numel()
@@ -136,8 +137,8 @@ def pull(
 
 @kernel
 def locate(position, size):
-    """Lower corner, share of the upper one, and 1 where the position moves with the displacement: not beyond the edge,
-    where it is held, nor on it (as grid_sample has it)."""
+    """Lower corner, weight of the upper one, and 1 where the sampled value depends on the position: 0 on the edge, as
+    in grid_sample, and beyond it, where the value is held."""
     last = 1.0 * (size - 1)
     free = (position > 0) & (position < last)
     position = tl.maximum(tl.minimum(position, last), 0.0)

@@ -1,11 +1,12 @@
-"""Which implementation a tensor operation runs on: compiled kernels, or the plain torch that defines the result.
+"""Choose the implementation of a tensor operation: compiled kernels, or the plain torch that defines the result.
 
-Kernels are for float32 tensors that need no gradient: numba's on the CPU, Triton's on CUDA. The environment variable
-`COREREG_KERNELS` narrows the choice: `torch` takes torch for all, `numba` or `triton` the kernels of that one alone and
-complains where it does not work. Left unset, what does not work here is left to torch.
+Kernels take float32 tensors that need no gradient: numba's on the CPU, Triton's on CUDA. The environment variable
+`COREREG_KERNELS` narrows the choice: `torch` disables all kernels; `numba` or `triton` enables only the kernels of that
+library, and its absence is an error. If the variable is unset, torch replaces whatever does not work here.
 """
 
 import os
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -19,51 +20,39 @@ KERNELS_VARIABLE = "COREREG_KERNELS"
 CHOICES = ("torch", "numba", "triton")
 
 CUDA_OFFSETS = 2**31
-"""The CUDA kernels count in 32 bits."""
+"""Largest tensor for the CUDA kernels plus one: they count in 32 bits."""
 
 
 def use_kernels(*tensors: Tensor | None) -> bool:
-    """Whether the compiled CPU kernels can take these tensors; None stands for an argument that was left out.
+    """Whether the compiled CPU kernels can take these tensors; None stands for an omitted argument.
 
     Raises:
-        InputError: the environment variable names no implementation, or numba by name where it is not installed.
+        InputError: the environment variable is invalid, or it requires numba, which is not installed.
     """
-    choice = _choice()
-    if choice not in ("", "numba") or not _suit("cpu", tensors):
-        return False
-    if choice == "numba" and not _numba_imports():
-        raise InputError(
-            f"got {KERNELS_VARIABLE}=numba, but numba does not import; install numba or unset the variable"
-        )
-    return _numba_imports()
+    return _use("numba", "cpu", tensors, _numba_imports, "numba does not import; install numba")
 
 
 def use_triton(*tensors: Tensor | None) -> bool:
-    """Whether the compiled CUDA kernels can take these tensors; None stands for an argument that was left out.
+    """Whether the compiled CUDA kernels can take these tensors; None stands for an omitted argument.
 
     Raises:
-        InputError: the environment variable names no implementation, or triton by name where it does not work.
+        InputError: the environment variable is invalid, or it requires triton, which does not work here.
     """
-    choice = _choice()
-    if choice not in ("", "triton") or not _suit("cuda", tensors):
-        return False
-    if choice == "triton" and not _triton_works():
-        raise InputError(
-            f"got {KERNELS_VARIABLE}=triton, but triton cannot run a kernel here; install triton and a C compiler, "
-            "or unset the variable"
-        )
-    return _triton_works()
+    cure = "triton cannot run a kernel here; install triton and a C compiler"
+    return _use("triton", "cuda", tensors, _triton_works, cure)
 
 
-def _choice() -> str:
+def _use(
+    library: str, device: str, tensors: tuple[Tensor | None, ...], works: Callable[[], bool], complaint: str
+) -> bool:
     choice = os.environ.get(KERNELS_VARIABLE, "")
     if choice and choice not in CHOICES:
         raise InputError(f"got {KERNELS_VARIABLE}={choice}, expected one of {', '.join(CHOICES)}; correct or unset it")
-    return choice
-
-
-def _suit(device: str, tensors: tuple[Tensor | None, ...]) -> bool:
-    return all(_suits(device, t) for t in tensors if t is not None)
+    if choice not in ("", library) or not all(_suits(device, t) for t in tensors if t is not None):
+        return False
+    if choice and not works():
+        raise InputError(f"got {KERNELS_VARIABLE}={library}, but {complaint} or unset the variable")
+    return works()
 
 
 def _suits(device: str, tensor: Tensor) -> bool:
@@ -84,7 +73,7 @@ def _numba_imports() -> bool:
 
 @cache
 def _triton_works() -> bool:
-    """Triton needs more than its package: a C compiler, Python's headers, a GPU that it knows. So it is tried."""
+    """Triton also needs a C compiler, Python's headers and a GPU that it knows, so a kernel is run to find out."""
     try:
         from corereg.geometry.kernels.cuda import try_out
 

@@ -1,7 +1,7 @@
-"""Compiled CPU kernels for linear operators that act on each axis by itself: smoothing and upsampling.
+"""Compiled CPU kernels for linear operators that act on each axis separately: smoothing and upsampling.
 
-Any sequence of 3x3x3 means and upsamplings is one small matrix per axis, with few non-zero weights per row: a `Band`.
-The matrices reproduce the borders exactly, so the kernels know nothing of them.
+Any sequence of 3x3x3 means and upsamplings is one small matrix per axis with few non-zero weights per row: a `Band`.
+The matrices reproduce the borders exactly, so the kernels need no special cases for them.
 
 Legend: N volumes, I J K axes before, X Y Z axes after; arrays are C-contiguous float32.
 """
@@ -21,20 +21,20 @@ __all__ = ["Band", "apply_bands", "box_band", "box_mean", "filter_plane", "filte
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
-"""Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
+"""Offsets into flat arrays are unsigned, which saves a test for negative ones in every inner loop."""
 
 TOGETHER = 1 << 20
-"""Values in the work buffer below which all volumes are filtered in one go; larger ones follow one another."""
+"""All volumes are filtered at once if the work buffer holds at most this many values, else one after the other."""
 
 
 class Band(NamedTuple):
-    """Matrix of one axis, out[x] = sum_t weights[t, x] in[start[x] + t]."""
+    """The matrix of one axis: out[x] = sum_t weights[t, x] in[start[x] + t]."""
 
     start: NDArray[np.int64]
     weights: Array
     linear_from: int
     linear_to: int
-    """Rows in which `start` grows by one from row to row, the long inner part of a smoothing: taken in one loop."""
+    """The rows in which `start` grows by one from row to row (the long inner part of a smoothing) share one loop."""
 
 
 def band(matrix: NDArray[np.float64]) -> Band:
@@ -69,14 +69,14 @@ def _doubling_matrix(coarse: int, factor: int, fine: int) -> NDArray[np.float64]
 
 @cache
 def box_band(size: int, times: int, *, adjoint: bool = False) -> Band:
-    """`times` normalised means of 3 neighbours along an axis, or the adjoint of that, which differs at the border."""
+    """`times` normalised means of 3 neighbours along an axis, or their adjoint, which differs at the border."""
     matrix = _mean_matrix(size, times)
     return band(matrix.T if adjoint else matrix)
 
 
 @cache
 def upsampling_band(coarse: int, plan: tuple[tuple[int, int], ...], smoothing: int) -> Band:
-    """Upsampling in steps, each (factor, size after it) and followed by `smoothing` means of 3 neighbours."""
+    """Upsampling in steps, each (factor, new size), and each followed by `smoothing` means of 3 neighbours."""
     matrix = np.eye(coarse)
     for factor, size in plan:
         matrix = _mean_matrix(size, smoothing) @ _doubling_matrix(matrix.shape[0], factor, size) @ matrix
@@ -84,7 +84,7 @@ def upsampling_band(coarse: int, plan: tuple[tuple[int, int], ...], smoothing: i
 
 
 def box_mean(volume: Tensor, times: int) -> Tensor:
-    """See `resample.box_mean`."""
+    """See `strided.box_mean`."""
     i, j, k = volume.shape[2:]
     return _on_tensor(volume, (box_band(i, times), box_band(j, times), box_band(k, times)))
 
@@ -92,7 +92,7 @@ def box_mean(volume: Tensor, times: int) -> Tensor:
 def upsample(
     volume: Tensor, plan: tuple[tuple[int, tuple[int, ...]], ...], *, smoothing: int = 0, scale: float = 1.0
 ) -> Tensor:
-    """Upsampling in steps, each (factor, shape after it) and followed by `smoothing` 3x3x3 means; times `scale`."""
+    """Upsampling in steps, each (factor, new shape), and each followed by `smoothing` 3x3x3 means; times `scale`."""
     i, j, k = (
         upsampling_band(size, tuple((factor, shape[axis]) for factor, shape in plan), smoothing)
         for axis, size in enumerate(volume.shape[2:])
@@ -106,7 +106,7 @@ def _on_tensor(volume: Tensor, bands: tuple[Band, Band, Band], *, scale: float =
 
 
 def apply_bands(volumes: Array, bands: tuple[Band, Band, Band], *, scale: float = 1.0) -> Array:
-    """The operators of the three axes on volumes (N, I, J, K); `scale` multiplies the result."""
+    """Apply the operators of the three axes to volumes (N, I, J, K), and multiply the result by `scale`."""
     count, rows = volumes.shape[:2]
     shape = tuple(b.start.size for b in bands)
     out = np.empty((count, *shape), np.float32)
@@ -122,7 +122,7 @@ def apply_bands(volumes: Array, bands: tuple[Band, Band, Band], *, scale: float 
 
 @kernel
 def filter_line(source, at, target, to, size, band):
-    """target[to : to + size] = band of the line of source that begins at `at`; both flat."""
+    """target[to : to + size] = the band applied to the line of source that begins at `at`; both arrays are flat."""
     start, weights, linear_from, linear_to = band
     for x in range(U(linear_from)):
         target[to + x] = _dot(source, at + U(start[x]), weights, x)
@@ -148,11 +148,11 @@ def _dot(source, at, weights, x):
 
 @kernel
 def filter_row(source, at, stride, target, to, size, start, weights, x):
-    """target[to : to + size] = row x of the band on lines of source, the first at `at`, `stride` apart; both flat."""
+    """target[to : to + size] = row x of the band applied to lines of source: the first at `at`, `stride` apart."""
     taps = U(weights.shape[0])
     stride, size = U(stride), U(size)
     first = at + U(start[x]) * stride
-    # Four lines at a time, the last ones filled up by weights of zero: fewer loads and stores of the target.
+    # Four lines at a time, padded with weights of zero: fewer loads and stores of the target.
     for t in range(U(0), taps, U(4)):
         t1, t2, t3 = min(t + U(1), taps - U(1)), min(t + U(2), taps - U(1)), min(t + U(3), taps - U(1))
         a, b, c, d = first + t * stride, first + t1 * stride, first + t2 * stride, first + t3 * stride
@@ -170,7 +170,7 @@ def filter_row(source, at, stride, target, to, size, start, weights, x):
 
 @kernel
 def filter_plane(source, at, target, to, lines, sizes, along_j, along_k):
-    """Plane (Y, Z) of target = both bands of plane (J, K) of source, through lines (J, Z); all flat."""
+    """Plane (Y, Z) of target = both bands applied to plane (J, K) of source, through lines (J, Z); all flat."""
     size_j, size_k, size_y, size_z = U(sizes[0]), U(sizes[1]), U(along_j.start.size), U(along_k.start.size)
     start, weights = along_j.start, along_j.weights
     for j in range(size_j):

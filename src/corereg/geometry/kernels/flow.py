@@ -1,6 +1,6 @@
 """Compiled CPU kernel of the diffeomorphic refinement: the adjoint of composing a displacement with itself.
 
-Legend: I J K axes; arrays are flat, C-contiguous float32, a displacement's component a is its a-th third.
+Legend: I J K axes; arrays are flat, C-contiguous float32; component a of a displacement is its a-th third.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corereg.geometry.kernels.sample import cell_of
 from corereg.geometry.kernels.threads import kernel, run_slabs
 
 __all__ = ["squaring_adjoint"]
@@ -16,30 +17,38 @@ F = np.float32
 
 
 def squaring_adjoint(disp_vox: Tensor, gradient: Tensor) -> Tensor:
-    """Gradient with respect to u of a function of u(x) + u(x + u(x)), from its gradient g with respect to that:
+    """The gradient, with respect to u, of a function of u(x) + u(x + u(x)), given its gradient g with respect to that:
 
         g(x) + sum_c g_c(x) grad u_c(x + u(x)) + what the interpolation at x + u(x) read from each voxel.
 
     Args:
-        disp_vox, gradient: (B, 3, I, J, K). Beyond the edge u is held, where it has no slope.
+        disp_vox, gradient: (B, 3, I, J, K), at least 2 voxels along each axis. Beyond the edge u is held constant, so
+            its slope there is 0.
     """
     shape = np.array(disp_vox.shape[2:])
     out = gradient.detach().clone(memory_format=torch.contiguous_format)
     sources = (t.detach().contiguous().numpy().reshape(len(t), -1) for t in (disp_vox, gradient))
     for disp, given, into in zip(*sources, out.numpy().reshape(len(out), -1), strict=True):
         run_slabs(_add_slopes, int(shape[0]), disp, given, into, shape)
-        # Voxels read from each other's slabs here, but components never from one another.
+        # Voxels read from other slabs here, but components never read from one another.
         run_slabs(_scatter_components, 3, disp, given, into, shape)
     return out
 
 
 @kernel
-def _cell(position, size):
-    """Lower corner, share of the upper one, and 1 where the position moves with the displacement."""
-    free = F(1) if (position > 0) & (position < size - 1) else F(0)
-    held = min(max(position, F(0)), F(size - 1))
-    low = min(int(held), size - 2)
-    return low, held - F(low), free
+def _locate(disp, at, i, j, k, size_i, size_j, size_k):
+    """The cell that voxel (i, j, k), flat index `at`, reads: its lower corner, and the weight of the upper per axis."""
+    volume = size_i * size_j * size_k
+    a, wi = cell_of(F(i) + disp[at], F(size_i - 1), np.int32(size_i - 2))
+    b, wj = cell_of(F(j) + disp[at + volume], F(size_j - 1), np.int32(size_j - 2))
+    c, wk = cell_of(F(k) + disp[at + 2 * volume], F(size_k - 1), np.int32(size_k - 2))
+    return (a * size_j + b) * size_k + c, wi, wj, wk
+
+
+@kernel
+def _free(position, size):
+    """1 where the position moves with the displacement, 0 on the edge and beyond it."""
+    return F(1) if (position > 0) & (position < size - 1) else F(0)
 
 
 @kernel
@@ -50,12 +59,10 @@ def _add_slopes(disp, given, out, shape, first, last):
         for j in range(size_j):
             for k in range(size_k):
                 at = (i * size_j + j) * size_k + k
-                a, wi, free_i = _cell(F(i) + disp[at], size_i)
-                b, wj, free_j = _cell(F(j) + disp[at + volume], size_j)
-                c, wk, free_k = _cell(F(k) + disp[at + 2 * volume], size_k)
+                cell, wi, wj, wk = _locate(disp, at, i, j, k, size_i, size_j, size_k)
                 gi = gj = gk = F(0)
                 for n in range(3):
-                    corner = n * volume + (a * size_j + b) * size_k + c
+                    corner = n * volume + cell
                     upper = corner + size_j * size_k
                     v00, k00 = disp[corner], disp[corner + 1] - disp[corner]
                     v01, k01 = disp[corner + size_k], disp[corner + size_k + 1] - disp[corner + size_k]
@@ -67,9 +74,9 @@ def _add_slopes(disp, given, out, shape, first, last):
                     gj += g * (v01 - v00 + wi * (v11 - v10 - v01 + v00))
                     low = k00 + wj * (k01 - k00)
                     gk += g * (low + wi * (k10 + wj * (k11 - k10) - low))
-                out[at] += free_i * gi
-                out[at + volume] += free_j * gj
-                out[at + 2 * volume] += free_k * gk
+                out[at] += _free(F(i) + disp[at], size_i) * gi
+                out[at + volume] += _free(F(j) + disp[at + volume], size_j) * gj
+                out[at + 2 * volume] += _free(F(k) + disp[at + 2 * volume], size_k) * gk
 
 
 @kernel
@@ -81,10 +88,8 @@ def _scatter_components(disp, given, out, shape, first, last):
             for j in range(size_j):
                 for k in range(size_k):
                     at = (i * size_j + j) * size_k + k
-                    a, wi, _ = _cell(F(i) + disp[at], size_i)
-                    b, wj, _ = _cell(F(j) + disp[at + volume], size_j)
-                    c, wk, _ = _cell(F(k) + disp[at + 2 * volume], size_k)
-                    corner = n * volume + (a * size_j + b) * size_k + c
+                    cell, wi, wj, wk = _locate(disp, at, i, j, k, size_i, size_j, size_k)
+                    corner = n * volume + cell
                     upper = corner + size_j * size_k
                     g = given[n * volume + at]
                     low, high = (F(1) - wi) * g, wi * g

@@ -13,15 +13,25 @@ from torch import Tensor
 
 from corereg.geometry.kernels.threads import kernel, run_slabs
 
-__all__ = ["HALF_DIFFERENCE", "SUM", "Blend", "invert", "jacobian", "pull_displacement", "sample", "sample_here"]
+__all__ = [
+    "HALF_DIFFERENCE",
+    "SUM",
+    "Blend",
+    "cell_of",
+    "invert",
+    "jacobian",
+    "pull_displacement",
+    "sample",
+    "sample_here",
+]
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
-"""Offsets into flat arrays are unsigned, which spares the test for negative ones in every inner loop."""
+"""Offsets into flat arrays are unsigned, which saves a test for negative ones in every inner loop."""
 
 
 class Blend(NamedTuple):
-    """What becomes of a sampled value: own * (the displacement itself) + sampled * (the value)."""
+    """How a sampled value is combined with the displacement: own * displacement + sampled * value."""
 
     own: float
     sampled: float
@@ -47,7 +57,7 @@ def pull_displacement(first: Tensor, then: Tensor, blend: Blend) -> tuple[Tensor
 def invert(
     disp_vox: Tensor, start: Tensor, step: float, *, iterations: int, tolerance_vox: float
 ) -> tuple[Tensor, Tensor]:
-    """See `displacement.invert`; `step` is the share of the correction that is taken, `start` is overwritten."""
+    """See `displacement.invert`; `step` is the share of each correction to take, and `start` is overwritten."""
     pairs = zip(_arrays(disp_vox), _arrays(start), strict=True)
     return start, _stacked([_invert(u, v, step, iterations, tolerance_vox) for u, v in pairs])
 
@@ -72,10 +82,10 @@ def _pull(
 
     Args:
         from_identity: False reads at `offsets` itself.
-        outside: value where a position is beyond the volume by more than half a voxel; None holds the edge.
-        blend: with `own`, the volume must have three channels.
+        outside: value for positions more than half a voxel beyond the volume; None holds the edge value.
+        blend: if its `own` is not 0, the volume must have three channels.
 
-    Returns: (C, X, Y, Z), and with `own` the largest |offset + value| of a component, 0 without.
+    Returns: (C, X, Y, Z), and the largest |offset + value| of any component (0 if `blend.own` is 0).
     """
     out = np.empty((volume.shape[0], *offsets.shape[1:]), np.float32)
     largest = np.zeros(offsets.shape[1], np.float32)
@@ -86,7 +96,7 @@ def _pull(
 
 
 def sample_here(volume: Array, coords_vox: Array, *, outside: float | None = None) -> Array:
-    """As `sample`, of arrays (C, I, J, K) and (3, X, Y, Z), on the calling thread alone."""
+    """Like `sample`, but for arrays (C, I, J, K) and (3, X, Y, Z), and on the calling thread alone."""
     out = np.empty((volume.shape[0], *coords_vox.shape[1:]), np.float32)
     largest = np.empty(coords_vox.shape[1], np.float32)
     planes = 0, coords_vox.shape[1]
@@ -103,7 +113,7 @@ def _pull_arguments(
     outside: float | None,
     blend: Blend,
 ) -> tuple[Any, ...]:
-    """Of `_pull_planes`, without the planes to do."""
+    """The arguments of `_pull_planes`, without the range of planes."""
     return (
         volume.reshape(volume.shape[0], -1),
         offsets.reshape(3, -1),
@@ -147,7 +157,8 @@ def _pull_planes(volume, offsets, out, sizes, shape, from_identity, cut, outside
 
 @kernel
 def _locate(offsets, at, x, y, step, sizes, cell, share, valid):
-    """Of one line's positions: the lower corner's voxel, the share of the upper one per axis, and whether inside."""
+    """For the positions of one line: the voxel of the lower corner, the weight of the upper one along each axis, and
+    whether the position is inside. A NaN position gets a cell inside the volume and NaN weights."""
     last_i, last_j, last_k = F(sizes[0] - 1), F(sizes[1] - 1), F(sizes[2] - 1)
     cells_i, cells_j, cells_k = (
         np.int32(max(sizes[0] - 2, 0)),
@@ -165,15 +176,23 @@ def _locate(offsets, at, x, y, step, sizes, cell, share, valid):
             & (j <= last_j + half)
             & (k <= last_k + half)
         )
-        i, j, k = min(max(i, F(0)), last_i), min(max(j, F(0)), last_j), min(max(k, F(0)), last_k)
-        a, b, c = min(np.int32(i), cells_i), min(np.int32(j), cells_j), min(np.int32(k), cells_k)
-        share[0, n], share[1, n], share[2, n] = i - F(a), j - F(b), k - F(c)
+        a, share[0, n] = cell_of(i, last_i, cells_i)
+        b, share[1, n] = cell_of(j, last_j, cells_j)
+        c, share[2, n] = cell_of(k, last_k, cells_k)
         cell[n] = (a * size_j + b) * size_k + c
 
 
 @kernel
+def cell_of(position, last, last_cell):
+    """Lower corner and weight of the upper one along an axis, for any float."""
+    held = min(position if position > 0 else F(0), last)  # NaN becomes 0 here: converting it would give any integer
+    low = min(np.int32(held), last_cell)
+    return low, (held if position == position else position) - F(low)
+
+
+@kernel
 def _steps(sizes):
-    """To the upper corner along each axis. One with a single voxel has none: its share is 0, and none is its step."""
+    """Offsets to the upper corner along each axis; 0 along an axis of a single voxel, whose weight is 0."""
     step_i = U(sizes[1] * sizes[2]) if sizes[0] > 1 else U(0)
     step_j = U(sizes[2]) if sizes[1] > 1 else U(0)
     return step_i, step_j, U(1) if sizes[2] > 1 else U(0)
@@ -181,7 +200,7 @@ def _steps(sizes):
 
 @kernel
 def _interpolate(volume, c, cell, share, steps, out, row, at):
-    """One line of a channel, where `_locate` has put its positions, into out[row, at:]."""
+    """Interpolate a line of a channel at the positions found by `_locate`, into out[row, at:]."""
     step_i, step_j, step_k = steps
     for z in range(U(cell.size)):
         a = U(cell[z])
@@ -197,7 +216,7 @@ def _interpolate(volume, c, cell, share, steps, out, row, at):
 
 
 def _invert(disp_vox: Array, inverse: Array, step: float, iterations: int, tolerance_vox: float) -> Array:
-    """Brings `inverse` (3, I, J, K) from its start to the inverse of disp_vox; its residual (I, J, K) in voxels."""
+    """Turn `inverse` (3, I, J, K) from a start value into the inverse of disp_vox; return its residual (I, J, K)."""
     shape = disp_vox.shape[1:]
     residual = np.empty(shape, np.float32)
     run_slabs(
@@ -216,7 +235,7 @@ def _invert(disp_vox: Array, inverse: Array, step: float, iterations: int, toler
 
 @kernel
 def _invert_planes(disp, inverse, residual, shape, step, iterations, tolerance, first, last):
-    """Each line until it has converged: most need fewer iterations than the worst, and all stay in the cache."""
+    """Iterate each line until it converges: most need fewer iterations than the worst, and each stays in the cache."""
     size_y, size_z = U(shape[1]), U(shape[2])
     cell = np.empty(size_z, np.int32)
     share = np.empty((3, size_z), np.float32)
@@ -276,7 +295,7 @@ def _jacobian_planes(disp, out, shape, first, last):
 
 @kernel
 def _slope_lines(disp, a, at, stride, position, size, out, row):
-    """Difference of a line's two neighbouring lines along an axis, per voxel of that axis."""
+    """The slope across a line: the difference of its two neighbours along an axis, per voxel of that axis."""
     before = stride if position > 0 else U(0)
     after = stride if position < size - U(1) else U(0)
     factor = F(0.5) if before > 0 and after > 0 else F(1)

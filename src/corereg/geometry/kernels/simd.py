@@ -1,6 +1,6 @@
-"""Explicit vectors for compiled CPU kernels, where the compiler alone does not make the inner loops fast.
+"""Explicit vectors for compiled CPU kernels whose inner loops the compiler alone does not make fast.
 
-What is here writes LLVM's intermediate code for `vector_loops`. A vector is LANES float32 that follow one another.
+These functions write the LLVM intermediate code of `simd_loops`. A vector is LANES consecutive float32 values.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, import-untyped"
 
@@ -39,12 +39,12 @@ __all__ = [
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """For a function that, from the types of its arguments, gives its signature and what writes its code."""
+    """Decorate a function that maps its argument types to a signature and a function that writes its code."""
     return intrinsic(function)
 
 
 def _register_file() -> tuple[int, int]:
-    """Values of a vector, and rows of a product that are summed in registers at a time, two vectors each."""
+    """The number of values in a vector, and the number of product rows (of two vectors each) summed in registers."""
     features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
     if "+avx512f" in features:
         return 16, 8
@@ -54,19 +54,19 @@ def _register_file() -> tuple[int, int]:
 LANES, ROWS = _register_file()
 COLUMNS = 2 * LANES
 WIDE = LANES > 4
-"""Whether the processor has the vectors and the fused multiply-add with which products pay."""
+"""Whether the processor has the wide vectors and fused multiply-add that make these products worthwhile."""
 
 INT, INT32, BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 ALIGNMENT = 4
-"""Bytes: an offset may be any."""
+"""In bytes: no more is assumed, since offsets are arbitrary."""
 LINE = 16
-"""Values of a cache line."""
+"""Number of values in a cache line."""
 
 
 @kernel
 def work_space(size):
-    """Uninitialised, and aligned to cache lines: a vector that lies on two of them costs two accesses."""
+    """Uninitialised memory aligned to cache lines: a vector that crosses into another line costs two accesses."""
     whole = np.empty(size + LINE, np.float32)
     start = -(whole.ctypes.data // 4) % LINE
     return whole[start : start + size]
@@ -81,7 +81,7 @@ def _place(builder, base, at):
 
 
 def offset(builder, at, *counted):
-    """at + the sum of number x step."""
+    """at + the sum of all number * step."""
     for number, step in counted:
         at = builder.add(at, builder.mul(step, INT(number)))
     return at
@@ -105,7 +105,7 @@ def between(builder, share, low, high):
 
 
 def total(builder, vector):
-    """Sum over the lanes, in any order."""
+    """The sum over the lanes, in any order."""
     value = ir.FloatType()
     kind = ir.FunctionType(value, [value, VECTOR])
     add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f32")

@@ -1,7 +1,7 @@
-"""The inner loops of the compiled CPU kernels that are written in explicit vectors: products and transforms.
+"""Inner loops of the compiled CPU kernels written in explicit vectors: products and transforms.
 
-Each is expanded into straight vector code where a kernel calls it. Arrays are flat and C-contiguous, float32 where
-nothing else is said; `at` and the like are offsets into them.
+Each is expanded into straight vector code where a kernel calls it. Arrays are flat, C-contiguous and float32 unless
+stated otherwise; arguments such as `at` are offsets into them.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -42,7 +42,7 @@ def multiply_rows(_, a, a_at, depth, b, b_at, out, to, ahead, below):
 
     Args:
         depth: a tuple with one entry per c; its length is part of its type.
-        ahead, below: offsets into a and b of what the next call takes, fetched meanwhile.
+        ahead, below: offsets into a and b of the next call's operands, which are prefetched.
     """
     count = len(depth)
     signature = types.void(a, types.int64, depth, b, types.int64, out, types.int64, types.int64, types.int64)
@@ -84,15 +84,16 @@ def multiply_rows(_, a, a_at, depth, b, b_at, out, to, ahead, below):
 
 @inlined
 def compare(_, moving, cell, step_i, step_j, step_k, share_i, share_j, share_k, fixed, at, channels, ahead):
-    """Squared difference of a voxel's features from the moving image's between eight voxels, and half its slopes.
+    """Squared difference d^2 of a voxel's features from the moving image interpolated in a cell, and half its slopes.
 
     Args:
         moving, fixed: int16, channels last.
-        cell: offset of the lower corner; steps to its neighbours along each axis.
-        share_i, share_j, share_k: of the upper corner along each axis.
+        cell: offset of the lower corner.
+        step_i, step_j, step_k: offsets to its neighbours along each axis.
+        share_i, share_j, share_k: weight of the upper corner along each axis.
         at: offset of the voxel in `fixed`.
-        channels: a tuple with one entry per channel, their number a multiple of LANES.
-        ahead: a cell that is soon to follow, fetched meanwhile.
+        channels: a tuple with one entry per channel; their number is a multiple of LANES.
+        ahead: offset of a cell needed soon, which is prefetched.
 
     Returns: the sum over channels of d^2, and of d times the slope of the moving image along each axis.
     """
@@ -128,7 +129,7 @@ def compare(_, moving, cell, step_i, step_j, step_k, share_i, share_j, share_k, 
 
 @inlined
 def copy_known(_, source, at, known, out, to):
-    """out[to:] = source[at:] for one vector, or 0 where it is not known: then `at` may be any."""
+    """out[to:] = source[at:] for one vector, or 0 unless it is `known`; `at` is then ignored."""
     signature = types.void(source, types.int64, types.boolean, out, types.int64)
 
     def generate(context, builder, signature, args):
@@ -141,7 +142,7 @@ def copy_known(_, source, at, known, out, to):
 
 
 def transform_line(matrix: Matrix) -> Any:
-    """A function of kernels: out[to + r * out_step] = sum_n matrix[r, n] source[at + n * step], vectors all."""
+    """A function for kernels: out[to + r * out_step] = sum_n matrix[r, n] source[at + n * step]; all are vectors."""
 
     @inlined
     def line(_, source, at, step, out, to, out_step):
@@ -159,7 +160,7 @@ def transform_line(matrix: Matrix) -> Any:
 
 
 def transform_plane(matrix: Matrix) -> Any:
-    """A function of kernels: the matrix along both axes of a plane of vectors.
+    """A function for kernels that applies the matrix along both axes of a plane of vectors.
 
     out[to + r * out_r + s * out_s] = sum_m sum_n matrix[r, m] matrix[s, n] source[at + m * step_m + n * step_n]
     """
@@ -179,7 +180,7 @@ def transform_plane(matrix: Matrix) -> Any:
 
 
 def finish_plane(matrix: Matrix) -> Any:
-    """The same as `transform_plane`'s with max(... + bias, floor) for results, bias a vector."""
+    """Like `transform_plane`, but each result becomes max(result + bias, floor), where bias is a vector."""
 
     @inlined
     def plane(_, source, at, step_m, step_n, out, to, out_r, out_s, bias, bias_at, floor):
@@ -190,7 +191,7 @@ def finish_plane(matrix: Matrix) -> Any:
             shift, least = load(builder, bias, args[9]), splat(builder, args[10])
             for r, s, value in _plane(builder, matrix, source, *args[1:4]):
                 shifted = builder.fadd(value, shift)
-                # Ordered, so that a value that is no number stays one.
+                # An ordered comparison, so that NaN stays NaN.
                 below = builder.fcmp_ordered("<", shifted, least)
                 kept = builder.select(below, least, shifted)
                 store(builder, kept, out, offset(builder, args[5], (r, args[6]), (s, args[7])))
@@ -212,12 +213,12 @@ def _plane(builder, matrix, source, at, step_m, step_n):
 
 
 def _combined(builder, matrix, values):
-    """The matrix times a column of vectors; factors 0, 1 and -1 cost no product."""
+    """The matrix times a column of vectors; factors of 0, 1 and -1 cost no product."""
     return [_sum(builder, [(f, v) for f, v in zip(row, values, strict=True) if f]) for row in matrix]
 
 
 def _sum(builder, terms):
-    # One with factor 1 first, so that nothing has to be negated.
+    # A term with factor 1 comes first, so that nothing has to be negated.
     (factor, total), *rest = sorted(terms, key=lambda term: term[0] != 1)
     if factor != 1:
         total = builder.fmul(total, constant(factor))

@@ -1,42 +1,46 @@
-"""How the compiled CPU kernels are compiled and run: single-threaded functions over slabs, on own threads.
+"""Compile and run the CPU kernels: single-threaded functions over slabs, on threads of our own.
 
-Not numba's threads: those do not survive a fork, may not be entered from two Python threads at once, cost seconds of
-compilation, and count differently from torch's. Every kernel writes only the slab it is given and sums per slab, so the
-result has the same bits for any number of threads.
+Numba's threads are not used: they do not survive a fork, cannot be entered from two Python threads at once, take
+seconds to compile, and are counted differently from torch's. Every kernel writes only its own slab and sums per slab,
+so the result has the same bits for any number of threads.
 """
 
 import inspect
 import os
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import torch
 
-__all__ = ["kernel", "run_slabs"]
+from corereg.errors import InputError
+
+__all__ = ["kernel", "limited_threads", "run_slabs"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-"""Freedom to reorder sums, so that they vectorise; NaN and infinity keep their meaning."""
+"""Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning."""
 
 TASKS_PER_THREAD = 4
-"""Slabs are handed out in more tasks than threads, so that a thread that is held up does not hold up the rest."""
+"""More tasks than threads, so that one slow thread does not delay the others."""
 
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function with numba at its first call, and keep the machine code on disk if possible."""
+    """Compile a function with numba at its first call, and cache the machine code on disk if possible."""
     from numba import njit
 
-    plain = inspect.unwrap(function)  # without the shape checks that tests put around every function
+    plain = inspect.unwrap(function)  # tests wrap every function in shape checks
     try:
         compiled = njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")(plain)
-    except RuntimeError:  # no folder to cache in: a read-only installation, and no home
+    except RuntimeError:  # nowhere to cache: a read-only installation and no home folder
         compiled = njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(plain)
     return cast("Function", compiled)
 
@@ -45,7 +49,7 @@ def run_slabs(
     function: Callable[..., Any], count: int, *arguments: Any, tasks_per_thread: int = TASKS_PER_THREAD
 ) -> None:
     """Call `function(*arguments, start, stop)` for ranges that cover 0..count, on as many threads as torch uses."""
-    function(*arguments, 0, 0)  # compiles here if it has to: numpy warns when it meets a thread without denormals
+    function(*arguments, 0, 0)  # compile on this thread: numpy warns on threads that flush denormals
     threads = torch.get_num_threads()
     tasks = min(count, threads * tasks_per_thread)
     bounds = [count * n // tasks for n in range(tasks + 1)]
@@ -55,10 +59,33 @@ def run_slabs(
         future.result()
 
 
+@contextmanager
+def limited_threads(count: int | None) -> Iterator[None]:
+    """Compute with at most this many threads while the block runs, the compiled kernels' and torch's; None: with all.
+
+    Raises:
+        InputError: less than one.
+    """
+    if count is None:
+        yield
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count < 1:
+        raise InputError(f"got {count} threads, expected 1 to {cores}, the cores of this machine")
+    if count > cores:
+        warnings.warn(f"got {count} threads on {cores} cores; {cores} are used", stacklevel=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count, cores))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _pool(threads: int) -> ThreadPoolExecutor:
     with _lock:
         if threads not in _pools:
-            # Denormals: the moments of a gradient that vanishes would otherwise slow every step down.
+            # Flush denormals: the moments of a vanishing gradient would otherwise slow every step down.
             _pools[threads] = ThreadPoolExecutor(
                 threads, thread_name_prefix="corereg", initializer=torch.set_flush_denormal, initargs=(True,)
             )
@@ -66,7 +93,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _forget_pools() -> None:
-    """A forked child has the parent's pools but none of their threads."""
+    """A forked child inherits the pools but none of their threads."""
     global _lock
     _lock = threading.Lock()
     _pools.clear()

@@ -1,19 +1,23 @@
-"""What an image must be before anything is computed from it. One line for each way of not being that."""
+"""What an image must be before anything is computed from it. Each fault is reported in one line."""
 
 import re
-import warnings
 from typing import Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
+from corereg.geometry.grid import Grid
+from corereg.io.images.background import background_value
 
 __all__ = [
-    "clean_intensities",
+    "check_contrast",
+    "check_labelled",
+    "described",
     "finite_intensities",
-    "integer_labels",
     "one_line",
+    "plausible_grid",
     "scalar_volume_shape",
     "smallest_integers",
     "whole_numbers",
@@ -21,12 +25,21 @@ __all__ = [
 
 ITK_PREFIX = re.compile(r".*ERROR: (\w+\(0x\w+\): )?")
 
-LABEL_DTYPES = (np.uint8, np.int16, np.int32)
-"""In the order of preference: the integers that every tool of the field reads."""
+LABEL_DTYPES = (np.uint8, np.int16, np.int32, np.int64)
+"""In order of preference. Every tool of the field reads the first three."""
+
+LABEL_ROUNDING = 1e-3
+"""How far a label may lie from its integer, where the file does not store scaled integers."""
+
+LARGEST_STEP = 0.25
+"""Scaled integers in larger steps cannot tell one label from the next."""
+
+FARTHEST_MM = 1e6
+"""No corner of a medical image lies a kilometre from the origin."""
 
 
 def one_line(error: BaseException) -> str:
-    """The line of a library's message that tells the cause: the first, save for ITK, which begins with source paths."""
+    """The line of a library's message that names the cause: the first, but for ITK's, which begin with source paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -59,23 +72,51 @@ def scalar_volume_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str)
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def clean_intensities(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """As `finite_intensities`, for an image with contrast.
+def plausible_grid(shape: tuple[int, ...], affine: NDArray[np.float64], name: str) -> Grid:
+    """The grid of the first three axes of an image.
 
     Raises:
-        InputError: no finite voxel, or all voxels alike.
+        InputError: a singular affine, or one that no patient fits into.
     """
-    array = finite_intensities(array, name)
+    i, j, k = shape[:3]
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            grid = Grid((i, j, k), affine)
+            farthest = float(np.abs(grid.corners_mm()).max())
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    if not farthest < FARTHEST_MM:
+        raise InputError(
+            f"got {name} with a corner {farthest:.3g} mm from the origin of the world, expected a patient's place in "
+            "millimetres; repair the spacing, the unit or the origin in its header"
+        )
+    return grid
+
+
+def described(grid: Grid) -> str:
+    """A grid in words, with the place of its first voxel."""
+    first = ", ".join(f"{x:.4g}" for x in grid.affine[:3, 3])
+    return f"{grid} from ({first})"
+
+
+def check_contrast(array: NDArray[Any], name: str) -> None:
+    """Check that an image holds more than one value.
+
+    Raises:
+        InputError: all voxels are alike.
+    """
     low = array.min()
     if low == array.max():
         raise InputError(f"got {name}, whose voxels all equal {low:g}, expected an image with contrast; check the file")
-    return array
 
 
-def finite_intensities(array: NDArray[Any], name: str) -> NDArray[Any]:
+def finite_intensities(array: NDArray[Any], name: str, modality: str | None = None) -> NDArray[Any]:
     """The array itself or a cleaned copy: native byte order, floats as float32, finite.
 
-    Voxels that are NaN or infinite take the minimum of the others, and a warning tells how many they were.
+    Voxels that are NaN or infinite take the background's value, and a warning counts them.
+
+    Args:
+        modality: as for `background_value`.
 
     Raises:
         InputError: no finite voxel.
@@ -88,55 +129,60 @@ def finite_intensities(array: NDArray[Any], name: str) -> NDArray[Any]:
         if bad == finite.size:
             raise InputError(f"got {name} without a single finite voxel, expected an image; export it again")
         if bad:
-            floor = array[finite].min()
-            array = np.where(finite, array, floor)
-            warnings.warn(f"{name}: {bad} NaN or infinite voxels replaced by the minimum, {floor:g}", stacklevel=2)
+            value = background_value(array[finite], modality)
+            array = np.where(finite, array, np.float32(value))
+            warn(f"{name}: {bad} NaN or infinite voxels were replaced by {value:g}", stacklevel=2)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def smallest_integers(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Integers, or floats of integer value, in the smallest of uint8, int16 and int32 that holds them all.
+    """Integers, or floats of integer value, in the smallest of uint8, int16, int32 and int64 that holds them all.
 
     Raises:
-        InputError: a value does not fit in int32.
+        InputError: a value does not fit into int64.
     """
     low, high = array.min(), array.max()
     for dtype in LABEL_DTYPES:
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+        limits = np.iinfo(dtype)
+        # In Python's integers: a float of 2^63 compares equal to the largest int64 and does not fit.
+        if limits.min <= int(low) and int(high) <= limits.max:
             return array.astype(dtype, copy=False)
     raise InputError(
-        f"got {name} with values from {low} to {high}, expected integers of at most 32 bits; renumber the labels"
+        f"got {name} with values from {low} to {high}, expected integers of at most 64 bits with a sign; renumber the "
+        "labels"
     )
 
 
-def integer_labels(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """As `whole_numbers`, for a map with a label in it.
+def check_labelled(array: NDArray[Any], name: str) -> None:
+    """Check that a label map holds a label.
 
     Raises:
-        InputError: a value is not an integer, or every voxel is background (0).
+        InputError: every voxel is background (0).
     """
-    array = whole_numbers(array, name)
     if not array.any():
         raise InputError(f"got {name}, in which every voxel is 0, expected a label map; check the file")
-    return array
 
 
-def whole_numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """The array as integers in native byte order; integer types are kept, floats of integer value are cast.
+def whole_numbers(array: NDArray[Any], name: str, step: float = 0.0) -> NDArray[Any]:
+    """The array as integers in native byte order; integer types are kept, floats close to integers are rounded.
+
+    Args:
+        step: distance between neighbouring values that the file can express: its rounding is half of that.
 
     Raises:
         InputError: a value is not an integer.
     """
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            broken = array != np.rint(array)
-        broken |= ~np.isfinite(array)
+            nearest = np.rint(array)
+            tolerance = max(LABEL_ROUNDING, 0.51 * step if step <= LARGEST_STEP else 0.0)
+            broken = ~(np.abs(array - nearest) <= tolerance)
         if broken.any():
             raise InputError(
                 f"got {name}, a label map of floats ({np.count_nonzero(broken)} voxels such as {array[broken][0]:g}), "
                 "expected integer labels; was it resampled linearly? give the map resampled by nearest neighbour"
             )
-        array = smallest_integers(array, name)
+        array = smallest_integers(nearest, name)
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     return array.astype(array.dtype.newbyteorder("="), copy=False)

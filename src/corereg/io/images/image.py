@@ -1,8 +1,6 @@
 """Images in and out: NIfTI, NRRD, MetaImage, DICOM folder, npz -> `Image`. Arrays are never reoriented."""
 
 import os
-import warnings
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,41 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
 from corereg.io.atomic import atomic_path
-from corereg.io.images.checks import clean_intensities, integer_labels, scalar_volume_shape, smallest_integers
-from corereg.io.images.dicom import read_dicom_folder
+from corereg.io.images.checks import (
+    check_contrast,
+    check_labelled,
+    described,
+    finite_intensities,
+    plausible_grid,
+    scalar_volume_shape,
+    smallest_integers,
+    whole_numbers,
+)
+from corereg.io.images.dicom.folder import read_dicom_folder
 from corereg.io.images.itk import from_sitk, read_itk, to_sitk, write_itk
 from corereg.io.images.memory import volume_in_memory
-from corereg.io.images.nifti import is_nifti, read_nifti, write_nifti
+from corereg.io.images.nifti import is_nifti, write_nifti
+from corereg.io.images.nifti_reader import has_nifti_name, read_nifti
+from corereg.io.images.npz import read_npz
+from corereg.io.images.stored import StoredVolume
 
-__all__ = ["Image", "as_image", "from_sitk", "read_image", "read_labels", "read_mask", "to_sitk", "write_image"]
+__all__ = [
+    "ITK_SUFFIXES",
+    "Image",
+    "as_image",
+    "from_sitk",
+    "read_image",
+    "read_labels",
+    "read_mask",
+    "to_sitk",
+    "write_image",
+]
 
 PathLike = str | os.PathLike[str]
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-KNOWN = "an image (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .npz) or a DICOM folder"
 
-RADCHEST_KEY, AFFINE_KEY = "ct", "affine"
-RADCHEST_AXES = np.array([[0.0, 0.0, -0.8], [0.0, -0.8, 0.0], [-0.8, 0.0, 0.0]])
-"""RAD-ChestCT: slices run down, rows to the back, columns from right to left, 0.8 mm each."""
+KNOWN = "an image (.nii, .nii.gz, .hdr with .img, .nrrd, .nhdr, .mha, .mhd, .npz) or a DICOM folder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +57,9 @@ class Image:
         grid: its voxel-to-RAS grid, millimetres.
         header: the NIfTI header it came with, so that its geometry can be written back byte for byte; else None.
         name: what messages call it.
+        series: the Series Instance UID, if it was read from DICOM.
+        modality: the Modality that DICOM states, such as CT or MR.
+        remarks: what the user should know about how it was chosen, one sentence each.
 
     Raises:
         InputError: the array has another shape than the grid.
@@ -49,6 +69,9 @@ class Image:
     grid: Grid
     header: Any = None
     name: str = "the image"
+    series: str | None = None
+    modality: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
@@ -62,22 +85,23 @@ def read_image(path: PathLike, *, series: str | None = None) -> Image:
     """Read a scan: native byte order; integers stay unless scaled, all else is float32; NaN and inf are replaced.
 
     Args:
-        path: a .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd or .npz file, or a folder with a DICOM series.
-        series: for a DICOM folder, the Series Instance UID to read instead of the largest series.
+        path: a .nii, .nii.gz, .hdr, .nrrd, .nhdr, .mha, .mhd or .npz file, or a folder with a DICOM series.
+        series: for a DICOM folder, the Series Instance UID to read. Without it, images are preferred to segmentations,
+            doses and screenshots, and among images the series with the most slices is read.
 
     Raises:
         InputError: missing, unreadable, not one scalar 3-D volume, constant, or with an impossible geometry.
     """
-    return _checked(_read(Path(path), series))
+    return as_image(path, series=series)
 
 
 def read_labels(path: PathLike) -> Image:
-    """Read a label map: an integer array with at least one voxel that is not 0. Floats of integer value are cast.
+    """Read a label map: an integer array with at least one voxel that is not 0. Floats close to integers are rounded.
 
     Raises:
         InputError: as for `read_image`; or floats that are not integers, or nothing but 0.
     """
-    return _checked_labels(_read(Path(path)))
+    return as_image(path, labels=True)
 
 
 def read_mask(path: PathLike, *, like: Grid, of: str) -> Image:
@@ -90,13 +114,14 @@ def read_mask(path: PathLike, *, like: Grid, of: str) -> Image:
     Raises:
         InputError: as for `read_image`; or on another grid, or empty.
     """
-    mask = _read(Path(path))
+    stored = _read(Path(path))
+    mask = _located(stored, str(path))
     if not mask.grid.close_to(like, HEADER_TOLERANCE_MM):
         raise InputError(
-            f"got the mask {mask.name} of {_where(mask.grid)}, expected the grid of {of}: {_where(like)}; "
+            f"got the mask {mask.name} of {described(mask.grid)}, expected the grid of {of}: {described(like)}; "
             "resample the mask onto that image"
         )
-    inside = mask.array > 0
+    inside = mask.array > stored.step / 2
     if not inside.any():
         raise InputError(
             f"got the mask {mask.name}, which is empty, expected voxels greater than 0; leave it out or redraw it"
@@ -104,31 +129,45 @@ def read_mask(path: PathLike, *, like: Grid, of: str) -> Image:
     return replace(mask, array=inside)
 
 
-def as_image(image: Any, *, labels: bool = False) -> Image:
+def as_image(image: Any, *, labels: bool = False, series: str | None = None, blank: bool = False) -> Image:
     """Make an `Image` of a path, an `Image`, a SimpleITK or nibabel image, or a MetaTensor, with the same checks.
 
     Args:
-        labels: check it as `read_labels` does, not as `read_image`.
+        labels: check it as a label map (see `read_labels`) rather than as a scan (see `read_image`).
+        series: for the path of a DICOM folder, as `read_image` takes it.
+        blank: accept a scan without contrast and a label map without labels.
 
     Raises:
         InputError: none of these, or as for `read_image` and `read_labels`.
     """
+    step = 0.0
     if isinstance(image, (str, os.PathLike)):
-        image = _read(Path(image))
-    elif not isinstance(image, Image):
-        image = _located(*volume_in_memory(image))
-    return _checked_labels(image) if labels else _checked(image)
+        stored = _read(Path(image), series)
+        located, step = _located(stored, str(image)), stored.step
+    elif isinstance(image, Image):
+        located = image
+    else:
+        stored, name = volume_in_memory(image)
+        located, step = _located(stored, name), stored.step
+    scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
+    if labels:
+        array, check = whole_numbers(located.array, located.name, step), check_labelled
+    else:
+        array, check = finite_intensities(located.array, located.name, located.modality), check_contrast
+    if not blank:
+        check(array, located.name)
+    return replace(located, array=array)
 
 
 def write_image(path: PathLike, array: NDArray[Any], like: Image | Grid, *, keep_float64: bool = False) -> None:
     """Write a scalar array (I, J, K) on the grid of `like`. The file appears when it is complete.
 
-    Geometry is that of the NIfTI header of `like`, byte for byte, where it has one and NIfTI is written. bool is
-    written as uint8, 64-bit integers as the smallest of uint8, int16, int32 that holds them, float64 as float32.
-    The same array always gives the same bytes.
+    If `like` has a NIfTI header and NIfTI is written, the geometry is that header's, byte for byte. bool is written as
+    uint8, 64-bit integers as the smallest of uint8, int16, int32 and int64 that holds them, float64 as float32. The
+    same array always gives the same bytes.
 
     Args:
-        path: where to, ending in .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd.
+        path: the output, ending in .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd.
         keep_float64: write float64 as it is.
 
     Raises:
@@ -151,16 +190,6 @@ def write_image(path: PathLike, array: NDArray[Any], like: Image | Grid, *, keep
         raise InputError(f"got the output {path}, expected a name ending in .nii.gz, .nii, .nrrd or .mha; rename it")
 
 
-def _checked(image: Image) -> Image:
-    scalar_volume_shape(image.array.shape, image.array.dtype, image.name)
-    return replace(image, array=clean_intensities(image.array, image.name))
-
-
-def _checked_labels(image: Image) -> Image:
-    scalar_volume_shape(image.array.shape, image.array.dtype, image.name)
-    return replace(image, array=integer_labels(image.array, image.name))
-
-
 def _storable(array: NDArray[Any], keep_float64: bool, name: str) -> NDArray[Any]:
     scalar_volume_shape(array.shape, array.dtype, name)
     if array.dtype.kind == "b":
@@ -172,71 +201,28 @@ def _storable(array: NDArray[Any], keep_float64: bool, name: str) -> NDArray[Any
     return array
 
 
-def _read(path: Path, series: str | None = None) -> Image:
-    """Any supported source, with its geometry checked and its values as they are."""
+def _read(path: Path, series: str | None = None) -> StoredVolume:
+    """Read any supported source. Values are as they are in it."""
     if not path.exists():
         raise InputError(f"got {path}, which does not exist, expected {KNOWN}; check the path")
     if series is not None and not path.is_dir():
         raise InputError(f"got the series {series} for the file {path}, expected a DICOM folder; leave the series out")
-    header = None
+    suffix = path.suffix.lower()
     try:
         if path.is_dir():
-            array, affine = read_dicom_folder(path, series)
-        elif is_nifti(path):
-            array, affine, header = read_nifti(path)
-        elif path.suffix.lower() in ITK_SUFFIXES:
-            array, affine = read_itk(path)
-        elif path.suffix.lower() == ".npz":
-            array, affine = _read_npz(path)
-        else:
-            cure = "give the folder that it is in" if path.suffix.lower() in (".dcm", ".ima") else "convert it"
-            raise InputError(f"got {path}, which is not an image by its name, expected {KNOWN}; {cure}")
+            return read_dicom_folder(path, series)
+        if has_nifti_name(path):
+            return read_nifti(path)
+        if suffix in ITK_SUFFIXES:
+            return read_itk(path)
+        if suffix == ".npz":
+            return read_npz(path)
     except PermissionError:
         raise InputError(f"got {path}, which may not be read, expected {KNOWN}; ask for the permission") from None
-    return _located(array, affine, header, str(path))
+    cure = "give the folder that it is in" if suffix in (".dcm", ".ima") else "convert it"
+    raise InputError(f"got {path}, which is not an image by its name, expected {KNOWN}; {cure}")
 
 
-def _located(array: NDArray[Any], affine: NDArray[np.float64], header: Any, name: str) -> Image:
-    i, j, k = array.shape
-    try:
-        grid = Grid((i, j, k), affine)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    return Image(array, grid, header, name)
-
-
-def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """One array with an `affine` beside it or none, or `ct` as RAD-ChestCT has it (its origin is not published: 0 is
-    put at the centre of the volume).
-    """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            names = [key for key in content.files if key != AFFINE_KEY]
-            key = RADCHEST_KEY if RADCHEST_KEY in names else names[0] if len(names) == 1 else None
-            array = content[key] if key else None
-            affine = content[AFFINE_KEY] if AFFINE_KEY in content.files else None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
-        raise InputError(
-            f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
-        ) from None
-    if array is None:
-        raise InputError(
-            f"got {path} with the arrays {names}, expected a single one (and `{AFFINE_KEY}`, 4x4, to RAS mm); "
-            "save it alone"
-        )
-    shape = scalar_volume_shape(array.shape, array.dtype, str(path))
-    array = array.reshape(shape)
-    if affine is not None:
-        return array, np.asarray(affine, dtype=np.float64)
-    affine = np.eye(4)
-    if key == RADCHEST_KEY:
-        affine[:3, :3] = RADCHEST_AXES
-        affine[:3, 3] = -RADCHEST_AXES @ ((np.array(shape) - 1) / 2)
-    else:
-        warnings.warn(f"{path}: no `{AFFINE_KEY}` in it, so 1 mm voxels along R, A, S are assumed", stacklevel=2)
-    return array, affine
-
-
-def _where(grid: Grid) -> str:
-    first = ", ".join(f"{x:.4g}" for x in grid.affine[:3, 3])
-    return f"{grid} from ({first})"
+def _located(stored: StoredVolume, name: str) -> Image:
+    grid = plausible_grid(stored.array.shape, stored.affine, name)
+    return Image(stored.array, grid, stored.header, name, stored.series, stored.modality, stored.remarks)

@@ -1,5 +1,6 @@
 """SimpleITK images and files. ITK counts world coordinates in LPS; they become RAS here and nowhere else."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,21 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.images.checks import one_line, scalar_volume_shape
+from corereg.io.images.itk_headers import check_itk_header
+from corereg.io.images.stored import StoredVolume
 from corereg.lazy import simpleitk
 
 __all__ = [
     "LPS_RAS",
     "LPS_SIGNS",
     "affine_from_sitk",
+    "affine_of_sitk_image",
     "affine_to_sitk",
     "from_sitk",
+    "itk_name",
+    "itk_reader",
     "read_itk",
+    "read_itk_image",
     "to_sitk",
     "vector_to_sitk",
     "vectors_of_sitk",
@@ -60,60 +67,109 @@ def from_sitk(image: Any) -> tuple[NDArray[Any], Grid]:
     Raises:
         InputError: not one scalar volume, or a singular geometry.
     """
-    array, affine = volume_of_sitk(image, "a SimpleITK image")
-    i, j, k = array.shape
-    return array, Grid((i, j, k), affine)
+    stored = volume_of_sitk(image, "a SimpleITK image")
+    i, j, k = stored.array.shape
+    return stored.array, Grid((i, j, k), stored.affine)
 
 
-def volume_of_sitk(image: Any, name: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Array (I, J, K) as stored and voxel-to-RAS affine (4, 4) of a SimpleITK.Image, of which a single frame is taken.
+def volume_of_sitk(image: Any, name: str) -> StoredVolume:
+    """Read one scalar volume from a SimpleITK.Image; a single frame of a series counts as one.
 
     Raises:
         InputError: not one scalar volume.
     """
-    sitk = simpleitk()
-
     complex_or_vector = image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString()
     dtype = np.dtype("V") if complex_or_vector else np.dtype(float)
     shape = scalar_volume_shape(image.GetSize(), dtype, name)
+    array = simpleitk().GetArrayFromImage(image).T.reshape(shape, order="F")
+    return StoredVolume(array, affine_of_sitk_image(image))
+
+
+def affine_of_sitk_image(image: Any) -> NDArray[np.float64]:
+    """Voxel-to-RAS affine (4, 4) of the first three axes of an image, or of a reader that knows its header."""
     axes = image.GetDimension()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (axes, axes))[:3, :3] * image.GetSpacing()[:3]
     affine[:3, 3] = image.GetOrigin()[:3]
-    array = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
-    return array, LPS_RAS @ affine + 0.0
+    return LPS_RAS @ affine + 0.0
 
 
 def vectors_of_sitk(image: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Vectors (I, J, K, C) as stored, in LPS, and voxel-to-RAS affine (4, 4) of a 3-D SimpleITK.Image of vectors."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return simpleitk().GetArrayFromImage(image).transpose(2, 1, 0, 3), LPS_RAS @ affine + 0.0
+    return simpleitk().GetArrayFromImage(image).transpose(2, 1, 0, 3), affine_of_sitk_image(image)
 
 
-def read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Array (I, J, K) and voxel-to-RAS affine of a file that SimpleITK reads.
+def itk_reader(path: Path) -> Any:
+    """An ImageFileReader that has read the header of a .nrrd, .nhdr, .mha or .mhd.
+
+    Raises:
+        InputError: not readable, or a header that is not safe to read.
+    """
+    check_itk_header(path)
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(itk_name(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    return reader
+
+
+def read_itk_image(reader: Any) -> Any:
+    """The image whose header `itk_reader` has read.
+
+    Raises:
+        InputError: its voxels cannot be read.
+    """
+    try:
+        return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(reader.GetFileName(), error) from None
+
+
+def read_itk(path: Path) -> StoredVolume:
+    """Read one scalar volume from a .nrrd, .nhdr, .mha or .mhd.
 
     Raises:
         InputError: not readable, or not one scalar volume.
     """
-    sitk = simpleitk()
+    return volume_of_sitk(read_itk_image(itk_reader(path)), str(path))
 
+
+def itk_name(path: Path) -> str:
+    """A path as ITK takes it. A name that is not UTF-8 would end the process.
+
+    Raises:
+        InputError: such a name.
+    """
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+        str(path).encode()
+    except UnicodeEncodeError:
         raise InputError(
-            f"got {path}, which cannot be read ({one_line(error)}), expected a whole image; copy or export it again"
+            f"got {os.fsencode(path)!r}, a name that is not UTF-8, expected one that is; rename the file or its folder"
         ) from None
-    return volume_of_sitk(image, str(path))
+    return str(path)
 
 
-def write_itk(path: Path, array: NDArray[Any], grid: Grid) -> None:
-    """Write a scalar array (I, J, K) in the format that the extension names."""
+def _unreadable(path: object, error: BaseException) -> InputError:
+    return InputError(
+        f"got {path}, which cannot be read ({one_line(error)}), expected a whole image; copy or export it again"
+    )
+
+
+def write_itk(path: Path, array: NDArray[Any], grid: Grid, *, time: tuple[float, float] | None = None) -> None:
+    """Write a scalar array (I, J, K), or components last (I, J, K, C), in the format that the extension names.
+
+    Args:
+        time: origin and spacing of a fourth axis, along which the components are frames.
+    """
     sitk = simpleitk()
 
-    sitk.WriteImage(to_sitk(array, grid), str(path), useCompression=True, compressionLevel=COMPRESSION_LEVEL)
+    if time is None:
+        image = to_sitk(array, grid)
+    else:
+        image = sitk.JoinSeries([to_sitk(array[..., frame], grid) for frame in range(array.shape[3])], *time)
+    sitk.WriteImage(image, itk_name(path), useCompression=True, compressionLevel=COMPRESSION_LEVEL)
 
 
 def affine_from_sitk(transform: Any) -> NDArray[np.float64]:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
-from corereg.io.images.checks import finite_intensities, whole_numbers
+from corereg.io.images.checks import finite_intensities, plausible_grid, whole_numbers
 from corereg.io.images.image import ITK_SUFFIXES, Image
-from corereg.io.images.itk import vectors_of_sitk, write_itk
-from corereg.io.images.nifti import header_of_grid, is_nifti, mm_affine, stored_voxels, write_nifti
-from corereg.lazy import nibabel, simpleitk
+from corereg.io.images.itk import affine_of_sitk_image, itk_reader, read_itk_image, write_itk
+from corereg.io.images.nifti import header_of_grid, is_nifti, write_nifti
+from corereg.io.images.nifti_geometry import check_spacing, warn_of_doubtful_geometry
+from corereg.io.images.nifti_reader import has_nifti_name, open_nifti
+from corereg.lazy import simpleitk
 
 __all__ = ["Series", "read_series", "write_series"]
 
@@ -32,12 +34,16 @@ class Series:
         grid: of each frame.
         header: the NIfTI header, for the meaning of the further axes; else None.
         name: what messages call it.
+        step: distance between neighbouring values, where integers are scaled; else 0.
+        time: origin and spacing of the fourth axis of an ITK image that has one; else None.
     """
 
     values: NDArray[Any]
     grid: Grid
     header: Any
     name: str
+    step: float = 0.0
+    time: tuple[float, float] | None = None
 
     @property
     def further(self) -> tuple[int, ...]:
@@ -49,14 +55,21 @@ class Series:
         for at in np.ndindex(self.further):
             frame = np.ascontiguousarray(self.values[(..., *at)])
             name = f"{self.name}, frame {', '.join(map(str, at))}"
-            yield Image(
-                whole_numbers(frame, name) if labels else finite_intensities(frame, name), self.grid, None, name
-            )
+            array = whole_numbers(frame, name, self.step) if labels else finite_intensities(frame, name)
+            yield Image(array, self.grid, None, name)
 
 
 def read_series(path: Path) -> Series | None:
-    """A file of several values per voxel; None for any other."""
-    return _nifti_series(path) if is_nifti(path) else _itk_series(path) if _is_itk(path) else None
+    """A file of several values per voxel; None for any other.
+
+    Raises:
+        InputError: such a file that is damaged, or with an impossible geometry.
+    """
+    if not path.is_file():
+        return None
+    if has_nifti_name(path):
+        return _nifti_series(path)
+    return _itk_series(path) if _is_itk(path) else None
 
 
 def write_series(path: Path, values: NDArray[Any], like: Image | Grid, series: Series) -> None:
@@ -71,7 +84,7 @@ def write_series(path: Path, values: NDArray[Any], like: Image | Grid, series: S
             write_nifti(staged, values, grid, header, series=series.header or header_of_grid(grid))
     elif _is_itk(path) and values.ndim == 4:
         with atomic_path(path) as staged:
-            write_itk(staged, values, grid)
+            write_itk(staged, values, grid, time=series.time)
     else:
         raise InputError(f"got the output {path} for a series, expected a name ending in .nii.gz or .nii; rename it")
 
@@ -81,25 +94,29 @@ def _is_itk(path: Path) -> bool:
 
 
 def _nifti_series(path: Path) -> Series | None:
-    try:
-        image = nibabel().load(path)
-    except Exception:  # whatever it is, the reader of images says it better
+    file = open_nifti(path)
+    if len(file.shape) < 4 or all(n == 1 for n in file.shape[3:]) or file.dtype.kind not in "biuf":
         return None
-    if len(image.shape) < 4 or all(n == 1 for n in image.shape[3:]) or image.get_data_dtype().kind not in "biuf":
-        return None
-    i, j, k = image.shape[:3]
-    return Series(stored_voxels(image), Grid((i, j, k), mm_affine(image)), image.header, str(path))
+    name = str(path)
+    check_spacing(file.header, name)
+    warn_of_doubtful_geometry(file.header, file.shape, name)
+    grid = plausible_grid(file.shape, file.affine, name)
+    return Series(file.read(), grid, file.header, name, file.step)
 
 
 def _itk_series(path: Path) -> Series | None:
-    reader = simpleitk().ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        if reader.GetNumberOfComponents() == 1 or reader.GetDimension() != 3:
-            return None
-        values, affine = vectors_of_sitk(reader.Execute())
-    except RuntimeError:  # the reader of images says it better
+    """Vectors, or frames along a fourth axis."""
+    reader = itk_reader(path)
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    frames = len(size) == 4 and size[3] > 1
+    if frames == (components > 1) or len(size) < 3 or "complex" in _type_name(reader):
         return None
-    i, j, k = values.shape[:3]
-    return Series(values, Grid((i, j, k), affine), None, str(path))
+    grid = plausible_grid(size, affine_of_sitk_image(reader), str(path))
+    array = simpleitk().GetArrayFromImage(read_itk_image(reader))
+    values = array.T if frames else array.transpose(2, 1, 0, 3)
+    time = (reader.GetOrigin()[3], reader.GetSpacing()[3]) if frames else None
+    return Series(values, grid, None, str(path), time=time)
+
+
+def _type_name(reader: Any) -> str:
+    return str(simpleitk().GetPixelIDValueAsString(reader.GetPixelID()))

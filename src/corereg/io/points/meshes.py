@@ -1,7 +1,7 @@
 """Surface meshes: .vtk, .stl and .ply, read and written by VTK (the extra `mesh`).
 
 The formats do not say their coordinate system. 3D Slicer writes `SPACE=LPS` into the header or a comment, which is
-honoured and kept; without it the system is asked for, never guessed.
+honoured and kept; without it the caller must give the system, which is never guessed.
 """
 
 import re
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
-from corereg.io.points.point_files import SIGNS, coordinate_system
+from corereg.io.points.systems import SIGNS, agreed_system, coordinate_system
 from corereg.lazy import vtk_module
 
 __all__ = ["MESH_SUFFIXES", "Mesh", "read_mesh", "vtk_io", "write_mesh"]
@@ -33,7 +33,7 @@ class Mesh:
     Args:
         coords_mm: (N, 3), its vertices in RAS+ millimetres.
         surface: the vtkPolyData that they came with.
-        system: RAS or LPS, of the file.
+        system: coordinate system of the file, RAS or LPS.
     """
 
     coords_mm: NDArray[np.float64]
@@ -54,21 +54,15 @@ def read_mesh(path: Path, *, coordinates: str | None = None) -> Mesh:
         raise InputError(f"got {path}, which is no file, expected a surface mesh; check the path")
     reader = vtk_io(path, "Reader")
     reader.SetFileName(str(path))
-    reader.AddObserver("ErrorEvent", lambda *_: None)  # it would print; the output shows it as well
+    reader.AddObserver("ErrorEvent", lambda *_: None)  # VTK would print it; a missing surface shows it as well
     reader.Update()
     surface = reader.GetOutput()
     if surface is None or not surface.GetNumberOfPoints():
         raise InputError(f"got {path} without a surface in it, expected triangles or polygons; export it again")
     stated = STATED.search(_header(path, reader))
     given = coordinate_system(coordinates, "the argument coordinates") if coordinates else None
-    system = stated[1] if stated else given
-    if system is None:
-        raise InputError(
-            f"got {path}, which does not say its coordinate system, expected RAS or LPS; add --coordinates lps (or "
-            "ras): 3D Slicer and ITK write LPS, FreeSurfer and nibabel RAS"
-        )
-    if given and given != system:
-        raise InputError(f"got {path}, which says {system}, and {given} beside it, expected one of them; leave one out")
+    cure = "add --coordinates lps (or ras): 3D Slicer and ITK write LPS, FreeSurfer and nibabel RAS"
+    system = agreed_system(stated[1] if stated else None, given, str(path), cure)
     support = vtk_module("util.numpy_support")
     coords = support.vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64)
     return Mesh(coords * SIGNS[system], surface, system)
@@ -87,7 +81,7 @@ def write_mesh(path: Path, mesh: Mesh, coords_mm: NDArray[np.float64]) -> None:
     values = np.ascontiguousarray(coords_mm * SIGNS[mesh.system], dtype=np.float32)
     surface.GetPoints().SetData(support.numpy_to_vtk(values, deep=True))
     for data in (surface.GetPointData(), surface.GetCellData()):
-        data.SetNormals(None)  # of the surface before it moved
+        data.SetNormals(None)  # they belong to the surface before it moved
     note = f"corereg SPACE={mesh.system}"
     writer.AddComment(note) if path.suffix.lower() == ".ply" else writer.SetHeader(note)
     writer.SetFileTypeToBinary()

@@ -1,6 +1,7 @@
 """Points in and out: 3D Slicer's .fcsv and .mrk.json, and .csv. Inside the package a point is RAS+ millimetres."""
 
 import os
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
-from corereg.io.points.point_files import DIGITS, PARSERS, PointFile, coordinate_system, new_point_file
+from corereg.io.images.checks import one_line
+from corereg.io.points.point_files import PARSERS, PointFile, new_point_file
+from corereg.io.points.systems import DIGITS, coordinate_system
 
 __all__ = ["POINT_SUFFIXES", "Points", "read_points", "read_voxel_points", "write_points", "write_voxel_points"]
 
@@ -25,7 +28,7 @@ class Points:
     Args:
         coords_mm: (N, 3) in RAS+ millimetres.
         labels: one name for each point, or None.
-        source: the file that they came from, so that they can be written back into its likeness; or None.
+        source: the file that they came from, so that they can be written back in its form; or None.
         suffix: the format of that file.
     """
 
@@ -51,8 +54,9 @@ class Points:
 def read_points(path: str | os.PathLike[str], *, coordinates: str | None = None) -> Points:
     """Read points from .fcsv, .mrk.json or .csv.
 
-    A .csv says its coordinate system in a first line `# CoordinateSystem = RAS` (or LPS), or in its column names
-    x_ras, y_ras, z_ras (or x_lps, ...). Nothing is guessed.
+    A .csv says its coordinate system in a first line `# CoordinateSystem = RAS` (or LPS), or in its column names:
+    x_ras, y_ras, z_ras (or x_lps, ...), or r, a, s (or l, p, s) as in Slicer's tables. Nothing is guessed. Cells are
+    divided by commas, semicolons or tabs.
 
     Args:
         coordinates: "ras" or "lps", for a file that does not say it.
@@ -82,9 +86,9 @@ def write_points(path: str | os.PathLike[str], points: Points, *, like: Points |
     """Write points to .fcsv, .mrk.json or .csv. The file appears when it is complete.
 
     Args:
-        like: points whose file is written again with the new positions; without it, that of `points`. Where the format
-            is another, coordinate system and labels are kept; without any, .csv is written in RAS and Slicer's formats
-            in LPS.
+        like: points whose file is written again with the new positions; without it, that of `points`. In another
+            format, coordinate system and labels are kept. Points without a file are written in RAS to .csv and in LPS
+            to Slicer's formats.
 
     Raises:
         InputError: unknown extension, `like` has another number of points, or the folder is missing or not writable.
@@ -107,9 +111,11 @@ def read_voxel_points(path: Path, grid: Grid) -> NDArray[np.float64]:
         InputError: something else.
     """
     try:
-        coords_vox = np.loadtxt(path, delimiter=",", ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is refused below
+            coords_vox = np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, ValueError) as error:
-        raise InputError(f"got {path}, expected lines of x,y,z in voxels ({error}); check the file") from None
+        raise InputError(f"got {path} ({one_line(error)}), expected lines of x,y,z in voxels; check the file") from None
     if coords_vox.shape[1:] != (3,) or not coords_vox.size or not np.isfinite(coords_vox).all():
         raise InputError(f"got {path} of {coords_vox.shape}, expected lines of three finite numbers; check the file")
     return grid.to_world(coords_vox)

@@ -1,4 +1,4 @@
-"""Transforms applied to a file: images, label maps, series, points and meshes, by what the file is."""
+"""Apply transforms to a file: an image, a label map, a series, points or a mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 from corereg.errors import InputError
 from corereg.geometry.inverse_error import share_of
 from corereg.io.images.image import Image, as_image, write_image
+from corereg.io.images.reference import as_reference
 from corereg.io.images.series import read_series, write_series
 from corereg.io.points.meshes import MESH_SUFFIXES, read_mesh, write_mesh
 from corereg.io.points.points import POINT_SUFFIXES, read_points, read_voxel_points, write_points, write_voxel_points
@@ -18,16 +19,21 @@ from corereg.io.transforms.transform import Transform
 
 __all__ = ["ImageOptions", "apply_to_file", "load_chain", "write_jacobian"]
 
-EXTRAPOLATED = "lie beyond the grid of a displacement, whose edge value was taken there"
+EXTRAPOLATED = "lie beyond the grid of a displacement, whose edge value was used there"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How an image is resampled; a file of points takes none of it."""
+    """How an image is resampled; none of it applies to points."""
 
     labels: bool = False
     interpolation: str | None = None
     reference: Path | None = None
+    """Image that defines the output grid; only its header counts."""
+    outside: float | None = None
+    """Value where the image has none; by default the smallest value of a CT, and 0 for anything else."""
+    series: str | None = None
+    """Series Instance UID, for a DICOM folder."""
 
 
 def load_chain(
@@ -38,18 +44,20 @@ def load_chain(
     inverse: bool = False,
     source_format: str | None = None,
 ) -> Transform:
-    """Transform files in the order in which an image is warped by them, as one transform.
+    """Load transform files, in the order in which they warp an image, as one transform.
 
     Args:
-        fixed: image of the output grid of the last one, for a format that does not hold it.
-        moving: image that the first one warps, likewise, and the output grid of the inverse.
-        inverse: the other direction of them all.
-        source_format: of all of them, where looking into the files is not enough.
+        fixed: image whose grid is the output grid of the last transform, if its file does not hold it.
+        moving: image that the first transform warps, if its file does not hold it; the output grid of the inverse.
+        inverse: return the other direction of the whole chain.
+        source_format: the format of all files, if they alone do not tell.
 
     Raises:
-        InputError: a file that cannot be used.
+        InputError: a file cannot be used.
     """
-    images = {name: None if path is None else as_image(path) for name, path in (("fixed", fixed), ("moving", moving))}
+    images = {
+        name: None if path is None else as_reference(path) for name, path in (("fixed", fixed), ("moving", moving))
+    }
     loaded = [
         Transform.load(
             path,
@@ -66,27 +74,32 @@ def load_chain(
 def apply_to_file(
     transform: Transform, source: Path, out: Path, options: ImageOptions, *, coordinates: str | None = None
 ) -> list[str]:
-    """Apply a transform to a file, and say what was extrapolated.
+    """Apply a transform to a file.
 
     Images are resampled onto the transform's own grid. Points and meshes go the other way, as in ITK: positions on the
     image that the transform's grid belongs to become positions on the other image.
 
     Args:
-        coordinates: ras, lps or (for a .csv) voxel, for points and meshes that do not say it.
+        coordinates: ras, lps or (for a .csv) voxel, for points and meshes whose file does not say.
+
+    Returns: remarks for the user: what was extrapolated, and which DICOM series was read.
 
     Raises:
-        InputError: a file that cannot be used, or options that do not fit it.
+        InputError: a file cannot be used, or the options do not fit it.
     """
     parent = out.parent
     if not parent.is_dir():
-        raise InputError(f"got the output {out} in a folder that is not there; make it first: mkdir -p '{parent}'")
+        raise InputError(f"got the output {out} in a folder that does not exist; make it first: mkdir -p '{parent}'")
     if not source.name.lower().endswith((*POINT_SUFFIXES, *MESH_SUFFIXES)):
         if coordinates:
-            raise InputError(f"got --coordinates with the image {source}, expected points or a mesh; leave it out")
+            raise InputError(
+                f"got --coordinates for the image {source}; it is only for points and meshes, so leave it out"
+            )
         return _apply_to_image(transform, source, out, options)
     if options != ImageOptions():
         raise InputError(
-            f"got --labels, --interpolation or --reference with the points {source}, expected none; leave them out"
+            f"got --labels, --interpolation, --reference, --outside or --series for the points {source}; they are only "
+            "for images, so leave them out"
         )
     if coordinates == "voxel":
         start = read_voxel_points(source, transform.fixed_grid)
@@ -104,22 +117,29 @@ def apply_to_file(
 
 
 def write_jacobian(transform: Transform, out: Path, reference: Path | None = None) -> None:
-    """Write det J of a transform, the local volume ratio with all parts included, on its grid or that of an image.
+    """Write det J of a transform, the local volume ratio of all parts together, on its grid or that of an image.
 
     Raises:
-        InputError: a file that cannot be used or written.
+        InputError: a file cannot be used or written.
     """
-    like = transform.fixed if reference is None else as_image(reference)
+    like = transform.fixed if reference is None else as_reference(reference)
     grid = like.grid if isinstance(like, Image) else transform.fixed_grid
     write_image(out, transform.jacobian_determinant(grid), grid if like is None else like)
 
 
 def _apply_to_image(transform: Transform, source: Path, out: Path, options: ImageOptions) -> list[str]:
-    like = transform.fixed if options.reference is None else as_image(options.reference)
-    settings: dict[str, Any] = {"labels": options.labels, "interpolation": options.interpolation}
-    series = read_series(source) if source.is_file() else None
+    like = transform.fixed if options.reference is None else as_reference(options.reference)
+    settings: dict[str, Any] = {
+        "labels": options.labels,
+        "interpolation": options.interpolation,
+        "outside": options.outside,
+    }
+    series = read_series(source)
+    remarks: list[str] = []
     if series is None:
-        warped = transform.resampled(as_image(source, labels=options.labels), like, **settings)
+        image = as_image(source, labels=options.labels, series=options.series, blank=True)
+        remarks += image.remarks
+        warped = transform.resampled(image, like, **settings)
         write_image(out, warped.array, warped)
     else:
         frames = [transform.resampled(frame, like, **settings) for frame in series.frames(labels=options.labels)]
@@ -127,4 +147,4 @@ def _apply_to_image(transform: Transform, source: Path, out: Path, options: Imag
         values = np.stack([frame.array for frame in frames], -1).reshape(*warped.grid.shape, *series.further)
         write_series(out, values, warped, series)
     share = share_of(transform.beyond, warped.grid)
-    return [f"{100 * share:.2g} % of the voxels {EXTRAPOLATED}"] if share else []
+    return [*remarks, f"{100 * share:.2g} % of the voxels {EXTRAPOLATED}"] if share else remarks

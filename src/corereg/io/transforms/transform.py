@@ -1,4 +1,4 @@
-"""Transforms in the patient: from the fixed image's world to the moving image's.
+"""Transforms of the patient: from positions on the fixed image to positions on the moving image.
 
 A transform is a chain of named parts that a point passes in order, each a map of RAS+ millimetres: an affine matrix, or
 a displacement p + d(p). Warping reads the moving image at T(p), so points travel from fixed to moving, as in ITK.
@@ -19,21 +19,24 @@ from corereg.geometry.chain import (
     Part,
     beyond,
     check_matrix,
-    displacements,
     distinct,
-    inverse_part,
+    inverse_parts,
     kind,
+    offsets_mm,
+    parts_of_field,
     remainder,
     through,
-    through_all,
 )
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid, Points
 from corereg.geometry.inverse_error import InverseError, inverse_error
-from corereg.geometry.kernels.dispatch import use_kernels
-from corereg.geometry.positions import as_points, as_positions, fitted_affine, inverse_matrix, linear_map, slabs
+from corereg.geometry.positions import as_points, as_positions
 from corereg.geometry.resample import resample
+from corereg.io.images.background import background_value
 from corereg.io.images.image import Image, as_image
+from corereg.io.images.reference import as_reference
+from corereg.io.transforms.formats.registry import FORMATS, format_of_name, read_stored
+from corereg.io.transforms.formats.stored import StoredTransform, grid_of
 
 __all__ = ["InverseError", "Part", "Transform"]
 
@@ -42,18 +45,17 @@ __all__ = ["InverseError", "Part", "Transform"]
 class Transform:
     """Maps points of the fixed image to the moving image, and so resamples the moving image onto the fixed grid.
 
-    Beyond its grid a displacement is held at its edge value (`extrapolated` tells where).
+    Beyond its grid a displacement is held at its edge value (`extrapolated` reports where).
 
     Args:
         parts: what a point passes, in order: (4, 4) matrices of RAS+ millimetres, or displacements.
-        fixed: the image, or its grid, whose geometry `apply` and `save` give to their output; None for a file that does
-            not say it.
-        moving: the same for the inverse, where known.
-        names: one for each part; "affine" and "deformation" by default.
-        backward: the other direction, where it is known already; `inverse` gives it then.
+        fixed: the image, or its grid, whose geometry `apply` and `save` give to their output; None if it is unknown.
+        moving: the same for the inverse.
+        names: a distinct name for each part; "affine" and "deformation" by default.
+        backward: the other direction, if it is already known; `inverse` then returns it.
 
     Raises:
-        InputError: a singular matrix, or not one name of its own for each part.
+        InputError: a matrix is singular, or there is not one distinct name for each part.
     """
 
     parts: tuple[Part, ...]
@@ -69,30 +71,31 @@ class Transform:
         names = self.names or distinct([kind(part) for part in self.parts])
         if len(set(names)) != len(self.parts) or len(names) != len(self.parts):
             raise InputError(
-                f"got the names {list(names)} for {len(self.parts)} parts, expected one of its own each; rename them"
+                f"got the names {list(names)} for {len(self.parts)} parts, expected a distinct name for each; rename "
+                "them"
             )
         object.__setattr__(self, "names", names)
 
     @property
     def fixed_grid(self) -> Grid:
-        """The grid of what `apply` returns.
+        """The grid of the images that `apply` returns.
 
         Raises:
-            InputError: not known, as for an affine matrix from a file.
+            InputError: it is unknown, as for an affine matrix from a file.
         """
-        return _grid(self.fixed, "fixed")
+        return grid_of(self.fixed, "fixed")
 
     @property
     def moving_grid(self) -> Grid:
-        """The grid of what the inverse's `apply` returns.
+        """The grid of the images that the inverse's `apply` returns.
 
         Raises:
-            InputError: not known.
+            InputError: it is unknown.
         """
-        return _grid(self.moving, "moving")
+        return grid_of(self.moving, "moving")
 
     def named(self, *names: str) -> "Transform":
-        """Only these parts, in the order in which they are here.
+        """Keep only these parts, in their present order.
 
         Raises:
             InputError: no part has such a name.
@@ -101,7 +104,7 @@ class Transform:
         return self._picked([name in names for name in self.names])
 
     def without(self, *names: str) -> "Transform":
-        """All parts but these.
+        """Leave these parts out.
 
         Raises:
             InputError: no part has such a name.
@@ -110,17 +113,17 @@ class Transform:
         return self._picked([name not in names for name in self.names])
 
     def then(self, other: "Transform") -> "Transform":
-        """Warp by this, then warp the result by `other`: as one transform, with one interpolation.
+        """Warp by this transform, then warp the result by `other`: one transform, with one interpolation.
 
-        It reads this one's moving image onto the other's fixed grid, so a point passes the other's parts first.
+        It resamples this one's moving image onto the other's fixed grid, so a point passes the other's parts first.
         """
         names = distinct([*other.names, *self.names])
         return Transform((*other.parts, *self.parts), fixed=other.fixed, moving=self.moving, names=names)
 
     def split(self, name: str, coarse: Displacement, names: Sequence[str] = ("fine", "coarse")) -> "Transform":
-        """Two parts in the place of one displacement: what remains of it, then `coarse`.
+        """Split one displacement into two parts: what `coarse` leaves over, then `coarse`.
 
-        `RegistrationResult.coarse` and the part "deformation" of its transform belong together.
+        Use it with `RegistrationResult.coarse` and the part "deformation" of its transform.
 
         Raises:
             InputError: no displacement has such a name.
@@ -135,7 +138,7 @@ class Transform:
         return replace(self, parts=parts, names=(*self.names[:at], *names, *self.names[at + 1 :]))
 
     def apply_points(self, points_mm: Points) -> NDArray[np.float64]:
-        """Positions on the moving image of positions on the fixed image, (..., 3), both RAS+ millimetres.
+        """Positions on the moving image that match positions (..., 3) on the fixed image, both in RAS+ millimetres.
 
         Raises:
             InputError: the last dimension is not 3.
@@ -144,7 +147,7 @@ class Transform:
         return as_points(self.moved(as_positions(points))).reshape(points.shape)
 
     def extrapolated(self, points_mm: Points) -> NDArray[np.bool_]:
-        """(...), true where a position (..., 3) meets a displacement beyond its grid, where the edge value is held."""
+        """True, (...), where a position (..., 3) meets a displacement beyond its grid, where its edge value is held."""
         points = _points(points_mm)
         return np.asarray(self.beyond(as_positions(points)).numpy().reshape(points.shape[:-1]))
 
@@ -160,20 +163,20 @@ class Transform:
         """Resample an image of the moving side onto the fixed grid, with one interpolation.
 
         Args:
-            image: path, Image, SimpleITK or nibabel image, or MONAI MetaTensor; its own grid counts, it need not be the
-                registered one.
-            labels: a label map: nearest neighbour, and its type is kept. With `interpolation="linear"` the label with
-                the most weight among the eight around wins: smoother, and still no new label.
+            image: path, Image, SimpleITK or nibabel image, or MONAI MetaTensor, on any grid.
+            labels: the image is a label map: nearest neighbour, and its type is kept. With `interpolation="linear"` the
+                label with the most weight among the eight surrounding voxels wins: smoother, but without new labels.
             reference: image or Grid that defines the output instead of the fixed one.
-            outside: value where the image has none; its smallest value by default, 0 for labels.
+            outside: value where the image has none; by default the smallest value of a CT, and 0 for anything else.
             interpolation: nearest, linear (the default), bspline (cubic) or sinc (Hamming window of 5 voxels radius).
-                The result is float32, but for nearest.
+                All but nearest give float32.
 
         Raises:
-            InputError: an image that cannot be used; with `labels`, one that is no label map; an unknown interpolation.
+            InputError: the image cannot be used, or is not a label map though `labels` is set, or the interpolation is
+                unknown.
         """
-        source = as_image(image, labels=labels)
-        like = self.fixed if reference is None else reference if isinstance(reference, Grid) else as_image(reference)
+        source = as_image(image, labels=labels, blank=True)
+        like = self.fixed if reference is None else as_reference(reference)
         return self.resampled(source, like, labels=labels, outside=outside, interpolation=interpolation)
 
     def resampled(
@@ -185,102 +188,109 @@ class Transform:
         outside: float | None = None,
         interpolation: str | None = None,
     ) -> Image:
-        """`apply` for an image whose voxels are known to be sound, such as a constant frame of a series."""
-        target = _grid(like, "fixed")
+        """Like `apply`, but without checking the image's voxels: a frame of a series may be constant."""
+        target = grid_of(like, "fixed")
         chosen = interpolation or ("nearest" if labels else "linear")
+        if outside is None:
+            outside = 0.0 if labels else background_value(source.array, source.modality)
         out = resample(
             source.array, source.grid, target, self.parts, interpolation=chosen, labels=labels, outside=outside
         )
         return Image(out, target, header=like.header if isinstance(like, Image) else None, name=source.name)
 
     def inverse(self) -> "Transform":
-        """The transform from moving to fixed: parts inverted in reverse order (`inverse_error` says how well).
+        """The transform from moving to fixed: its parts inverted, in reverse order (see `inverse_error`).
 
-        Its own inverse is this transform again.
+        The inverse of the result is this transform again.
         """
         if self.backward is not None:
             return replace(self.backward, backward=self)
-        parts = tuple(inverse_part(part) for part in reversed(self.parts))
-        return Transform(parts, fixed=self.moving, moving=self.fixed, names=self.names[::-1], backward=self)
+        parts, names = inverse_parts(self.parts), self.names[::-1]
+        return Transform(parts, fixed=self.moving, moving=self.fixed, names=names, backward=self)
 
     def inverse_error(self, inverse: "Transform | None" = None) -> InverseError:
-        """How far going to the fixed image by `inverse` and back misses the start, in millimetres."""
+        """By how many millimetres points miss their start after going to the fixed image by `inverse` and back."""
         inverse = inverse or self.inverse()
         return inverse_error(self.moved, inverse.moved, self.fixed_grid, inverse.fixed_grid)
 
     def total_mm(self) -> NDArray[np.float32]:
         """T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres."""
-        if use_kernels(*displacements(self.parts)):
-            from corereg.geometry.kernels import chain as kernels_chain
-
-            return kernels_chain.offsets_mm(self.parts, self.fixed_grid)
-        total = np.empty((3, *self.fixed_grid.shape), dtype=np.float32)
-        for where, world in slabs(self.fixed_grid):
-            total[:, where] = (self.moved(world) - world)[0].numpy()
-        return total
+        return offsets_mm(self.parts, self.fixed_grid)
 
     def jacobian_determinant(self, reference: Grid | None = None) -> NDArray[np.float32]:
-        """Local volume ratio of T, all parts included, at the voxels of the fixed grid or of another: (I, J, K)."""
+        """Local volume ratio of all parts together, (I, J, K), at the voxels of the fixed grid or of another."""
         grid = reference or self.fixed_grid
-        total_mm = torch.as_tensor(replace(self, fixed=grid).total_mm())
+        total_mm = torch.as_tensor(offsets_mm(self.parts, grid))
         return np.asarray(Displacement.from_mm(total_mm, grid).jacobian_determinant().numpy())
 
     def save(self, path: str | Path) -> None:
-        """Write for every tool: .h5 or .tfm as an ITK composite of all parts, .nii.gz, .nrrd or .mha as one ITK field.
+        """Write an ITK composite of all parts (.h5, .tfm) or one ITK displacement field (.nii.gz, .nrrd, .mha).
 
-        The .h5 holds both directions, the names and the inverse's error besides; the field includes every part.
-        For other formats see `corereg.convert_transform`.
+        The .h5 also holds the other direction, the names of the parts and the inverse error. The field includes every
+        part. For other formats see `corereg.convert_transform`.
+
+        Raises:
+            InputError: the name ends otherwise, or the folder is missing or not writable.
         """
-        from corereg.io.transforms.formats.registry import save_by_suffix
-
-        save_by_suffix(self, Path(path))
+        path = Path(path)
+        FORMATS[format_of_name(path) or "itk-field"].write(path, self.stored())
 
     @staticmethod
     def load(
         path: str | Path, *, fixed: Any = None, moving: Any = None, source_format: str | None = None
     ) -> "Transform":
-        """Read a transform of ours or of another tool; the format is found by looking into the file.
+        """Read a transform of ours or of another tool; its format is recognised by its name and content.
 
         Args:
-            fixed, moving: images, or grids, for formats that do not hold them; they stand in for those of the file.
-            source_format: one of `corereg convert --help`, where looking is not enough.
+            fixed, moving: images, or grids, for formats that do not hold them; they replace those of the file.
+            source_format: one of the formats of `corereg convert --help`, if the file alone does not tell.
 
         Raises:
-            InputError: not a transform, or a grid is missing.
+            InputError: it is not a transform, or a grid is missing.
         """
-        from corereg.io.transforms.formats.registry import read_transform
+        stored = read_stored(Path(path), fixed=fixed, moving=moving, source_format=source_format)
+        try:
+            return Transform.from_stored(stored)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
-        return read_transform(Path(path), fixed=fixed, moving=moving, source_format=source_format)
+    def stored(self) -> StoredTransform:
+        """The plain record that the file formats write."""
+        record = StoredTransform(self.parts, self.fixed, self.moving, self.names)
+        if self.backward is None:
+            return record
+        return replace(record, backward_parts=self.backward.parts, backward_names=self.backward.names)
+
+    @staticmethod
+    def from_stored(stored: StoredTransform) -> "Transform":
+        """The transform of a record that a file format read.
+
+        Raises:
+            InputError: a matrix is singular.
+        """
+        forward = Transform(stored.parts, stored.fixed, stored.moving, stored.names)
+        if stored.backward_parts is None:
+            return forward
+        back = Transform(stored.backward_parts, stored.moving, stored.fixed, stored.backward_names)
+        return replace(forward, backward=back)
 
     @staticmethod
     def from_field(
         total_mm: NDArray[np.float32], fixed: Image | Grid, moving: Image | Grid | None = None
     ) -> "Transform":
-        """From T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres.
+        """Make a transform of T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres.
 
-        The field's affine part (its least-squares fit) becomes a part of its own, so that the field goes on sensibly
-        beyond its grid and can be inverted whatever the rotation.
+        The affine map closest to T becomes a part of its own (see `chain.parts_of_field`).
         """
-        grid = _grid(fixed, "fixed")
-        affine = fitted_affine(total_mm, grid)
-        back = inverse_matrix(affine)
-        rest = np.empty_like(total_mm)
-        for where, world in slabs(grid):
-            moved = linear_map(back, world + torch.as_tensor(total_mm[None, :, where]))
-            rest[:, where] = (moved - world)[0].numpy()
-        return Transform((Displacement.from_mm(torch.as_tensor(rest), grid), affine), fixed=fixed, moving=moving)
+        return Transform(parts_of_field(total_mm, grid_of(fixed, "fixed")), fixed=fixed, moving=moving)
 
     def moved(self, positions: Tensor) -> Tensor:
         """T of positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
-        return through_all(self.parts, positions)
+        return through(self.parts, positions)
 
     def beyond(self, positions: Tensor) -> Tensor:
-        """(1, 1, X, Y, Z), true where positions (1, 3, X, Y, Z) meet a displacement beyond its grid."""
-        missed = torch.zeros(1, 1, *positions.shape[2:], dtype=torch.bool)
-        for part in self.parts:
-            missed |= beyond(part, positions)
-            positions = through(part, positions)
-        return missed
+        """True, (1, 1, X, Y, Z), where positions (1, 3, X, Y, Z) meet a displacement beyond its grid."""
+        return beyond(self.parts, positions)
 
     def _check_names(self, names: Sequence[str]) -> None:
         for name in names:
@@ -291,15 +301,6 @@ class Transform:
         parts = tuple(part for part, kept in zip(self.parts, keep, strict=True) if kept)
         names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
         return Transform(parts, self.fixed, self.moving, names)
-
-
-def _grid(image: Image | Grid | None, name: str) -> Grid:
-    if image is None:
-        raise InputError(
-            f"got a transform without its {name} grid, expected one; give the {name} image with it (of an inverse, the "
-            "other one)"
-        )
-    return image if isinstance(image, Grid) else image.grid
 
 
 def _points(points_mm: Points) -> NDArray[np.float64]:

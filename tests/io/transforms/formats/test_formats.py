@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from corereg.geometry.grid import Grid, transform_points
+from corereg.integrations.images import transform_from_sitk
 from corereg.io.images.image import Image
 from corereg.io.images.itk import LPS_RAS, to_sitk
-from corereg.io.transforms.formats.itk import transform_from_sitk
-from corereg.io.transforms.formats.registry import FORMATS, detect_format, read_transform
+from corereg.io.transforms.formats.registry import FORMATS, detect_format
 from corereg.io.transforms.transform import Transform
 from helpers.refusals import refusal
 from helpers.scenes import centred_grid, scan, voxels_mm
@@ -153,19 +153,19 @@ def test_file_is_recognised_and_comes_back(tmp_path: Path, name: str) -> None:
     saved = wavy(FIXED)
     path = written(saved, tmp_path, name)
     assert detect_format(path).removesuffix("-displacement") == name.removesuffix("-displacement")
-    loaded = read_transform(path, fixed=FIXED, moving=MOVING)
+    loaded = Transform.load(path, fixed=FIXED, moving=MOVING)
     points = voxels_mm(FIXED)
     assert_allclose(loaded.apply_points(points), saved.apply_points(points), atol=FLOAT32_MM, rtol=0)
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n != "learn2reg"])
 def test_grid_of_the_fixed_image_comes_back_with_the_file(tmp_path: Path, name: str) -> None:
-    assert read_transform(written(wavy(FIXED), tmp_path, name), moving=MOVING).fixed_grid.close_to(FIXED)
+    assert Transform.load(written(wavy(FIXED), tmp_path, name), moving=MOVING).fixed_grid.close_to(FIXED)
 
 
 @pytest.mark.parametrize("name", ["itk", "itk-field", "ants", "learn2reg", "fsl"])
 def test_a_thousand_points_come_back_through_the_inverse_of_the_file(tmp_path: Path, name: str) -> None:
-    loaded = read_transform(written(wavy(FIXED), tmp_path, name), fixed=FIXED, moving=MOVING)
+    loaded = Transform.load(written(wavy(FIXED), tmp_path, name), fixed=FIXED, moving=MOVING)
     start = np.random.default_rng(0).uniform(-30, 30, (1000, 3))
     error = np.linalg.norm(loaded.inverse().apply_points(loaded.apply_points(start)) - start, axis=1)
     assert np.linalg.norm(loaded.apply_points(start) - start, axis=1).mean() > 4
@@ -218,7 +218,7 @@ matrix[:3, 3] = 1, 2, 3
 from corereg.io.transforms.convert import convert_transform
 from corereg.io.transforms.formats.registry import FORMATS
 from pathlib import Path
-FORMATS["numpy"].write(Path("a.npz"), Transform((matrix,), fixed, moving))
+FORMATS["numpy"].write(Path("a.npz"), Transform((matrix,), fixed, moving).stored())
 convert_transform("a.npz", "b.npz", to="learn2reg")
 loaded = Transform.load("b.npz", fixed=fixed, moving=moving)
 assert np.allclose(loaded.apply_points([[4.0, 6.0, 8.0]]), [[5.0, 8.0, 11.0]], atol=1e-4)
@@ -253,8 +253,8 @@ def test_ants_pair_leads_back_as_ants_would_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", ["itk", "ants"])
 def test_ants_pair_takes_the_inverse_that_is_known(tmp_path: Path, before: str) -> None:
-    loaded = read_transform(written(wavy(FIXED), tmp_path, before), moving=MOVING)
-    again = read_transform(written(loaded, tmp_path, "ants", "again_"), moving=MOVING)
+    loaded = Transform.load(written(wavy(FIXED), tmp_path, before), moving=MOVING)
+    again = Transform.load(written(loaded, tmp_path, "ants", "again_"), moving=MOVING)
     points = np.random.default_rng(1).uniform(-25, 25, (200, 3))
     assert_allclose(again.inverse().apply_points(points), loaded.inverse().apply_points(points), atol=0.05)
 
@@ -267,7 +267,7 @@ def test_other_layouts_of_learn2reg_are_read(tmp_path: Path, layout: str) -> Non
         with np.load(path) as content:
             (values,) = content.values()
         np.savez_compressed(path, np.moveaxis(values, -1, 0))
-    loaded = read_transform(path, fixed=FIXED, moving=MOVING)
+    loaded = Transform.load(path, fixed=FIXED, moving=MOVING)
     points = voxels_mm(FIXED)
     assert_allclose(loaded.apply_points(points), transform.apply_points(points), atol=FLOAT32_MM)
 
@@ -297,7 +297,7 @@ def test_affine_file_has_no_grid_and_takes_one(tmp_path: Path) -> None:
     assert "fixed image" in refusal(loaded.apply, scan(MOVING))
     assert loaded.apply(scan(MOVING), reference=FIXED).grid == FIXED
     np.savetxt(tmp_path / "affine.txt", small_affine())
-    aladin = read_transform(tmp_path / "affine.txt", source_format="niftyreg")
+    aladin = Transform.load(tmp_path / "affine.txt", source_format="niftyreg")
     assert_allclose(aladin.parts[0], small_affine(), atol=1e-12)
 
 

@@ -1,1 +1,1 @@
-"""The transform files of other tools, one module for each tool. Their conventions are undone here and nowhere else."""
+"""The transform files of other tools, one module per tool. Their conventions are undone here and nowhere else."""

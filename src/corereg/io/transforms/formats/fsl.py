@@ -1,8 +1,8 @@
 """FSL FNIRT: NIfTI (I, J, K, 3), intent 2006, on the reference (fixed) image's grid.
 
-FSL counts in millimetres from the first voxel, voxel index times spacing, along the first axis from the other end where
-the voxel-to-world matrix has a positive determinant. A field is relative, the match minus the voxel's own position, or
-absolute, the match itself; nothing in the file says which (fnirt and convertwarp write relative ones by default).
+FSL counts in millimetres from the first voxel: voxel index times spacing, with the first axis reversed if the
+voxel-to-world matrix has a positive determinant. A field is either relative (the match minus the voxel's own position)
+or absolute (the match itself); nothing in the file says which. fnirt and convertwarp write relative ones by default.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.atomic import atomic_path
 from corereg.io.images.nifti import header_of_grid, write_voxels
-from corereg.io.transforms.formats.common import Located, grid_of, grid_of_nifti, load_nifti, offsets, transform_of
-from corereg.io.transforms.transform import Transform
+from corereg.io.transforms.formats.common import grid_of_nifti, load_nifti, offsets, stored_offsets
+from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
 __all__ = ["FSL_INTENTS", "read_fsl", "write_fsl"]
 
@@ -27,22 +27,22 @@ COEFFICIENT_INTENTS = (2007, 2008, 2009)
 FSL_INTENTS = (FIELD_INTENT, *COEFFICIENT_INTENTS)
 
 
-def write_fsl(path: Path, transform: Transform) -> None:
-    """A relative field for `applywarp --rel`."""
-    frames = _frame(transform.fixed_grid), _frame(grid_of(transform.moving, "moving", path))
-    values = offsets(transform, *frames)
-    header = header_of_grid(transform.fixed_grid)
+def write_fsl(path: Path, stored: StoredTransform) -> None:
+    """Write a relative field for `applywarp --rel`."""
+    frames = _frame(stored.fixed_grid), _frame(grid_of(stored.moving, "moving", path))
+    values = offsets(stored, *frames)
+    header = header_of_grid(stored.fixed_grid)
     header.set_data_shape(values.shape)
     header["intent_code"] = FIELD_INTENT
     with atomic_path(path) as staged:
         write_voxels(staged, values, header)
 
 
-def read_fsl(path: Path, fixed: Located | None, moving: Located | None) -> Transform:
-    """A relative field.
+def read_fsl(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
+    """Read a relative field.
 
     Raises:
-        InputError: something else, or the moving image is missing.
+        InputError: it is something else, or the moving image is missing.
     """
     values, image = load_nifti(path, "a displacement field of FSL")
     if int(image.header["intent_code"]) in COEFFICIENT_INTENTS:
@@ -54,11 +54,11 @@ def read_fsl(path: Path, fixed: Located | None, moving: Located | None) -> Trans
         raise InputError(f"got {path} of shape {values.shape}, expected (I, J, K, 3): a displacement field of FSL")
     grid = grid_of_nifti(image)
     frames = _frame(grid), _frame(grid_of(moving, "moving", path))
-    return transform_of(values, fixed or grid, moving, frames, path)
+    return stored_offsets(values, fixed or grid, moving, frames, path)
 
 
 def _frame(grid: Grid) -> Matrix:
-    """(4, 4), RAS+ millimetres to FSL's."""
+    """(4, 4), RAS+ millimetres to FSL's frame."""
     scaled = np.diag([*grid.spacing, 1.0])
     if np.linalg.det(grid.linear) > 0:
         scaled[0, 0] *= -1

@@ -1,6 +1,6 @@
-"""What a transform of ours has and an ITK file does not: names of parts, both grids. ITK passes over where they are.
+"""What ITK files have no place for: the names of parts, and both grids. They are stored where ITK ignores them.
 
-In .tfm and .txt that is a comment, in .h5 an attribute of the group `corereg`.
+That is a comment in .tfm and .txt, and an attribute of the group `corereg` in .h5.
 """
 
 import json
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from corereg.geometry.grid import Grid
-from corereg.io.transforms.formats.common import Located
-from corereg.io.transforms.transform import Transform
+from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 from corereg.lazy import h5py
 
 __all__ = ["ATTRIBUTE", "GROUP", "Extras", "append_extras", "extras_text", "read_extras"]
@@ -23,27 +22,27 @@ COMMENT = "#corereg "
 
 @dataclass(frozen=True)
 class Extras:
-    """As a file has them; empty for a file of another program."""
+    """The extras of a file; empty if another program wrote it."""
 
     names: tuple[str, ...] = ()
     fixed: Grid | None = None
     moving: Grid | None = None
 
 
-def extras_text(transform: Transform, **more: Any) -> str:
-    """One line of JSON."""
-    grids = {"fixed": _as_dict(transform.fixed), "moving": _as_dict(transform.moving)}
-    return json.dumps({"names": list(transform.names), **grids, **more})
+def extras_text(stored: StoredTransform, **more: Any) -> str:
+    """The extras as one line of JSON."""
+    grids = {"fixed": _as_dict(stored.fixed), "moving": _as_dict(stored.moving)}
+    return json.dumps({"names": list(stored.names), **grids, **more})
 
 
-def append_extras(path: Path, transform: Transform) -> None:
-    """To an ITK text file."""
+def append_extras(path: Path, stored: StoredTransform) -> None:
+    """Append the extras to an ITK text file."""
     with open(path, "a", encoding="ascii", newline="\n") as file:
-        file.write(f"{COMMENT}{extras_text(transform)}\n")
+        file.write(f"{COMMENT}{extras_text(stored)}\n")
 
 
 def read_extras(path: Path) -> Extras:
-    """Of any ITK transform file that can be read."""
+    """The extras of any ITK transform file."""
     text = _text_in_h5(path) if h5py().is_hdf5(path) else _text_in_comment(path)
     if text is None:
         return Extras()
@@ -65,7 +64,7 @@ def _text_in_comment(path: Path) -> str | None:
 
 
 def _as_dict(image: Located | None) -> dict[str, Any] | None:
-    return None if image is None else (image if isinstance(image, Grid) else image.grid).as_dict()
+    return None if image is None else grid_of(image, "").as_dict()
 
 
 def _grid(stored: dict[str, Any] | None) -> Grid | None:

@@ -1,4 +1,4 @@
-"""Displacement fields as files that 3D Slicer, ANTs and ITK open: vector images in LPS millimetres."""
+"""Displacement fields in files that 3D Slicer, ANTs and ITK open: vector images in LPS millimetres."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from corereg.io.atomic import atomic_path
 from corereg.io.images.checks import one_line
 from corereg.io.images.image import ITK_SUFFIXES, Image
 from corereg.io.images.itk import LPS_SIGNS, vectors_of_sitk, write_itk
-from corereg.io.images.nifti import VECTOR_INTENT, is_nifti, mm_affine, write_nifti
+from corereg.io.images.nifti import VECTOR_INTENT, is_nifti, write_nifti
+from corereg.io.images.nifti_geometry import mm_affine
 from corereg.lazy import nibabel, simpleitk
 
 __all__ = ["FIELD_SUFFIXES", "read_displacement_field", "write_displacement_field"]
@@ -24,10 +25,10 @@ CURE = "write it again as an ITK displacement field"
 
 
 def write_displacement_field(path: Path, disp_mm: NDArray[np.float32], fixed: Image | Grid) -> None:
-    """Write offsets (3, I, J, K) in RAS+ millimetres on the grid of `fixed`; the file appears when it is complete.
+    """Write offsets (3, I, J, K) in RAS+ millimetres on the grid of `fixed`. The file appears when it is complete.
 
     Raises:
-        InputError: an unknown extension, or a folder that is missing or not writable.
+        InputError: the extension is unknown, or the folder is missing or not writable.
     """
     grid, header = (fixed, None) if isinstance(fixed, Grid) else (fixed.grid, fixed.header)
     lps = np.moveaxis(disp_mm, 0, -1) * LPS_SIGNS
@@ -42,10 +43,11 @@ def write_displacement_field(path: Path, disp_mm: NDArray[np.float32], fixed: Im
 
 
 def read_displacement_field(path: Path) -> tuple[NDArray[np.float32], Image | Grid]:
-    """Offsets (3, I, J, K) in RAS+ millimetres, and the grid they live on (as an image with header for NIfTI).
+    """Offsets (3, I, J, K) in RAS+ millimetres, and their grid (for NIfTI, as an image with its header).
 
     Raises:
-        InputError: missing, unreadable, not three components per voxel, not declared as vectors, or not finite.
+        InputError: the file is missing, unreadable, without three components per voxel, not declared as vectors, or
+            not finite.
     """
     if not path.is_file():
         raise InputError(f"got {path}, which is no file, expected {EXPECTED}; check the path")

@@ -1,13 +1,15 @@
-"""ITK's transforms in HDF5, written here since SimpleITK would take four times the space: no compression, float64 only.
+"""ITK transforms in HDF5. SimpleITK would need four times the space: it writes float64 without compression.
 
-Layout: /TransformGroup/0 names the composite; /1, /2, ... are its parts as they were added, each with TransformType,
-TransformFixedParameters and TransformParameters. Of a field these are size, origin, spacing and direction, and the
-vectors with the component running fastest, then the first voxel axis. Beside it, /corereg holds what ITK has no place
-for, the other direction with its error among it: /corereg/inverse/0, 1, ... in the order in which a point passes them,
-RAS+ millimetres.
+Layout: /TransformGroup/0 names the composite; /1, /2, ... are its parts in the order in which they were added, each
+with TransformType, TransformFixedParameters and TransformParameters. For a field these parameters are size, origin,
+spacing and direction, and the vectors, with the component running fastest, then the first voxel axis. The group
+/corereg holds what ITK has no place for, including the other direction and its error: /corereg/inverse/0, 1, ... are
+its parts in the order in which a point passes them, in RAS+ millimetres.
 """
 
 from dataclasses import asdict
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corereg.geometry.chain import Part
+from corereg.geometry.chain import Part, inverse_parts, through
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid
+from corereg.geometry.inverse_error import inverse_error
 from corereg.io.images.itk import LPS_RAS, LPS_SIGNS
-from corereg.io.transforms.formats.common import Located
 from corereg.io.transforms.formats.itk_extras import ATTRIBUTE, GROUP, extras_text
-from corereg.io.transforms.transform import Transform
+from corereg.io.transforms.formats.stored import StoredTransform, grid_of
 from corereg.lazy import h5py
 
 __all__ = ["read_backward", "write_h5"]
@@ -29,37 +31,43 @@ __all__ = ["read_backward", "write_h5"]
 INVERSE = f"{GROUP}/inverse"
 
 STATED = {"ITKVersion": "5.4.0", "HDFVersion": "HDF5", "OSName": "any", "OSVersion": "any"}
-"""ITK expects these to be there, whatever they say."""
+"""ITK requires these, whatever they say."""
 
 COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-"""The fastest level; the bytes of floats compress better when sorted by significance."""
+"""The fastest level; floats compress better with their bytes sorted by significance."""
 
 
-def write_h5(path: Path, transform: Transform) -> None:
-    """All parts as a composite in float32, and the other direction where the moving grid is known."""
-    with h5py().File(path, "w") as file:
+def write_h5(path: Path, stored: StoredTransform) -> None:
+    """Write all parts as a composite in float32, and the other direction if both grids are known."""
+    # In memory first: HDF5 crashes on a full disk.
+    content = BytesIO()
+    with h5py().File(content, "w") as file:
         for name, value in STATED.items():
             file[name] = _strings(value)
         file["TransformGroup/0/TransformType"] = _strings("CompositeTransform_float_3_3")
-        for number, part in enumerate(reversed(transform.parts), 1):
+        for number, part in enumerate(reversed(stored.parts), 1):
             _write_itk_part(file.create_group(f"TransformGroup/{number}"), part)
         more: dict[str, Any] = {}
-        if transform.moving is not None and transform.fixed is not None:
-            inverse = transform.inverse()
-            more = {"inverse_names": inverse.names, "inverse_error_mm": asdict(transform.inverse_error(inverse))}
-            for number, part in enumerate(inverse.parts):
+        if stored.moving is not None and stored.fixed is not None:
+            names, inverse = stored.backward_names, stored.backward_parts
+            if inverse is None:
+                names, inverse = stored.names[::-1], inverse_parts(stored.parts)
+            maps = partial(through, stored.parts), partial(through, inverse)
+            error = inverse_error(*maps, stored.fixed_grid, grid_of(stored.moving, "moving"))
+            more = {"inverse_names": names, "inverse_error_mm": asdict(error)}
+            for number, part in enumerate(inverse):
                 _write_part(file, f"{INVERSE}/{number}", part)
-        file.require_group(GROUP).attrs[ATTRIBUTE] = extras_text(transform, **more)
+        file.require_group(GROUP).attrs[ATTRIBUTE] = extras_text(stored, **more)
+    path.write_bytes(content.getbuffer())
 
 
-def read_backward(path: Path, fixed: Located | None, moving: Located | None) -> Transform | None:
-    """The other direction, if it is in the file."""
+def read_backward(path: Path) -> tuple[Part, ...] | None:
+    """The parts of the other direction, if the file holds it."""
     with h5py().File(path) as file:
         if INVERSE not in file:
             return None
         group = file[INVERSE]
-        parts = tuple(_part(group[str(number)]) for number in range(len(group)))
-    return Transform(parts, fixed, moving)
+        return tuple(_part(group[str(number)]) for number in range(len(group)))
 
 
 def _write_itk_part(group: Any, part: Part) -> None:
@@ -95,5 +103,5 @@ def _part(dataset: Any) -> Part:
 
 
 def _strings(text: str) -> NDArray[Any]:
-    """One string as ITK stores it: an array of one, of variable length."""
+    """A string as ITK stores it: an array of one element of variable length."""
     return np.array([text], dtype=h5py().string_dtype("ascii"))

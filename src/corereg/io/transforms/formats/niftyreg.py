@@ -1,8 +1,8 @@
 """NiftyReg: NIfTI (I, J, K, 1, 3), intent 1007 named NREG_TRANS, RAS+ mm on the reference (fixed) image's grid.
 
-The intent's first parameter says what the vectors are: 0 the matching positions on the floating (moving) image,
-1 their distances. Control point grids and velocities are not read: `reg_transform -def` makes a deformation of them.
-An affine is a text file of a 4x4 matrix, reference to floating.
+The intent's first parameter says what the vectors are: 0 for positions on the floating (moving) image, 1 for offsets to
+them. Control point grids and velocities are not read: `reg_transform -def` turns them into a deformation. An affine is
+a text file of a 4x4 matrix, reference to floating.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ from corereg.errors import InputError
 from corereg.geometry.grid import Matrix
 from corereg.io.atomic import atomic_path
 from corereg.io.images.nifti import VECTOR_INTENT, header_of_grid, write_voxels
-from corereg.io.transforms.formats.common import WORLD, Located, grid_of_nifti, load_nifti, offsets, transform_of
-from corereg.io.transforms.transform import Transform
+from corereg.io.transforms.formats.common import WORLD, grid_of_nifti, load_nifti, offsets, stored_offsets
+from corereg.io.transforms.formats.stored import Located, StoredTransform
 
-__all__ = ["read_niftyreg", "write_niftyreg_deformation", "write_niftyreg_displacement"]
+__all__ = ["INTENT_NAME", "read_niftyreg", "write_niftyreg_deformation", "write_niftyreg_displacement"]
 
 INTENT_NAME = b"NREG_TRANS"
 DEFORMATION, DISPLACEMENT = 0, 1
@@ -24,45 +24,45 @@ DEFORMATION, DISPLACEMENT = 0, 1
 FROM_NOWHERE: Matrix = np.diag([0.0, 0.0, 0.0, 1.0])
 """The frame in which every position is 0, so that an offset from it is a position."""
 
-CURE = "make a deformation field of it first: reg_transform -ref FIXED -def TRANSFORM FIELD.nii.gz"
+CURE = "turn it into a deformation field first: reg_transform -ref FIXED -def TRANSFORM FIELD.nii.gz"
 
 
-def write_niftyreg_deformation(path: Path, transform: Transform) -> None:
-    """Positions on the moving image."""
-    _write(path, transform, FROM_NOWHERE, DEFORMATION)
+def write_niftyreg_deformation(path: Path, stored: StoredTransform) -> None:
+    """Write positions on the moving image."""
+    _write(path, stored, FROM_NOWHERE, DEFORMATION)
 
 
-def write_niftyreg_displacement(path: Path, transform: Transform) -> None:
-    """Distances to them."""
-    _write(path, transform, WORLD, DISPLACEMENT)
+def write_niftyreg_displacement(path: Path, stored: StoredTransform) -> None:
+    """Write offsets to the positions on the moving image."""
+    _write(path, stored, WORLD, DISPLACEMENT)
 
 
-def _write(path: Path, transform: Transform, fixed_frame: Matrix, kind: int) -> None:
-    vectors = offsets(transform, fixed_frame, WORLD)[:, :, :, None]
-    header = header_of_grid(transform.fixed_grid)
+def _write(path: Path, stored: StoredTransform, fixed_frame: Matrix, kind: int) -> None:
+    vectors = offsets(stored, fixed_frame, WORLD)[:, :, :, None]
+    header = header_of_grid(stored.fixed_grid)
     header.set_data_shape(vectors.shape)
     header["intent_code"], header["intent_name"], header["intent_p1"] = VECTOR_INTENT, INTENT_NAME, kind
     with atomic_path(path) as staged:
         write_voxels(staged, vectors, header)
 
 
-def read_niftyreg(path: Path, fixed: Located | None, moving: Located | None) -> Transform:
-    """A deformation or displacement field, or the text file of an affine.
+def read_niftyreg(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
+    """Read a deformation or displacement field, or the text file of an affine.
 
     Raises:
-        InputError: none of them.
+        InputError: it is none of these.
     """
     if path.suffix.lower() == ".txt":
-        return Transform((_matrix(path),), fixed=fixed, moving=moving)
+        return StoredTransform((_matrix(path),), fixed, moving)
     values, image = load_nifti(path, "a deformation or displacement field of NiftyReg")
     kind = int(image.header["intent_p1"])
     if values.ndim != 5 or values.shape[3:] != (1, 3) or kind not in (DEFORMATION, DISPLACEMENT):
         raise InputError(
             f"got {path} of shape {values.shape} and kind {kind} (intent_p1), expected (I, J, K, 1, 3) and 0 or 1: "
-            f"a deformation or displacement; {CURE}"
+            f"a deformation or a displacement; {CURE}"
         )
     fixed_frame = FROM_NOWHERE if kind == DEFORMATION else WORLD
-    return transform_of(values[:, :, :, 0], fixed or grid_of_nifti(image), moving, (fixed_frame, WORLD), path)
+    return stored_offsets(values[:, :, :, 0], fixed or grid_of_nifti(image), moving, (fixed_frame, WORLD), path)
 
 
 def _matrix(path: Path) -> Matrix:

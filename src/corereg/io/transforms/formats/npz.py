@@ -1,10 +1,10 @@
-"""Plain numpy: an .npz that says everything, for programs that know no medical format.
+"""Plain numpy: a self-contained .npz, for programs that know no medical format.
 
 | array | shape | |
 |---|---|---|
 | disp_mm | (3, I, J, K) float32 | T(p) - p at the voxels p of the fixed grid, RAS+ millimetres |
 | affine | (4, 4) float64 | voxel (i, j, k, 1) of the fixed grid to RAS+ millimetres |
-| moving_shape, moving_affine | (3,), (4, 4) | the moving grid, where it is known |
+| moving_shape, moving_affine | (3,), (4, 4) | the moving grid, if it is known |
 """
 
 import zipfile
@@ -14,31 +14,33 @@ from typing import Any
 import numpy as np
 
 from corereg.errors import InputError
+from corereg.geometry.chain import offsets_mm
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
-from corereg.io.transforms.formats.common import WORLD, Located, grid_of, transform_of
-from corereg.io.transforms.transform import Transform
+from corereg.io.transforms.formats.common import WORLD, stored_offsets
+from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
 __all__ = ["FIELD_KEY", "read_plain", "write_plain"]
 
 FIELD_KEY = "disp_mm"
 
 
-def write_plain(path: Path, transform: Transform) -> None:
-    """All parts as one field."""
-    arrays: dict[str, Any] = {FIELD_KEY: transform.total_mm(), "affine": transform.fixed_grid.affine}
-    if transform.moving is not None:
-        grid = grid_of(transform.moving, "moving", path)
+def write_plain(path: Path, stored: StoredTransform) -> None:
+    """Write all parts as one field."""
+    fixed = stored.fixed_grid
+    arrays: dict[str, Any] = {FIELD_KEY: offsets_mm(stored.parts, fixed), "affine": fixed.affine}
+    if stored.moving is not None:
+        grid = grid_of(stored.moving, "moving", path)
         arrays |= {"moving_shape": np.array(grid.shape), "moving_affine": grid.affine}
     with atomic_path(path) as staged:
         np.savez_compressed(staged, **arrays)
 
 
-def read_plain(path: Path, fixed: Located | None, moving: Located | None) -> Transform:
-    """What `write_plain` wrote.
+def read_plain(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
+    """Read what `write_plain` wrote.
 
     Raises:
-        InputError: damaged, or another .npz.
+        InputError: the file is damaged, or another kind of .npz.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
@@ -53,4 +55,4 @@ def read_plain(path: Path, fixed: Located | None, moving: Located | None) -> Tra
             f"got {path}, expected an .npz with the arrays disp_mm (3, I, J, K) and affine (4, 4); write it again"
         ) from None
     fixed = fixed or Grid((i, j, k), affine)
-    return transform_of(np.moveaxis(disp_mm, 0, -1), fixed, moving, (WORLD, WORLD), path)
+    return stored_offsets(np.moveaxis(disp_mm, 0, -1), fixed, moving, (WORLD, WORLD), path)

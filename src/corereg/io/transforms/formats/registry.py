@@ -1,4 +1,4 @@
-"""The formats that transforms are read from and written to, and how a file's format is found."""
+"""The formats that transforms are read from and written to, and how the format of a file is recognised."""
 
 import warnings
 import zipfile
@@ -11,10 +11,9 @@ import numpy as np
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
-from corereg.io.images.image import as_image
+from corereg.io.images.image import ITK_SUFFIXES, as_image
 from corereg.io.images.nifti import is_nifti
 from corereg.io.transforms.formats.ants import AFFINE, WARP, read_ants, write_ants
-from corereg.io.transforms.formats.common import Located
 from corereg.io.transforms.formats.fsl import FSL_INTENTS, read_fsl, write_fsl
 from corereg.io.transforms.formats.itk import (
     COMPOSITE_SUFFIXES,
@@ -33,26 +32,26 @@ from corereg.io.transforms.formats.niftyreg import (
     write_niftyreg_displacement,
 )
 from corereg.io.transforms.formats.npz import FIELD_KEY, read_plain, write_plain
-from corereg.io.transforms.transform import Transform
+from corereg.io.transforms.formats.stored import Located, StoredTransform
 from corereg.lazy import nibabel
 
-__all__ = ["FORMATS", "NIFTI", "VECTOR_COMPONENTS", "Format", "detect_format", "read_transform", "save_by_suffix"]
+__all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "detect_format", "format_of_name", "read_stored"]
 
 VECTOR_COMPONENTS = 3
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file that transforms come in."""
+    """A file format for transforms."""
 
-    read: Callable[[Path, Located | None, Located | None], Transform]
-    write: Callable[[Path, Transform], None]
+    read: Callable[[Path, Located | None, Located | None], StoredTransform]
+    write: Callable[[Path, StoredTransform], None]
     suffixes: tuple[str, ...]
-    """Of the files written; none for a prefix of several files."""
+    """The endings of the files it writes; empty for a prefix of several files."""
     one_field: bool = True
-    """Holds no parts."""
+    """Whether it holds a single field, without parts."""
     remark: str = ""
-    """What its reader must know."""
+    """What the user of such a file must know."""
 
 
 NIFTI = (".nii.gz", ".nii")
@@ -62,53 +61,69 @@ FORMATS: dict[str, Format] = {
     "itk-field": Format(read_field, write_field, FIELD_SUFFIXES),
     "ants": Format(read_ants, write_ants, (), one_field=False),
     "learn2reg": Format(
-        read_learn2reg, write_learn2reg, (*NIFTI, ".npz"), remark="it holds neither grid: keep both images beside it"
+        read_learn2reg, write_learn2reg, (*NIFTI, ".npz"), remark="it holds neither grid: keep both images with it"
     ),
     "learn2reg-half": Format(
         read_learn2reg,
         write_learn2reg_half,
         (".npz",),
-        remark="half the resolution in float16, and neither grid: keep both images beside it",
+        remark="half the resolution in float16, and neither grid: keep both images with it",
     ),
     "niftyreg": Format(read_niftyreg, write_niftyreg_deformation, NIFTI),
     "niftyreg-displacement": Format(read_niftyreg, write_niftyreg_displacement, NIFTI),
-    "fsl": Format(read_fsl, write_fsl, NIFTI, remark="it is relative, and for this moving image's grid alone"),
+    "fsl": Format(read_fsl, write_fsl, NIFTI, remark="it is relative, and only for the grid of this moving image"),
     "numpy": Format(read_plain, write_plain, (".npz",)),
 }
-"""By the names that `corereg convert` takes."""
+"""The formats by the names that `corereg convert` takes."""
+
+SUFFIXES = (".nii.gz", ".npz", ".nii", *ITK_SUFFIXES, *TRANSFORM_SUFFIXES)
+"""The endings of all files that can be read."""
 
 
-def read_transform(path: Path, *, fixed: Any = None, moving: Any = None, source_format: str | None = None) -> Transform:
-    """A transform from any of the formats.
+def read_stored(
+    path: Path, *, fixed: Any = None, moving: Any = None, source_format: str | None = None
+) -> StoredTransform:
+    """Read a transform of any format.
 
     Args:
-        fixed, moving: images or grids, for formats that do not hold them; they stand in for those of the file.
-        source_format: a key of `FORMATS`, where looking into the file is not enough.
+        fixed, moving: images or grids, for formats that do not hold them; they replace those of the file.
+        source_format: a key of `FORMATS`, if the file alone does not tell.
 
     Raises:
-        InputError: not a transform, or a grid is missing.
+        InputError: it is not a transform, or a grid is missing.
     """
     name = source_format or detect_format(path)
+    return check_format(name).read(path, _located(fixed), _located(moving))
+
+
+def check_format(name: str) -> Format:
+    """The format of this name.
+
+    Raises:
+        InputError: there is none.
+    """
     if name not in FORMATS:
         raise InputError(f"got the format {name}, expected one of {', '.join(FORMATS)}; correct it")
-    return FORMATS[name].read(path, _located(fixed), _located(moving))
+    return FORMATS[name]
 
 
-def save_by_suffix(transform: Transform, path: Path) -> None:
-    """As an ITK composite or an ITK field, by the name of the file.
+def format_of_name(path: Path) -> str | None:
+    """The key in `FORMATS` that the name of an output implies; None for a name that several formats share."""
+    name = path.name.lower()
+    if name.endswith(COMPOSITE_SUFFIXES):
+        return "itk"
+    return "itk-field" if name.endswith(ITK_SUFFIXES) else None
+
+
+def detect_format(path: Path, *, challenge: bool = False) -> str:
+    """The key in `FORMATS` of a file, from its name and its content.
+
+    Args:
+        challenge: take any NIfTI of three components per voxel as Learn2Reg's, whatever its affine, as the challenge
+            does.
 
     Raises:
-        InputError: another name, or a folder that is missing or not writable.
-    """
-    name = "itk" if path.name.lower().endswith(COMPOSITE_SUFFIXES) else "itk-field"
-    FORMATS[name].write(path, transform)
-
-
-def detect_format(path: Path) -> str:
-    """Key in `FORMATS` of a file, by its name and what is in it.
-
-    Raises:
-        InputError: there is no such file, or it is no transform by its name.
+        InputError: there is no such file, or its name is not that of a transform.
     """
     name = path.name.lower()
     if any((path.parent / (path.name + end)).is_file() for end in (AFFINE, WARP)):
@@ -121,10 +136,12 @@ def detect_format(path: Path) -> str:
         return "numpy" if _is_plain(path) else "learn2reg"
     if is_nifti(path):
         _warn_of_half_a_pair(path)
-        return _nifti_format(path)
-    if name.endswith(FIELD_SUFFIXES):
+        return _nifti_format(path, challenge)
+    if name.endswith(ITK_SUFFIXES):
         return "itk-field"
-    raise InputError(f"got {path}, which is no transform by its name, expected one of {', '.join(FORMATS)}; add --from")
+    raise InputError(
+        f"got {path}, whose name is not that of a transform; name its format, one of {', '.join(FORMATS)}, with --from"
+    )
 
 
 def _warn_of_half_a_pair(path: Path) -> None:
@@ -135,24 +152,26 @@ def _warn_of_half_a_pair(path: Path) -> None:
         )
 
 
-def _nifti_format(path: Path) -> str:
+def _nifti_format(path: Path, challenge: bool) -> str:
     try:
         image = nibabel().load(path)
-    except Exception:  # whatever it is, the reader says it better
+    except Exception:  # the reader explains it better
         return "itk-field"
+    intent = int(image.header["intent_code"])
     if image.header["intent_name"].item() == INTENT_NAME:
         return "niftyreg"
-    if int(image.header["intent_code"]) in FSL_INTENTS:
+    if intent in FSL_INTENTS:
         return "fsl"
-    bare = int(image.header["intent_code"]) == 0 and np.array_equal(image.affine, np.eye(4))
-    return "learn2reg" if bare and len(image.shape) == 4 and image.shape[3] == VECTOR_COMPONENTS else "itk-field"
+    vectors = len(image.shape) == 4 and image.shape[3] == VECTOR_COMPONENTS
+    bare = intent == 0 and np.array_equal(image.affine, np.eye(4))
+    return "learn2reg" if vectors and (bare or challenge) else "itk-field"
 
 
 def _is_plain(path: Path) -> bool:
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return FIELD_KEY in content.files
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+        with zipfile.ZipFile(path) as archive:
+            return f"{FIELD_KEY}.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
         return False
 
 
