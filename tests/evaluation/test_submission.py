@@ -6,10 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.submission import write_submission
+from corereg.io.transforms.formats.learn2reg import write_disp_vox
 from helpers.cohorts import SHAPE
 from helpers.evaluations import run
 
@@ -45,7 +45,7 @@ class TestSubmission:
     def test_incomplete_or_rough_submissions_are_refused_and_nothing_is_left(self, cohort, tmp_path):
         folder = cohort.write_fields(tmp_path / "fields")
         name = next(iter(cohort.fields))
-        write_field(folder / f"{name}.nii.gz", np.random.default_rng(0).normal(0, 3, (3, *SHAPE)).astype(np.float32))
+        write_disp_vox(folder / f"{name}.nii.gz", np.random.default_rng(0).normal(0, 3, (3, *SHAPE)).astype(np.float32))
         with pytest.raises(InputError, match="smooth enough"):
             write_submission(cohort.path, folder, tmp_path / "out", form="npz")
         (folder / f"{name}.nii.gz").unlink()

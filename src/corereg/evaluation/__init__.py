@@ -1,0 +1,1 @@
+"""Evaluation: scores displacement fields on a data set and compares registration methods."""

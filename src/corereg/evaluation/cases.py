@@ -1,6 +1,6 @@
-"""The pairs of a data set as evaluation needs them: both scans with their labels and landmarks, and the field's name.
+"""The pairs of a data set to evaluate: both scans with their labels and landmarks, and the file names of their field.
 
-Upstream: `data.pairs`. Downstream: `score`, `evaluate`, `benchmark`.
+Upstream: `data.pairs`. Downstream: `score`, `evaluate`, `benchmark.run`.
 """
 
 import json
@@ -18,28 +18,29 @@ from corereg.data.layouts.learn2reg import list_learn2reg
 from corereg.data.pairs import Pairs, Scan, points_of_pair, read_dataset
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.geometry.positions import moving_offsets_vox
 from corereg.io.images.image import Image, read_image, read_labels
 
-__all__ = ["PARTS", "Case", "Cases", "LoadedCase", "read_cases", "standing_still"]
+__all__ = ["SPLITS", "Case", "Cases", "LoadedCase", "read_cases", "standing_still"]
 
-PARTS = ("validation", "test")
+SPLITS = ("validation", "test")
 TEST_PAIRS = "registration_test"
-"""Learn2Reg: where the dataset JSON lists the test pairs."""
+"""Learn2Reg: key of the test pairs in the dataset JSON."""
 CASE_AND_MODALITY = re.compile(r"(?:^|_)(\d{4})_(\d{4})$")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pair to be scored."""
+    """One pair of scans to score."""
 
     fixed: Scan
     moving: Scan
     landmarks: tuple[Path, Path] | None = None
-    """Files whose rows match, fixed first."""
+    """Landmark files, fixed first; row n of one matches row n of the other."""
 
     @property
     def name(self) -> str:
-        """Both scans, fixed first."""
+        """Names of both scans, fixed first."""
         return f"{self.fixed.name} <- {self.moving.name}"
 
     @property
@@ -48,14 +49,14 @@ class Case:
 
     @property
     def ids(self) -> tuple[str, str, str, str] | None:
-        """Case and modality of fixed and moving, four digits each, where names end in them as the challenge's do."""
+        """Case and modality of fixed and moving, four digits each; None unless both names end in them (Learn2Reg)."""
         found = [CASE_AND_MODALITY.search(scan.name) for scan in (self.fixed, self.moving)]
         if found[0] is None or found[1] is None:
             return None
         return found[0][1], found[0][2], found[1][1], found[1][2]
 
     def field_names(self) -> tuple[str, ...]:
-        """Names, without ending, that its displacement field may have; Learn2Reg's long one first, then the short."""
+        """Accepted names of the displacement field, without suffix; Learn2Reg's long form first, then the short one."""
         if self.ids is None:
             return (f"disp_{self.fixed.name}_{self.moving.name}",)
         return "_".join(("disp", *self.ids)), f"disp_{self.ids[0]}_{self.ids[2]}"
@@ -63,53 +64,59 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """The pairs of one part of a data set."""
+    """The pairs in one split of a data set."""
 
     name: str
-    """Of the data set."""
-    part: str
-    """"validation", "test", or "training" where the data set is no more than a list of pairs."""
+    """Name of the data set."""
+    split: str
+    """"validation" or "test"; "training" for a plain list of pairs, which has no splits."""
     cases: tuple[Case, ...]
     label_names: Mapping[int, str]
 
     @property
     def scored(self) -> bool:
-        """Whether there is anything but regularity to measure."""
+        """Whether any pair has labels or landmarks, so that accuracy can be measured."""
         return any(case.labelled or case.landmarks for case in self.cases)
 
 
-def read_cases(dataset: Path, part: str | None = None) -> Cases:
-    """Read the pairs of a data set of any layout.
+def read_cases(dataset: Path, split: str | None = None) -> Cases:
+    """Read the pairs of a data set in any supported layout.
 
     Args:
-        part: "validation" or "test"; by default the test pairs if they have labels or landmarks, else the validation
+        split: "validation" or "test"; by default the test pairs if they have labels or landmarks, else the validation
             pairs.
 
     Raises:
-        InputError: no data set, or one without such pairs.
+        InputError: `dataset` cannot be read, or has no such pairs.
     """
-    if part is not None and part not in PARTS:
-        raise InputError(f"got the part {part!r}, expected one of {', '.join(PARTS)}; choose one")
-    test = None if part == "validation" else _test_cases(dataset)
-    if test is not None and (part == "test" or test.scored):
+    if split is not None and split not in SPLITS:
+        raise InputError(f"got pairs {split!r}, expected {' or '.join(SPLITS)}; choose one")
+    test = None if split == "validation" else _test_cases(dataset)
+    if test is not None and (split == "test" or test.scored):
         return test
-    if part == "test":
-        raise InputError(f"got {dataset} without test pairs, expected some in {TEST_PAIRS}; take the validation pairs")
     found = read_dataset(dataset)
+    if found.test and split != "validation":
+        test = Cases(found.name, "test", _cases(found.scans, found.test), found.label_names)
+        if split == "test" or test.scored:
+            return test
+    if split == "test":
+        raise InputError(
+            f"{dataset} is without test pairs; list some under {TEST_PAIRS!r}, or evaluate the validation pairs"
+        )
     pairs, name = (found.validation, "validation") if found.validation else (found.training, "training")
     if name == "training" and found.layout != "csv":
-        raise InputError(f"got {dataset} without validation pairs, expected some to evaluate; list them in a CSV")
+        raise InputError(f"{dataset} has no validation pairs to evaluate; list the pairs in a CSV file and pass that")
     return Cases(found.name, name, _cases(found.scans, pairs), found.label_names)
 
 
 def _test_cases(dataset: Path) -> Cases | None:
-    """The test pairs of a Learn2Reg data set; None where there are none. No training ever sees them."""
+    """The test pairs of a Learn2Reg data set, or None if it lists none. Training never reads them."""
     described = [dataset] if dataset.is_file() else sorted(dataset.glob("*_dataset.json"))
     if len(described) != 1 or described[0].suffix.lower() != ".json":
         return None
     try:
         content = json.loads(described[0].read_text("utf-8-sig"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):  # reported by `read_dataset`
         return None
     if not isinstance(content, dict) or not content.get(TEST_PAIRS):
         return None
@@ -124,7 +131,7 @@ def _cases(scans: tuple[Scan, ...], pairs: Pairs) -> tuple[Case, ...]:
 
 @dataclass(frozen=True)
 class LoadedCase:
-    """The volumes of a pair, read when they are asked for and kept."""
+    """The volumes of a pair, read on first use and kept."""
 
     case: Case
 
@@ -140,7 +147,7 @@ class LoadedCase:
 
     @property
     def labels(self) -> tuple[Image, Image] | None:
-        """Those of the fixed and of the moving scan, if both are there."""
+        """Label maps of the fixed and the moving scan; None unless both exist."""
         fixed, moving = self.fixed_labels, self.moving_labels
         return None if fixed is None or moving is None else (fixed, moving)
 
@@ -155,9 +162,7 @@ class LoadedCase:
 
 
 def standing_still(fixed: Grid, moving: Grid) -> NDArray[Any]:
-    """The displacement (3, I, J, K) that leaves everything where it is in the world."""
+    """The displacement (3, I, J, K), in voxels, that leaves every point where it is in the world."""
     if fixed.close_to(moving, HEADER_TOLERANCE_MM):
         return np.zeros((3, *fixed.shape), np.float32)
-    matrix = fixed.to_voxels_of(moving)
-    index = np.indices(fixed.shape, np.float64)
-    return np.asarray(np.einsum("ac,cijk->aijk", matrix[:3, :3], index) + matrix[:3, 3].reshape(3, 1, 1, 1) - index)
+    return moving_offsets_vox(np.zeros((3, *fixed.shape)), fixed, moving)

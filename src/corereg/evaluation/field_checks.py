@@ -1,4 +1,7 @@
-"""Is a displacement field what it is taken for? Checked before it is scored: its unit, axes, world and pair."""
+"""Finds displacement fields that are probably misread: wrong unit, axis order, world or direction, or another pair's.
+
+Upstream: `cases`, `field_files`. Downstream: `evaluate`.
+"""
 
 import math
 from collections.abc import Iterable
@@ -12,26 +15,26 @@ from corereg.evaluation import metrics
 from corereg.evaluation.cases import Case, LoadedCase, standing_still
 from corereg.evaluation.field_files import MILLIMETRES, VOXELS, FieldFile
 
-__all__ = ["CHECK_POINTS", "CLEARLY_BETTER", "CLEARLY_WORSE", "suspicion"]
+__all__ = ["CHECK_POINTS", "CLEARLY_BETTER", "CLEARLY_WORSE", "diagnose_field"]
 
 CHECK_POINTS: Final = 300_000
-"""Voxels at which a field is checked for a mistaken unit or axis order."""
+"""About how many voxels of the fixed grid a field is checked at."""
 
 CLEARLY_BETTER: Final = 0.1
-"""Of Dice or of the correlation of intensities: what another reading must gain before it is believed."""
+"""Gain in Dice, or in the correlation of intensities, that another reading needs before it is reported."""
 
 CLEARLY_WORSE: Final = 0.02
-"""What a field must lose before it is tried on all other pairs, which takes a while."""
+"""Loss in Dice or correlation above which a field is also tried on all other pairs, which takes a while."""
 
 
-def suspicion(loaded: LoadedCase, field: FieldFile, others: Iterable[Case] = ()) -> str | None:
-    """Why a field is probably not what it is taken for, in words; None if nothing speaks against it.
+def diagnose_field(loaded: LoadedCase, field: FieldFile, others: Iterable[Case] = ()) -> str | None:
+    """Explain why a field is probably misread; None if it looks right.
 
-    The field is read in other ways (in the other unit, with its axes reversed, with the signs of the other world,
-    backwards) and for the `others` of equal shape. It is suspected if it then overlaps or correlates clearly
-    better while it makes matters worse as it stands; if it is read in voxels instead of millimetres, in any case.
+    If the field makes the overlap or correlation of the pair worse, it is tried in other readings (the other unit,
+    axes in reverse order, LPS for RAS, the opposite direction) and on the `others` of equal shape. A reading that is
+    clearly better is reported. Voxels for millimetres are tried even if the field makes the pair better.
     """
-    sample = _Sample.of(loaded)
+    sample = _Sample.from_pair(loaded)
     before, as_read = sample.score(standing_still(*loaded.grids)), sample.score(field.disp_vox)
     spacing = np.reshape(loaded.grids[0].spacing, (3, 1, 1, 1))
     worse = as_read < before
@@ -44,31 +47,33 @@ def suspicion(loaded: LoadedCase, field: FieldFile, others: Iterable[Case] = ())
     scores = {name: sample.score(read(field.disp_vox)) for name, read in readings.items() if worse or name == VOXELS}
     best = max(scores, key=lambda name: scores[name], default=None)
     if best is not None and scores[best] > max(as_read, before) + CLEARLY_BETTER:
-        return f"its numbers look like {best}: {_gain(sample, before, as_read)}, read so {scores[best]:.2f}"
+        change = _change(sample, before, as_read)
+        return f"its numbers look like {best}: {change}, but {scores[best]:.2f} if read that way"
     if as_read > before - CLEARLY_WORSE:
         return None
     for other in map(LoadedCase, others):
         if other.grids[0].shape != loaded.grids[0].shape or other.grids[1].shape != loaded.grids[1].shape:
             continue
-        there = _Sample.of(other)
+        there = _Sample.from_pair(other)
         gained = there.score(field.disp_vox) - there.score(standing_still(*other.grids))
         if gained > CLEARLY_BETTER:
-            told = _gain(sample, before, as_read)
-            return f"it looks like the field of {other.case.name}: {told}, there it gains {gained:.2f}"
+            change = _change(sample, before, as_read)
+            return f"it looks like the field of {other.case.name}: {change} here, but a gain of {gained:.2f} there"
     return None
 
 
-def _gain(sample: "_Sample", before: float, after: float) -> str:
+def _change(sample: "_Sample", before: float, after: float) -> str:
     return f"{sample.measure} {before:.2f} before and {after:.2f} after"
 
 
 def _other_world(disp_vox: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers with the first two signs swapped, as between LPS and RAS."""
     return np.asarray(disp_vox * np.reshape((-1, -1, 1), (3, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Every so many voxels of a pair, enough to tell a right field from a wrong one."""
+    """Evenly spaced voxels of a pair, enough to tell a right field from a wrong one."""
 
     fixed: NDArray[Any]
     moving: NDArray[Any]
@@ -77,7 +82,7 @@ class _Sample:
     measure: str
 
     @staticmethod
-    def of(loaded: LoadedCase) -> "_Sample":
+    def from_pair(loaded: LoadedCase) -> "_Sample":
         fixed, moving = (image.array for image in loaded.labels or loaded.images)
         step = max(1, round((fixed.size / CHECK_POINTS) ** (1 / 3)))
         picked = (slice(None, None, step),) * 3

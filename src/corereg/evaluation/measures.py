@@ -1,6 +1,6 @@
-"""The measures of a pair: what they are called, how they are written, which way is better.
+"""The measures of a pair: their titles, their digits, and whether more or less is better.
 
-Upstream: rows of `score` or of `benchmark`. Downstream: tables, figures, reports.
+Upstream: rows of `score` or of `benchmark.run`. Downstream: tables, figures and pages of `report`.
 """
 
 import math
@@ -8,20 +8,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corereg.evaluation.statistics import Summary, summarise
+from corereg.evaluation.statistics import Comparison, Summary, compare, summarise
 
-__all__ = ["MEASURES", "Measure", "mean_sd", "number", "per_label", "summaries", "values"]
+__all__ = ["DASH", "MEASURES", "Measure", "compare_rows", "mean_sd", "number", "per_label", "summaries", "values"]
 
 DASH = "\N{EN DASH}"
+"""Stands for an unknown value."""
+
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One column.
+    """One column of a table.
 
     Args:
-        digits: after the point.
-        better: +1 if more is better, -1 if less is, 0 if neither.
+        digits: digits after the decimal point.
+        better: +1 if more is better, -1 if less is better, 0 if neither.
     """
 
     name: str
@@ -44,26 +48,33 @@ MEASURES: dict[str, Measure] = {
         Measure("ndv_percent", "NDV (%)", 3, -1),
         Measure("inverse_mm", "inverse error (mm)", 2, -1),
         Measure("displacement_mm", "mean displacement (mm)", 2, 0),
-        Measure("seconds", "s", 1, -1),
-        Measure("process_seconds", "s with start-up", 1, -1),
+        Measure("seconds", "time (s)", 1, -1),
+        Measure("process_seconds", "time with start-up (s)", 1, -1),
         Measure("peak_memory_mb", "peak memory (MiB)", 0, -1),
     )
 }
 
 
-def values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """A measure of every row, NaN where a row does not have it."""
+def values(rows: Rows, name: str) -> list[float]:
+    """The measure called `name` of every row, NaN for rows without it."""
     return [math.nan if row.get(name) is None else float(row[name]) for row in rows]
 
 
-def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
-    """Every measure that some row has."""
+def summaries(rows: Rows) -> dict[str, Summary]:
+    """Summary of every measure that at least one row has."""
     found = {name: summarise(values(rows, name)) for name in MEASURES}
     return {name: summary for name, summary in found.items() if summary.count}
 
 
+def compare_rows(first: Rows, second: Rows, name: str) -> Comparison:
+    """Paired comparison of a measure, `first` minus `second`, over the pairs of scans that both have rows for."""
+    others = {(row["fixed"], row["moving"]): row for row in second}
+    pairs = [(row, others[key]) for row in first if (key := (row["fixed"], row["moving"])) in others]
+    return compare(*(values([pair[side] for pair in pairs], name) for side in (0, 1)))
+
+
 def per_label(rows: Iterable[Mapping[str, Any]], name: str = "dice_per_label") -> dict[int, list[float]]:
-    """Scores of each label over the rows that know it."""
+    """Scores of each label, over the rows that have one for it."""
     scores: dict[int, list[float]] = {}
     for row in rows:
         for label, score in (row.get(name) or {}).items():
@@ -73,14 +84,14 @@ def per_label(rows: Iterable[Mapping[str, Any]], name: str = "dice_per_label") -
 
 
 def number(value: float | None, digits: int) -> str:
-    """For a reader: a dash for what is not known."""
+    """A value for readers, with a dash for NaN and None."""
     if value is None or math.isnan(value):
         return DASH
     return "\N{INFINITY}" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def mean_sd(summary: Summary | None, digits: int) -> str:
-    """ "0.613 ± 0.055"."""
+    """Mean and standard deviation for readers, such as "0.613 ± 0.055"."""
     if summary is None:
         return DASH
     if math.isnan(summary.sd):

@@ -1,6 +1,6 @@
-"""One pair and its field -> numbers, by the challenge's formulas, and whether the field can be what it says it is.
+"""Score the displacement field of one pair by the formulas of the Learn2Reg challenge.
 
-Upstream: `cases`, `field_files`. Downstream: `evaluate`, `benchmark`.
+Upstream: `cases`, `field_files`. Downstream: `evaluate`, `benchmark.run`.
 """
 
 from pathlib import Path
@@ -18,14 +18,14 @@ from corereg.io.images.image import Image
 __all__ = ["Row", "score_pair"]
 
 Row = dict[str, Any]
-"""Names and numbers of one pair; `dice_per_label` and `hd95_mm_per_label` map a label to its score."""
+"""Names and measures of one pair; `dice_per_label` and `hd95_mm_per_label` map a label to its score."""
 
 
 def score_pair(loaded: LoadedCase, field: FieldFile) -> Row:
-    """All measures of a field that the pair has the data for.
+    """Every measure that the data of the pair allow.
 
-    Returns: with labels dice, dice_before, hd95_vox, hd95_mm and both per label; with landmarks tre_mm and
-        tre_before_mm; always sdlogj, fold_percent, ndv_percent and displacement_mm (mean).
+    Returns: always sdlogj, fold_percent, ndv_percent and displacement_mm (mean); with labels also dice, dice_before,
+        hd95_vox, hd95_mm, dice_per_label and hd95_mm_per_label; with landmarks also tre_mm and tre_before_mm.
     """
     fixed_grid, moving_grid = loaded.grids
     row: Row = {"fixed": loaded.case.fixed.name, "moving": loaded.case.moving.name}
@@ -65,11 +65,9 @@ def _overlap(labels: tuple[Image, Image], disp_vox: NDArray[Any]) -> Row:
 
 
 def _landmarks(path: Path) -> NDArray[np.float64]:
-    """Learn2Reg: x, y, z in voxels of their image, one landmark a line, no header."""
+    """Read landmarks in Learn2Reg's form: x,y,z in voxels of their image, one landmark per line, no header."""
     try:
         points = np.loadtxt(path, delimiter=",", ndmin=2)
     except ValueError as error:
-        raise InputError(
-            f"got {path}, which is no table of numbers ({error}), expected x,y,z per line; correct it"
-        ) from None
+        raise InputError(f"{path} is not a table of landmarks ({error}); write x,y,z per line, no header") from None
     return np.asarray(points, np.float64)

@@ -1,6 +1,6 @@
-"""What a sample of pairs says: means with their uncertainty, and whether one method is better than another.
+"""Statistics over pairs: means with confidence intervals, and paired tests between two methods.
 
-Pairs that share scans are not independent, and neither the intervals nor the tests know it: both are optimistic.
+Pairs that share a scan are not independent. Neither the intervals nor the tests account for this; both are optimistic.
 """
 
 import math
@@ -23,7 +23,7 @@ Scores = Sequence[float] | NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A measure over pairs: count of known values, mean, sample standard deviation, interval of the mean, median."""
+    """A measure over pairs: number of known values, mean, sample standard deviation, interval of the mean, median."""
 
     count: int
     mean: float
@@ -35,7 +35,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Paired differences first - second: how many, their mean, and the p of Wilcoxon's signed-rank test (two-sided)."""
+    """Paired differences, first minus second: their number, mean, and p of the two-sided Wilcoxon signed-rank test."""
 
     count: int
     difference: float
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def summarise(scores: Scores) -> Summary:
-    """Mean and its 95 % bootstrap interval (percentiles of 10,000 resamples of the pairs, seed 0); NaN is left out."""
+    """Mean with its 95 % bootstrap interval (percentiles of 10,000 resamples of the pairs, seed 0). NaN is ignored."""
     known = np.asarray(scores, np.float64)
     known = known[~np.isnan(known)]
     if not known.size:
@@ -58,7 +58,7 @@ def summarise(scores: Scores) -> Summary:
 
 
 def compare(first: Scores, second: Scores) -> Comparison:
-    """Paired comparison over the pairs where both are known. p is 1 where nothing differs, NaN without pairs."""
+    """Compare two methods over the pairs where both are known. p is 1 if no pair differs, NaN without pairs."""
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     both = np.isfinite(a) & np.isfinite(b)
     differences = a[both] - b[both]
@@ -69,7 +69,9 @@ def compare(first: Scores, second: Scores) -> Comparison:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction for so many tests at once. Source: Holm 1979, "A simple sequentially rejective procedure"."""
+    """Holm's correction for multiple tests; NaN stays NaN. Source: Holm 1979, "A simple sequentially rejective multiple
+    test procedure".
+    """
     known = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
     corrected, largest = dict.fromkeys(p_values, math.nan), 0.0
     for rank, (p, name) in enumerate(known):

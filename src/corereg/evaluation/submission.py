@@ -1,9 +1,9 @@
-"""A challenge submission from a folder of fields: right names, right form, checked by reading it back.
+"""Turns a folder of fields into a challenge submission: the required names and form, verified by reading it back.
 
 Upstream: `cases`, `field_files`. Downstream: `cli.evaluate`.
 
-Legend: disp_vox (3, I, J, K), voxels. The newer tasks take (I, J, K, 3) float32 NIfTI at full size, the older ones
-(2020 and 2021) npz of float16 at half size, (3, I/2, J/2, K/2), its values still in voxels of the full size.
+Legend: disp_vox (3, I, J, K), voxels. Newer Learn2Reg tasks take NIfTI files of (I, J, K, 3), float32. Those of 2020
+and 2021 take npz files of (3, I/2, J/2, K/2), float16: half the size, but displacements in voxels of the full size.
 """
 
 import os
@@ -12,28 +12,25 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
 from corereg.evaluation.cases import Case, LoadedCase, read_cases
-from corereg.evaluation.field_files import FieldFile, find_field, read_field
+from corereg.evaluation.field_files import find_field, read_field
 from corereg.io.atomic import ensure_output_folder
+from corereg.io.transforms.formats.learn2reg import write_disp_vox, write_half_disp_vox
 
 __all__ = ["FORMS", "NAMES", "write_submission"]
 
 FORMS = {"nifti": ".nii.gz", "npz": ".npz"}
 NAMES = ("both", "long", "short")
-ZOOM_ORDER: Final = 2
-"""Learn2Reg's writer of its older fields: `scipy.ndimage.zoom(component, 0.5, order=2)`."""
 NIFTI_TOLERANCE_VOX, HALF_SIZE_TOLERANCE_VOX = 1e-4, 0.5
-"""What may be lost on the way. Half size and float16 cost a smooth field 0.06 voxel at most; half a voxel says that the
-field is not smooth, and that the submission would not score as it does."""
+"""Largest change that a form may cause. Half size and float16 change a smooth field by at most 0.06 voxels; a change of
+half a voxel means that the field is not smooth, and that the submission would score differently."""
 INNER = (slice(2, -2),) * 3
+"""Voxels compared: scipy's zoom, and so the challenge's own reader, zeroes the outermost planes of some sizes."""
 ARCHIVE = "submission.zip"
 
 
@@ -44,36 +41,37 @@ def write_submission(
     *,
     form: str = "nifti",
     names: str = "both",
-    part: str | None = None,
+    split: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """Write the fields of all pairs as the challenge takes them, and submission.zip of them.
+    """Write the fields of all pairs in the challenge's form, and submission.zip with all of them.
 
     Args:
-        fields: as for `evaluate`.
-        directory: made if it is not there; an earlier submission's files of the same names are replaced.
-        form: "nifti" or "npz" (half size).
-        names: "long" disp_0001_0000_0002_0000, "short" disp_0001_0002, or "both", the second a link to the first.
+        fields: folder of fields, as for `evaluate`.
+        directory: created if missing; files of the same names are replaced.
+        form: "nifti", or "npz" (half size).
+        names: "long" (disp_0001_0000_0002_0000), "short" (disp_0001_0002), or "both": the second links to the first.
+        split: "validation" or "test"; see `read_cases`.
+        progress: called with a line of text before each pair.
 
     Returns: the files, without the archive.
     Raises:
-        InputError: names that the challenge cannot have, a missing or unusable field, an odd size at half size, or a
-            field that does not survive its form. Nothing is written then.
+        InputError: the scans are not named as the challenge requires, a field is missing or unusable, the grid has an
+            odd size (npz), or a field changes too much in this form. Nothing is written then.
     """
     if form not in FORMS or names not in NAMES:
         raise InputError(
-            f"got form {form!r} and names {names!r}, expected one of {', '.join(FORMS)} and of {', '.join(NAMES)}"
+            f"got form {form!r} and names {names!r}, expected {' or '.join(FORMS)} and one of {', '.join(NAMES)}"
         )
-    cases = read_cases(dataset, part)
+    cases = read_cases(dataset, split)
     files = {case: find_field(fields, case) for case in cases.cases}
     missing = [case for case, file in files.items() if file is None]
     if missing:
         raise InputError(
-            f"got {fields} without {len(missing)} of {len(files)} fields, expected all, the first of them "
-            f"{missing[0].field_names()[0]}; a submission must be complete"
+            f"{fields} lacks {len(missing)} of {len(files)} fields, such as {missing[0].field_names()[0]}; a "
+            "submission must be complete"
         )
-    ensure_output_folder(directory)
-    staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=directory))
+    staging = _staging_for(directory)
     try:
         written: list[str] = []
         for number, (case, file) in enumerate(files.items(), start=1):
@@ -84,6 +82,7 @@ def write_submission(
         with zipfile.ZipFile(staging / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:
             for name in written:
                 archive.write(staging / name, name)
+        ensure_output_folder(directory)
         for name in (*written, ARCHIVE):
             os.replace(staging / name, directory / name)
     finally:
@@ -91,28 +90,31 @@ def write_submission(
     return [directory / name for name in written]
 
 
+def _staging_for(directory: Path) -> Path:
+    """A temporary folder on the file system of `directory`, which is created only when the submission is complete."""
+    existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    return Path(tempfile.mkdtemp(prefix=".corereg-", dir=ensure_output_folder(existing)))
+
+
 def _write(case: Case, file: Path, folder: Path, form: str, names: str) -> list[str]:
-    """One field under its names, read back and compared."""
+    """Write one field under its names, read it back and compare."""
     if case.ids is None:
         raise InputError(
-            f"got the pair {case.name}, expected scans named <task>_<case>_<modality> with four digits each, as a "
-            "submission must name them; rename the scans"
+            f"got the pair {case.name}, but a submission needs scans named <task>_<case>_<modality>, with four digits "
+            "for case and modality; rename the scans"
         )
     long, short = (f"{name}{FORMS[form]}" for name in case.field_names())
     first = short if names == "short" else long
     grids = LoadedCase(case).grids
     field = read_field(file, *grids)
-    if form == "nifti":
-        write_field(folder / first, field.disp_vox.astype(np.float32))
-    else:
-        np.savez_compressed(folder / first, _half_size(field, file))
+    disp_vox: NDArray[np.float32] = field.disp_vox.astype(np.float32)
+    (write_disp_vox if form == "nifti" else write_half_disp_vox)(folder / first, disp_vox)
     back = read_field(folder / first, *grids).disp_vox
-    # At half size scipy's zoom, and so the challenge's own reader, puts zeros into the outermost planes of some sizes.
     lost = float(np.abs(back - field.disp_vox)[(slice(None), *INNER)].max())
     if lost > (NIFTI_TOLERANCE_VOX if form == "nifti" else HALF_SIZE_TOLERANCE_VOX):
         raise InputError(
-            f"got {file}, which differs by up to {lost:.2g} voxels once it is written as {form}, expected a field that "
-            "is smooth enough for that form; smooth it, or take the other form"
+            f"{file} changes by up to {lost:.2g} voxels when written as {form}; it is not smooth enough for this form; "
+            "smooth it, or choose the other form"
         )
     if names != "both":
         return [first]
@@ -121,16 +123,3 @@ def _write(case: Case, file: Path, folder: Path, form: str, names: str) -> list[
     except OSError:  # a file system without hard links
         shutil.copyfile(folder / long, folder / short)
     return [long, short]
-
-
-def _half_size(field: FieldFile, file: Path) -> NDArray[Any]:
-    """(3, I/2, J/2, K/2), float16."""
-    shape = field.disp_vox.shape[1:]
-    if any(size % 2 for size in shape):
-        raise InputError(f"got {file} for {shape} voxels, expected even sizes for half of them; write it as nifti")
-    disp_vox: NDArray[np.float32] = field.disp_vox.astype(np.float32)
-    return np.stack([_halved(component) for component in disp_vox]).astype(np.float16)
-
-
-def _halved(component: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(ndimage.zoom(component, 0.5, order=ZOOM_ORDER))

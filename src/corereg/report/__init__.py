@@ -1,0 +1,1 @@
+"""Report: pages, tables and figures that people read."""

@@ -1,6 +1,6 @@
-"""Many pairs on one page: the table, the figures, every pair, what failed, and where the numbers come from.
+"""The page about many pairs: results, figures, every pair, failures and provenance.
 
-Upstream: `benchmark`, or any other list of rows. Downstream: a reader with a browser, a paper.
+Upstream: `evaluation.benchmark.run`, or any other list of rows. Downstream: `cli.evaluate`, `workflows.reproduce`.
 """
 
 import base64
@@ -17,29 +17,35 @@ from corereg.io.atomic import atomic_path
 from corereg.report.figures import make_figures
 from corereg.report.pages import render
 from corereg.report.tables import benchmark_rows, markdown, write_csv
+from corereg.report.text import printable
 
 __all__ = ["Cohort", "write_benchmark", "write_cohort_report"]
 
 PAIR_COLUMNS = ("dice", "dice_before", "hd95_mm", "tre_mm", "sdlogj", "fold_percent", "seconds", "process_seconds")
-PAIRED_WORDS = (
-    f"Intervals: {100 * CONFIDENCE:.0f} % bootstrap of the mean over pairs ({RESAMPLES:,} resamples, seed 0). p: "
-    "Wilcoxon signed rank of Dice against the first method, two-sided, corrected by Holm. Pairs that share scans are "
-    "not independent, so both are optimistic. HD95 is the mean over structures. SDlogJ is Learn2Reg's (det J + 3). "
-    "s: the registration alone, images read; with start-up: the whole process. Memory: largest resident, sampled."
+STATISTICS_NOTE = (
+    f"Intervals: {100 * CONFIDENCE:.0f} % bootstrap of the mean over pairs ({RESAMPLES:,} resamples, seed 0). "
+    "p: two-sided Wilcoxon signed-rank test of Dice against the first method, with Holm's correction. Pairs that share "
+    "a scan are not independent, so both are optimistic. HD95 is averaged over structures. SDlogJ is Learn2Reg's, of "
+    "det J + 3. Time: registration only, images already read; with start-up: the whole process. Memory: peak resident "
+    "memory, sampled."
 )
+"""How to read the table of a benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """What a page about many pairs shows.
+    """Contents of a page about many pairs.
 
     Args:
-        groups: title (of a method, or of the one run) -> its rows, as `score_pair` makes them. A row may have `report`,
-            the path of the pair's own page, relative to this one.
+        groups: title of a method or run -> its rows, as `score_pair` makes them. A row may have `report`, the path of
+            the pair's own page, relative to this one.
         header, lines: the table at the top.
-        problems: (what, why).
+        label_names: label -> name of the structure.
+        problems: (what failed, why).
         notes: sentences under the table.
-        provenance: names and values, nested as deep as need be.
+        settings: title of a method -> its settings, in words.
+        provenance: names and values, nested to any depth.
+        command: the command line.
     """
 
     title: str
@@ -56,11 +62,11 @@ class Cohort:
 
 
 def write_benchmark(found: Benchmark, directory: Path) -> None:
-    """Write report.html, table.md, rows.csv and figures/*.svg of a benchmark into its folder."""
+    """Write report.html, table.md, rows.csv and figures/*.svg of a benchmark into `directory`."""
     header, lines = benchmark_rows(found)
     cohort = Cohort(
         title=f"Benchmark on {found.cases.name}",
-        subtitle=f"{len(found.cases.cases)} {found.cases.part} pairs, {len(found.methods)} methods",
+        subtitle=f"{len(found.cases.cases)} {found.cases.split} pairs, {len(found.methods)} methods",
         groups={method.title: found.of(method) for method in found.methods},
         header=header,
         lines=lines,
@@ -78,7 +84,7 @@ def write_benchmark(found: Benchmark, directory: Path) -> None:
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     write_csv(directory / "rows.csv", found.rows)
     with atomic_path(directory / "table.md") as staged:
-        staged.write_text(_markdown(cohort), encoding="utf-8")
+        staged.write_text(printable(_markdown(cohort)), encoding="utf-8")
     write_cohort_report(directory / "report.html", cohort, figures)
 
 
@@ -86,7 +92,7 @@ def write_cohort_report(path: Path, cohort: Cohort, figures: Mapping[str, tuple[
     """Write one self-contained page about many pairs; the same input gives the same bytes.
 
     Args:
-        figures: as `make_figures` gives them; made here if they are not given.
+        figures: as returned by `make_figures`; drawn here if not given.
 
     Raises:
         InputError: `path` cannot be written to.
@@ -112,10 +118,14 @@ def _pair_line(title: str, row: Mapping[str, Any], columns: Sequence[str]) -> di
     cells = [(number(row.get(name), MEASURES[name].digits), row.get(name)) for name in columns]
     return {
         "group": title,
-        "pair": f"{row['fixed']} \N{LEFTWARDS ARROW} {row['moving']}",
+        "pair": _pair_name(row),
         "report": row.get("report"),
         "cells": [(text, "" if value is None else value) for text, value in cells],
     }
+
+
+def _pair_name(row: Mapping[str, Any]) -> str:
+    return f"{row['fixed']} \N{LEFTWARDS ARROW} {row['moving']}"
 
 
 def _uri(svg: str) -> str:
@@ -126,33 +136,33 @@ def _problems(found: Benchmark) -> list[tuple[str, str]]:
     problems = [(name, f"skipped: {reason}") for name, reason in found.skipped.items()]
     for row in found.rows:
         if row["status"] != "ok":
-            said = f": {row['tail']}" if row.get("tail") else ""
-            problems.append(
-                (f"{row['method']}, {row['fixed']} \N{LEFTWARDS ARROW} {row['moving']}", row["status"] + said)
-            )
+            output = f": {row['tail']}" if row.get("tail") else ""
+            problems.append((f"{row['method']}, {_pair_name(row)}", row["status"] + output))
     return problems
 
 
 def _notes(found: Benchmark) -> list[str]:
     plan, matched = found.provenance["plan"], found.provenance["matched"]
-    start = "as they lie in the world" if plan["affine"] == "none" else "after each tool's own affine step"
+    start = "the scans as they lie in the world" if plan["affine"] == "none" else "their own affine step"
+    threads = f"{plan['threads']} thread{'s' if plan['threads'] != 1 else ''}"
     notes = [
-        f"All methods read the same files, start from the scans {start}, have {plan['threads']} threads and at most "
-        f"{plan['budget_seconds']:g} s for a pair; one program warps the labels of all. Settings below.",
-        PAIRED_WORDS,
+        f"All methods read the same files, start from {start}, and have {threads} and at most "
+        f"{plan['budget_seconds']:g} s per pair. One program warps the labels for all methods. Settings: see below.",
+        STATISTICS_NOTE,
     ]
     for name, tuned in matched.items():
-        same = "" if tuned["part"] != found.cases.part else ": these same pairs, so its SDlogJ is no independent result"
+        same = ", the pairs scored here, so its SDlogJ is not an independent result"
         notes.append(
-            f"The R of {name}, {tuned['regularisation']:.3g}, was searched on {tuned['pairs']} {tuned['part']} pairs"
-            f"{same}. Mean SDlogJ there {tuned['sdlogj']:.3f}, {len(tuned['tried'])} values tried, no label used."
+            f"R of {name} was tuned to {tuned['regularisation']:.3g} on {tuned['pairs']} {tuned['part']} pairs"
+            f"{same if tuned['part'] == found.cases.split else ''}. Their mean SDlogJ is {tuned['sdlogj']:.3f}; "
+            f"{len(tuned['tried'])} values were tried, and no labels were used."
         )
     return notes
 
 
 def _settings(found: Benchmark, name: str) -> str:
-    words = found.provenance["methods"][name]
-    return f"{words['settings']} (version {words['version']})" if words["version"] else str(words["settings"])
+    entry = found.provenance["methods"][name]
+    return f"{entry['settings']} (version {entry['version']})" if entry["version"] else str(entry["settings"])
 
 
 def _markdown(cohort: Cohort) -> str:
@@ -160,7 +170,7 @@ def _markdown(cohort: Cohort) -> str:
         f"# {cohort.title}\n\n{cohort.subtitle}\n\n{markdown(list(cohort.header), [list(c) for c in cohort.lines])}\n"
     )
     text += "".join(f"{note}\n\n" for note in cohort.notes)
-    text += markdown(["method", "settings"], [[title, words] for title, words in cohort.settings.items()])
+    text += markdown(["method", "settings"], [[title, settings] for title, settings in cohort.settings.items()])
     if cohort.problems:
         text += "\n" + "".join(f"- {what}: {' '.join(why.split())}\n" for what, why in cohort.problems)
     return text + f"\n```\n{cohort.command}\n```\n"

@@ -1,6 +1,6 @@
-"""Figures of a benchmark, as SVG text that a page can hold and a paper can use. The same rows give the same bytes.
+"""Figures of a benchmark as SVG text, for a page or a paper. The same rows give the same bytes.
 
-Upstream: rows of `benchmark`. Downstream: `cohort`.
+Upstream: rows of `evaluation.benchmark.run`. Downstream: `cohort`.
 """
 
 import io
@@ -10,6 +10,7 @@ from typing import Any
 
 from corereg.evaluation.measures import MEASURES, per_label, values
 from corereg.evaluation.statistics import summarise
+from corereg.report.text import printable
 
 __all__ = ["make_figures"]
 
@@ -17,9 +18,11 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """Title of a method -> its rows."""
 
 COLOURS = ("#0a6c87", "#d1662b", "#5b8c2a", "#8a4fae", "#b98a10", "#b23a5c", "#4a6fb5", "#6b6b6b")
-"""Told apart in print and by both kinds of colour blindness, with the help of the markers; repeated."""
+"""Together with the markers, distinguishable in print and with either kind of colour blindness. Repeated if needed."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-WIDTH_INCHES, HEIGHT_INCHES, FEW_LABELS = 6.4, 4.2, 8
+WIDTH_INCHES, HEIGHT_INCHES = 6.4, 4.2
+FEW_LABELS = 8
+"""Number of structures above which the figure becomes wider."""
 STYLE = {
     "svg.hashsalt": "corereg",
     "svg.fonttype": "path",
@@ -34,18 +37,23 @@ STYLE = {
 
 
 def make_figures(rows: Rows, label_names: Mapping[int, str]) -> dict[str, tuple[str, str]]:
-    """Name -> (caption, SVG): Dice per label, Dice against SDlogJ, Dice against seconds; those that the rows allow."""
+    """Draw Dice per structure, Dice against SDlogJ and Dice against time, as far as the rows allow.
+
+    Returns: name -> (caption, SVG).
+    """
+    rows = {printable(title): found for title, found in rows.items()}
+    label_names = {label: printable(name) for label, name in label_names.items()}
     wanted: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "dice-per-label": (
-            "Dice of each structure over the pairs: median, quartiles, whiskers to 1.5 times their distance.",
+            "Dice of each structure over the pairs: median, quartiles, whiskers up to 1.5 times the quartile range.",
             lambda figure: _box_plot(figure, rows, label_names),
         ),
         "dice-sdlogj": (
-            "Accuracy against regularity: mean over the pairs with 95 % intervals. Up and to the left is better.",
+            "Accuracy against regularity: mean over the pairs with 95 % intervals. Top left is best.",
             lambda figure: _scatter(figure, rows, "sdlogj"),
         ),
         "dice-seconds": (
-            "Accuracy against time for a pair: mean with 95 % intervals, seconds on a logarithmic axis.",
+            "Accuracy against time per pair: mean with 95 % intervals; time on a logarithmic axis.",
             lambda figure: _scatter(figure, rows, "seconds", logarithmic=True),
         ),
     }
@@ -115,7 +123,7 @@ def _scatter(figure: Any, rows: Rows, across: str, *, logarithmic: bool = False)
         )
     if logarithmic:
         axes.set_xscale("log")
-    axes.set_xlabel("seconds for a pair" if across == "seconds" else MEASURES[across].title)
+    axes.set_xlabel("seconds per pair" if across == "seconds" else MEASURES[across].title)
     axes.set_ylabel("Dice")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return True

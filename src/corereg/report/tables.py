@@ -1,6 +1,6 @@
-"""The result of an evaluation as a table for the terminal, and how tables write numbers.
+"""Tables of an evaluation or a benchmark, for the terminal, Markdown and CSV.
 
-Upstream: `evaluate`. Downstream: `cli.evaluate`, `standings`.
+Upstream: `evaluate`, `benchmark.run`. Downstream: `cohort`, `cli.evaluate`, `workflows.reproduce`.
 """
 
 import csv
@@ -13,9 +13,10 @@ from rich.table import Table
 
 from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.evaluate import Evaluation
-from corereg.evaluation.measures import MEASURES, mean_sd, number, summaries, values
-from corereg.evaluation.statistics import Summary, compare, holm
+from corereg.evaluation.measures import MEASURES, compare_rows, mean_sd, number, summaries
+from corereg.evaluation.statistics import Summary, holm
 from corereg.io.atomic import atomic_path
+from corereg.report.text import csv_cell
 
 __all__ = [
     "METHOD_COLUMNS",
@@ -25,18 +26,34 @@ __all__ = [
     "evaluation_table",
     "interval",
     "markdown",
+    "p_text",
     "p_values",
-    "p_words",
     "signed",
     "write_csv",
 ]
 
 SMALLEST_P = 1e-4
+"""Smaller p values are printed as "< 0.0001"."""
+
+METHOD_COLUMNS = (
+    "dice",
+    "hd95_mm",
+    "tre_mm",
+    "sdlogj",
+    "fold_percent",
+    "seconds",
+    "process_seconds",
+    "peak_memory_mb",
+)
+"""Measures that a table of methods shows, if known."""
+
+TESTED = "dice"
+"""The measure shown with its interval and p."""
 
 
 def evaluation_table(found: Evaluation) -> Table:
-    """A line for each measure: mean and sd, its interval; beside another set of fields, the difference and its p."""
-    title = f"{found.cases.name}, {found.cases.part}: {len(found.rows)} of {len(found.cases.cases)} pairs"
+    """One line per measure: mean, interval and median; with a second set of fields also the difference and its p."""
+    title = f"{found.cases.name}, {found.cases.split}: {len(found.rows)} of {len(found.cases.cases)} pairs"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in ("mean ± sd", "95 % interval", "median", "pairs"):
@@ -51,36 +68,38 @@ def evaluation_table(found: Evaluation) -> Table:
         if found.against is not None:
             compared = found.comparisons.get(name)
             cells.append(mean_sd(found.against.summary.get(name), measure.digits))
-            cells += (
-                ["", ""] if compared is None else [signed(compared.difference, measure.digits), p_words(compared.p)]
-            )
+            cells += ["", ""] if compared is None else [signed(compared.difference, measure.digits), p_text(compared.p)]
         table.add_row(measure.title, *cells)
     return table
 
 
 def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
     rows = [header, ["---"] * len(header), *lines]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |\n" for row in rows)
 
 
 def interval(summary: Summary, digits: int) -> str:
+    """The confidence interval of a mean, such as "0.58 to 0.64"."""
     if math.isnan(summary.low):
         return number(math.nan, digits)
     return f"{number(summary.low, digits)} to {number(summary.high, digits)}"
 
 
 def signed(value: float, digits: int) -> str:
+    """A difference with its sign, such as "+0.021"."""
     return f"{value:+.{digits}f}" if math.isfinite(value) else number(value, digits)
 
 
-def p_words(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p value for readers; empty for NaN."""
     if math.isnan(p):
         return ""
     return f"< {SMALLEST_P:g}" if p < SMALLEST_P else f"{p:.2g}"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line for each row; the scores of labels in columns like `dice_per_label_3`."""
+    """Write one line per row, safe for spreadsheets; scores of labels get columns such as `dice_per_label_3`."""
     flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     with atomic_path(path) as staged, staged.open("w", newline="", encoding="utf-8") as file:
@@ -96,33 +115,19 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
             flat |= {f"{name}_{key}": item for key, item in value.items()}
         else:
             flat[name] = value
-    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in flat.items()}
-
-
-METHOD_COLUMNS = (
-    "dice",
-    "hd95_mm",
-    "tre_mm",
-    "sdlogj",
-    "fold_percent",
-    "seconds",
-    "process_seconds",
-    "peak_memory_mb",
-)
-"""Measures that a table of methods shows, where they are known."""
-
-TESTED = "dice"
-"""The measure whose interval and p are shown."""
+    return {
+        name: "" if isinstance(value, float) and math.isnan(value) else csv_cell(value) for name, value in flat.items()
+    }
 
 
 def benchmark_rows(found: Benchmark) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: a line before registration, then one for each method; p against the first method."""
+    """Header and lines of the table: before registration, then one line per method, with p against the first method."""
     known = [name for name in METHOD_COLUMNS if any(row.get(name) is not None for row in found.rows)]
     header = ["method", "pairs"]
     for name in known:
         header += [MEASURES[name].title, *(["95 % interval", "p"] if name == TESTED else [])]
     p, total = p_values(found), len(found.cases.cases)
-    # A pair is the same before registration whatever method comes after.
+    # The scores before registration are the same for all methods.
     scored = summaries(
         list({(row["fixed"], row["moving"]): row for row in found.rows if row["status"] == "ok"}.values())
     )
@@ -142,25 +147,20 @@ def _cells(found: Mapping[str, Summary], known: Sequence[str], p: float) -> list
         digits, summary = MEASURES[name].digits, found.get(name)
         cells.append("" if summary is None else mean_sd(summary, digits))
         if name == TESTED:
-            cells += ["" if summary is None else interval(summary, digits), p_words(p)]
+            cells += ["" if summary is None else interval(summary, digits), p_text(p)]
     return cells
 
 
 def p_values(found: Benchmark) -> dict[str, float]:
-    """Wilcoxon's p of each method's Dice against that of the first, over the pairs of both, corrected by Holm."""
-    first = {(row["fixed"], row["moving"]): row for row in found.of(found.methods[0])}
-    raw = {}
-    for method in found.methods[1:]:
-        pairs = [(first[key], row) for row in found.of(method) if (key := (row["fixed"], row["moving"])) in first]
-        sides = [values([pair[side] for pair in pairs], "dice") for side in (0, 1)]
-        raw[method.name] = compare(sides[0], sides[1]).p
-    return holm(raw)
+    """Wilcoxon p of each method's Dice against the first method, over the pairs of both, with Holm's correction."""
+    first, *others = found.methods
+    return holm({other.name: compare_rows(found.of(first), found.of(other), TESTED).p for other in others})
 
 
 def benchmark_table(found: Benchmark) -> Table:
-    """For the terminal."""
+    """The table of methods, for the terminal."""
     header, lines = benchmark_rows(found)
-    table = Table(title=f"{found.cases.name}, {found.cases.part} pairs", title_justify="left")
+    table = Table(title=f"{found.cases.name}, {found.cases.split} pairs", title_justify="left")
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place == 0 else "right")
     for line in lines:

@@ -1,6 +1,6 @@
-"""The pair in three dimensions: volumes small enough for a page, and the viewer that draws them without a network.
+"""The interactive viewer of a page: the script (NiiVue, which draws NIfTI volumes with WebGL) and volumes that fit.
 
-Upstream: a `Scene`. Downstream: `report`. The viewer is NiiVue, which draws NIfTI volumes with WebGL.
+Upstream: `sections.scene`. Downstream: `pair`.
 
 R A S canonical axes.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Shaped, UInt8
 from scipy import ndimage
 
 from corereg.geometry.grid import Grid
-from corereg.io.images.nifti import gzipped
+from corereg.io.images.compression import gzipped
 from corereg.lazy import nibabel
 from corereg.report.pages import asset
 from corereg.report.sections.images import structure_colour
@@ -27,11 +27,12 @@ __all__ = ["Viewer", "Volume", "make_viewer"]
 
 BUNDLE, LICENCES = "pages/assets/niivue.umd.js", "pages/assets/LICENCES.txt"
 BYTES = 9_000_000
-"""Of all volumes together, compressed: a third more in the page."""
+"""Largest size of all volumes together, compressed; base64 adds a third."""
 COARSENING = 1.15
-"""Step by which voxels grow until the volumes fit."""
+"""Smallest factor by which voxels grow at a time, until the volumes fit."""
 GREY_LEVELS = 255
 SCANNER = 1
+"""NIfTI code of a scanner-based orientation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Volume:
 
     Args:
         key: "fixed", "before", "warped", "fixed-labels" or "warped-labels".
-        data: base64 of a .nii.gz of bytes.
+        title: name on the page.
+        data: base64 of a .nii.gz file with one byte per voxel.
     """
 
     key: str
@@ -50,22 +52,23 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """What the page embeds."""
+    """Everything that the page embeds for the viewer."""
 
     bundle: str
-    """base64 of the compressed script."""
+    """Base64 of the compressed script."""
     licences: str
+    """Licences of the script."""
     volumes: tuple[Volume, ...]
     centre: tuple[float, float, float]
-    """Where it starts, as shares of the volume along R, A, S: the planes of the pictures."""
+    """Starting position, as fractions of the volume along R, A, S: that of the pictures."""
     colours: Mapping[str, Any]
-    """NiiVue's table of label colours."""
+    """NiiVue's colour table for labels."""
     reduced: bool
-    """Whether voxels are larger than the scan's."""
+    """Whether the voxels are larger than those of the scan."""
 
 
 def make_viewer(scene: Scene, grid: Grid, label_names: Mapping[int, str]) -> Viewer:
-    """Volumes as bytes within their display window, at the finest spacing at which they fit into the page."""
+    """Reduce the volumes to bytes within their display windows, as fine as the page can hold."""
     windows: dict[str, tuple[str, Shaped[np.ndarray, "R A S"], Window]] = {
         "fixed": ("Fixed", scene.fixed, scene.fixed_window),
         "before": ("Moving, before", scene.moving_before, scene.moving_window),
@@ -85,7 +88,7 @@ def make_viewer(scene: Scene, grid: Grid, label_names: Mapping[int, str]) -> Vie
         size = sum(map(len, files.values()))
         if size <= BYTES:
             break
-        # Compressed bytes grow a little slower than voxels, so this stops short of the mark and tries again.
+        # The compressed size falls more slowly than the number of voxels, so one step may not be enough.
         factor *= max(COARSENING, (size / BYTES) ** (1 / 3))
     return Viewer(
         bundle=_base64(gzip.compress(asset(BUNDLE), mtime=0)),
@@ -106,7 +109,7 @@ def _centre(scene: Scene) -> tuple[float, float, float]:
 
 def _to_bytes(volume: Shaped[np.ndarray, "R A S"], window: Window) -> UInt8[np.ndarray, "R A S"]:
     levels = np.empty(volume.shape, np.uint8)
-    for plane, source in zip(levels, volume, strict=True):  # one at a time, for the memory's sake
+    for plane, source in zip(levels, volume, strict=True):  # one at a time, to save memory
         plane[...] = np.rint(GREY_LEVELS * window.apply(source))
     return levels
 
@@ -114,7 +117,7 @@ def _to_bytes(volume: Shaped[np.ndarray, "R A S"], window: Window) -> UInt8[np.n
 def _ranked_labels(
     scene: Scene, names: Mapping[int, str]
 ) -> tuple[dict[str, Any], dict[str, tuple[str, UInt8[np.ndarray, "R A S"]]]]:
-    """Label maps with labels 1, 2, ... in place of their numbers, and the colours of these."""
+    """Label maps renumbered 1, 2, ..., with titles, and the colour table of the new labels."""
     given = {
         "fixed-labels": ("Structures of the fixed image", scene.fixed_labels),
         "warped-labels": ("Warped structures", scene.warped_labels),
@@ -127,7 +130,7 @@ def _ranked_labels(
     colours |= {"I": list(range(len(table))), "labels": ["", *(names.get(label, f"Label {label}") for label in known)]}
     ranked = {}
     for key, (title, labels) in maps.items():
-        # Labels beyond the last that a byte can hold are not drawn.
+        # A byte holds 255 labels; further ones are not drawn.
         place = np.minimum(np.searchsorted(known, labels), len(known) - 1) if known else np.zeros_like(labels)
         found = np.asarray(known or [0])[place] == labels
         ranked[key] = (title, np.where(found & (labels != 0), place + 1, 0).astype(np.uint8))
@@ -135,6 +138,7 @@ def _ranked_labels(
 
 
 def _coarser(volume: UInt8[np.ndarray, "R A S"], factor: float, *, nearest: bool = False) -> UInt8[np.ndarray, "X Y Z"]:
+    """The volume with voxels about `factor` times as large: averaged, or the nearest values."""
     if factor == 1:
         return volume
     shape = [max(1, round(n / factor)) for n in volume.shape]
@@ -147,7 +151,7 @@ def _coarser(volume: UInt8[np.ndarray, "R A S"], factor: float, *, nearest: bool
 
 
 def _coarse_affine(canonical: Grid, shape: tuple[int, ...]) -> Any:
-    """Of a grid of `shape` that covers the same box."""
+    """Affine of a grid of `shape` that covers the same box as `canonical`."""
     scale = np.divide(canonical.shape, shape)
     affine = canonical.affine @ np.diag([*scale, 1.0])
     affine[:3, 3] = canonical.to_world(scale / 2 - 0.5)

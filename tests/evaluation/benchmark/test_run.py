@@ -12,13 +12,14 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from corereg.cli import app
-from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.errors import InputError
 from corereg.evaluation.benchmark.plan import Plan
-from corereg.evaluation.benchmark.run import Benchmark, benchmark, read_rows
+from corereg.evaluation.benchmark.rows import read_rows
+from corereg.evaluation.benchmark.run import Benchmark, benchmark
 from corereg.evaluation.cases import read_cases
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.metrics import sdlogj
+from corereg.io.transforms.formats.learn2reg import write_disp_vox
 from corereg.method.register import register
 from corereg.report.cohort import write_benchmark
 from corereg.report.tables import benchmark_rows, p_values
@@ -200,7 +201,7 @@ class TestMistakes:
             benchmark(listed, tmp_path / "out", Plan(methods=("corereg",)))
 
     def test_field_that_cannot_be_used_is_a_failed_row(self, made, tmp_path):
-        write_field(tmp_path / "wrong.nii.gz", np.zeros((3, 4, 5, 6), np.float32))
+        write_disp_vox(tmp_path / "wrong.nii.gz", np.zeros((3, 4, 5, 6), np.float32))
         wrong = command(
             tmp_path, "import shutil, sys; shutil.copy(sys.argv[4], sys.argv[3])", str(tmp_path / "wrong.nii.gz")
         )

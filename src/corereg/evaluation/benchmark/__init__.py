@@ -1,0 +1,1 @@
+"""Benchmark: runs registration methods side by side on the pairs of a data set."""

@@ -1,10 +1,11 @@
-"""A fair working point: the regularisation at which this package's fields are as irregular as asked, on average.
+"""A fair working point: the regularisation R at which this package's fields have a given mean SDlogJ.
 
-It is searched on validation pairs. It needs no labels, but where the same pairs are scored afterwards, that is said.
+The search runs on validation pairs and needs no labels. If the same pairs are scored later, the report says so.
+Upstream: `cases`, `method.register`. Downstream: `plan`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,43 +16,49 @@ from corereg.method.config import RegisterConfig
 from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.register import register
 
-__all__ = ["Matched", "match_sdlogj"]
+__all__ = ["WorkingPoint", "find_working_point"]
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
-    """R, the mean SDlogJ that it gives, over how many pairs, and all that was tried: (R, SDlogJ)."""
+class WorkingPoint:
+    """A value of R with the mean SDlogJ that it gives, the pairs it was measured on, and every (R, SDlogJ) tried."""
 
     regularisation: float
     sdlogj: float
     pairs: int
-    part: str
+    split: str
     tried: tuple[tuple[float, float], ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields under their names in provenance.json, where the split is called "part"."""
+        return {"part" if name == "split" else name: value for name, value in asdict(self).items()}
 
-def match_sdlogj(
-    validation: Cases,
+
+def find_working_point(
+    cases: Cases,
     target: float,
     *,
     settings: dict[str, Any],
     affine: str,
     seed: int,
     progress: Callable[[str], None],
-) -> Matched:
-    """Search R such that the mean SDlogJ over the pairs is `target` (within the tolerance of a single pair's search).
+) -> WorkingPoint:
+    """Search R so that the mean SDlogJ over the pairs is `target`, within the tolerance of a single pair's search.
 
     Args:
-        settings: of `corereg.register`, R aside.
+        cases: the pairs to search on.
+        settings: further settings of `corereg.register`.
+        affine, seed: as for `corereg.register`.
+        progress: called with a line of text before each pair.
     """
     tried: list[tuple[float, float]] = []
 
     def irregularity(regularisation: float) -> tuple[float, None]:
         found = []
-        for number, case in enumerate(validation.cases, start=1):
-            progress(f"R = {regularisation:.3g}: pair {number} of {len(validation.cases)}")
-            result = register(
-                case.fixed.image, case.moving.image, affine=affine, seed=seed, regularisation=regularisation, **settings
-            )
+        for number, case in enumerate(cases.cases, start=1):
+            progress(f"R = {regularisation:.3g}: pair {number} of {len(cases.cases)}")
+            own = {**settings, "affine": affine, "seed": seed, "regularisation": regularisation}
+            result = register(case.fixed.image, case.moving.image, **own)
             found.append(sdlogj(result.refined.at(result.fixed.grid).disp_vox.numpy()))
         tried.append((regularisation, float(np.mean(found))))
         return tried[-1][1], None
@@ -59,4 +66,4 @@ def match_sdlogj(
     start = RegisterConfig().stages.refine.regularisation
     regularisation, _ = search_regularisation(irregularity, target=target, start=start)
     reached = dict(tried)[regularisation]
-    return Matched(regularisation, reached, len(validation.cases), validation.part, tuple(tried))
+    return WorkingPoint(regularisation, reached, len(cases.cases), cases.split, tuple(tried))

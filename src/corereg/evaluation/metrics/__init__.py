@@ -1,4 +1,4 @@
-"""The measures of the Learn2Reg and LUMIR challenges, bit for bit; the referee, so independent of the method's code."""
+"""The metrics of the Learn2Reg and LUMIR challenges, bit for bit. As the method's judge they share no code with it."""
 
 from corereg.evaluation.metrics.accuracy import (
     dice,

@@ -1,6 +1,7 @@
-"""The measures of a registration, by the formulas of the Learn2Reg and LUMIR challenges.
+"""Accuracy of a registration: overlap, surface distance, landmark error and inverse consistency.
 
-Independent of the method's own code: numpy in float64 only, so that it can be its referee.
+Formulas of the Learn2Reg and LUMIR challenges, in numpy and float64, independent of the code that they judge.
+Upstream: a displacement, label maps or landmarks. Downstream: `metrics`, which re-exports these functions.
 
 Legend: disp_vox (3, I, J, K), u(x) in voxels of the fixed grid, component a along array axis a;
 warped(x) = moving(x + u(x)). I J K voxel axes in array order.
@@ -25,21 +26,21 @@ Points = NDArray[Any] | Sequence[Sequence[float]]
 
 BACKGROUND = 0
 LANDMARK_SPLINE_ORDER: Final = 3
-"""Learn2Reg evaluation: landmarks read the field by scipy's default, a cubic spline."""
+"""Learn2Reg evaluation: the field is read at landmarks by scipy's default, a cubic spline."""
 
 
 def warp_labels(labels: Labels, disp_vox: Field, *, other_shape: bool = False) -> Labels:
-    """Pull a label map back by a displacement, to the nearest label, exactly as the challenge does.
+    """Pull a label map back through a displacement, with nearest-neighbour sampling, exactly as the challenge does.
 
     Args:
-        labels: (I, J, K), integers, on the grid of the displacement.
+        labels: (I, J, K), integers, on the grid of `disp_vox`.
         disp_vox: (3, I, J, K), voxels.
-        other_shape: allow labels (X, Y, Z) of another shape, into whose indices x + u(x) then points.
+        other_shape: accept labels (X, Y, Z) of another shape; x + u(x) is then an index into these.
 
-    Returns: (I, J, K), of the same type. At p = x + u(x) the label at index floor(p + 0.5), and 0 where some p < 0
-        or p > S - 1 (or is not a number): half a voxel beyond the outermost centres is outside already.
+    Returns: (I, J, K), same type: the label at index floor(p + 0.5) with p = x + u(x), and 0 where a component of p is
+        NaN, below 0 or above S - 1, so the image ends at its outermost voxel centres.
     Raises:
-        InputError: the shapes do not fit.
+        InputError: the shapes do not match.
     Source: Learn2Reg evaluation, `map_coordinates(labels, identity + u, order=0)`.
     """
     check_field(disp_vox, None if other_shape else labels)
@@ -62,14 +63,14 @@ def dice(
     moving_labels: Labels | None = None,
     labels: Iterable[int] | None = None,
 ) -> dict[int, float]:
-    """Overlap 2 |F and W| / (|F| + |W|) of each label.
+    """Dice overlap 2 |F and W| / (|F| + |W|) of each label.
 
     Args:
         fixed_labels, warped_labels: (I, J, K), integers, on the fixed grid.
         moving_labels: any shape, the labels before warping; they decide whether the moving image has a label at all.
-        labels: which to score; by default all but 0 that occur in the fixed or the moving (else the warped) labels.
+        labels: labels to score; by default all but 0 in the fixed and in the moving (if not given, the warped) labels.
 
-    Returns: label -> 0..1, NaN if the label is absent in fixed or in (unwarped) moving.
+    Returns: label -> 0..1, NaN if the label is absent from the fixed or the unwarped moving labels.
     Raises:
         InputError: fixed and warped labels differ in shape.
     Source: Learn2Reg evaluation, `compute_dice`.
@@ -93,9 +94,9 @@ def hd95(
 
     Args:
         fixed_labels, warped_labels, moving_labels, labels: as for `dice`.
-        spacing_mm: voxel size along i, j, k for distances in mm; without it they are in voxels, the challenge's way.
+        spacing_mm: voxel size along i, j, k, for distances in mm; by default in voxels, as the challenge measures.
 
-    Returns: label -> distance, NaN by the rule of `dice`, infinite where the warped label has vanished.
+    Returns: label -> distance, NaN as for `dice`, infinite if the warped labels have lost the label.
     Raises:
         InputError: fixed and warped labels differ in shape.
     Source: Learn2Reg evaluation, `compute_hd95`; see `surface_distance`.
@@ -109,7 +110,7 @@ def hd95(
 
 
 def mean_over_labels(scores: Mapping[int, float]) -> float:
-    """Mean of a case's scores without those that are NaN; NaN if none is left. Source: Learn2Reg evaluation."""
+    """Mean score of a case, ignoring NaN; NaN if no score is known. Source: Learn2Reg evaluation."""
     known = [score for score in scores.values() if not np.isnan(score)]
     return float(np.mean(known)) if known else float("nan")
 
@@ -120,7 +121,7 @@ def mean_dice(
     moving_labels: Labels | None = None,
     labels: Iterable[int] | None = None,
 ) -> float:
-    """Dice of a case: the mean of `dice` over the labels that fixed and moving share. Arguments as there."""
+    """Dice of a case: the mean of `dice` over the labels that fixed and moving share. Arguments as for `dice`."""
     return mean_over_labels(dice(fixed_labels, warped_labels, moving_labels, labels))
 
 
@@ -130,15 +131,15 @@ def tre(
     moving_landmarks_vox: Points,
     spacing_moving_mm: Spacing,
 ) -> NDArray[np.float64]:
-    """Target registration error: how far each landmark lands from its partner.
+    """Target registration error: distance between each warped landmark and its counterpart.
 
     Args:
         disp_vox: (3, I, J, K), voxels.
-        fixed_landmarks_vox, moving_landmarks_vox: (N, 3), voxel coordinates in the image each belongs to.
+        fixed_landmarks_vox, moving_landmarks_vox: (N, 3), voxel coordinates, each in its own image.
         spacing_moving_mm: voxel size of the moving image along i, j, k.
 
     Returns: (N,), mm: || (p_fixed + u(p_fixed) - p_moving) * spacing ||; a case's score is its mean. The field is
-        read by a cubic spline and taken as 0 at landmarks outside of the grid.
+        interpolated by a cubic spline and taken as 0 at landmarks outside the grid.
     Raises:
         InputError: the landmarks are not (N, 3), or the two lists differ in length.
     Source: Learn2Reg evaluation, `compute_tre`.
@@ -148,8 +149,8 @@ def tre(
     moving = np.asarray(moving_landmarks_vox, np.float64)
     if fixed.shape != moving.shape or fixed.ndim != 2 or fixed.shape[1] != 3:
         raise InputError(
-            f"got landmarks of shapes {fixed.shape} and {moving.shape}, expected (N, 3) for both, with row n of the "
-            "one matching row n of the other"
+            f"got landmarks of shapes {fixed.shape} and {moving.shape}, expected (N, 3) for both, where row n of one "
+            "matches row n of the other"
         )
     disp = [
         ndimage.map_coordinates(np.asarray(component, np.float64), fixed.T, order=LANDMARK_SPLINE_ORDER)
@@ -160,21 +161,21 @@ def tre(
 
 
 def inverse_consistency_mm(disp_vox: Field, back_vox: Field, spacing_mm: Spacing) -> NDArray[np.float64]:
-    """How far going there by one field and back by the other misses the start.
+    """Inverse consistency error: how far from its start a point ends up after one field and then the opposite one.
 
     Args:
         disp_vox, back_vox: (3, I, J, K) each, voxels of one grid: x -> x + u(x), and back y -> y + v(y).
         spacing_mm: voxel size along i, j, k.
 
-    Returns: (N,), mm: || u(x) + v(x + u(x)) ||, v linear between voxels, at the voxels x whose match x + u(x) lies
-        inside the grid; a case's score is its mean.
+    Returns: (N,), mm: || u(x) + v(x + u(x)) || at the N voxels x for which x + u(x) lies inside the grid, with v
+        linear between voxels; a case's score is its mean.
     Raises:
         InputError: the fields differ in shape.
     """
     check_field(disp_vox)
     if disp_vox.shape != back_vox.shape:
         raise InputError(
-            f"got fields of shapes {disp_vox.shape} and {back_vox.shape}, expected one for both; resample one of them"
+            f"got fields of shapes {disp_vox.shape} and {back_vox.shape}, expected the same shape; resample one"
         )
     index = np.indices(disp_vox.shape[1:], np.float64)
     there = index + disp_vox
@@ -193,7 +194,7 @@ def _score(
     moving_labels: Labels | None,
     labels: Iterable[int] | None,
 ) -> dict[int, float]:
-    """A measure per label, NaN where the label is absent in fixed or in moving."""
+    """A measure of each label, NaN if the label is absent from the fixed or the moving labels."""
     if fixed_labels.shape != warped_labels.shape:
         raise InputError(
             f"got fixed labels of shape {fixed_labels.shape} and warped labels of shape {warped_labels.shape}, "

@@ -1,6 +1,6 @@
-"""How regular a displacement is: Jacobian determinants and what the challenges make of them.
+"""Regularity of a displacement: Jacobian determinants and the challenges' measures of irregularity and folding.
 
-Upstream: a displacement. Downstream: `metrics`, which hands these functions on.
+Upstream: a displacement. Downstream: `metrics`, which re-exports these functions.
 
 Legend: disp_vox (3, I, J, K), u(x) in voxels of its own grid, component a along array axis a. I J K voxel axes in
 array order.
@@ -21,18 +21,18 @@ Field = NDArray[Any]
 Mask = NDArray[Any]
 Offset = tuple[int, int, int]
 Stencil = tuple[tuple[Offset, Offset], tuple[Offset, Offset], tuple[Offset, Offset]]
-"""For each row of a Jacobian the two voxels, relative to its own, whose positions are subtracted."""
+"""For each row of a Jacobian, the offsets of the two voxels whose positions are subtracted."""
 
 JACOBIAN_BORDER_VOX = 2
-"""Learn2Reg evaluation: voxels left out at each side of a Jacobian map."""
+"""Learn2Reg evaluation: voxels ignored at each side of a Jacobian map."""
 LOG_JACOBIAN_SHIFT = 3.0
 LOG_JACOBIAN_RANGE = (1e-9, 1e9)
 """Learn2Reg evaluation: SDlogJ = std(log(clip(det J + 3, 1e-9, 1e9)))."""
 NDV_BORDER_VOX = 1
 NDV_TETRAHEDRON = 0.5 / 6
-"""A determinant is six times a tetrahedron's volume, and the ten of them cut a voxel up twice (Liu et al. 2024)."""
+"""A determinant is six times a tetrahedron's volume, and the ten tetrahedra fill each voxel twice (Liu et al. 2024)."""
 SLAB = 16
-"""Planes worked on at a time: bounds the memory of a Jacobian, changes no number."""
+"""Planes computed at a time: limits the memory and does not change the result."""
 
 HERE: Offset = (0, 0, 0)
 FORWARD: tuple[Offset, Offset, Offset] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -47,15 +47,15 @@ def jacobian_determinant(disp_vox: Field, *, border: int = JACOBIAN_BORDER_VOX) 
 
     Args:
         disp_vox: (3, I, J, K), voxels.
-        border: voxels left out at each side, at least 1.
+        border: voxels ignored at each side, at least 1.
 
-    Returns: (I - 2 border, J - 2 border, K - 2 border), 1 where volume is kept, 0 or less where the field folds.
+    Returns: (I - 2 border, J - 2 border, K - 2 border), 1 where volume is preserved, 0 or less where the field folds.
     Raises:
-        InputError: no voxel would be left.
+        InputError: the border leaves no voxel.
     Source: Learn2Reg evaluation, `jacobian_determinant`.
     """
     if border < 1:
-        raise ValueError(f"got a border of {border}, expected at least 1: a central difference reads both neighbours")
+        raise ValueError(f"got a border of {border}, expected at least 1: central differences read both neighbours")
     check_field(disp_vox, margin=border)
     forward_i, forward_j, forward_k = FORWARD
     backward_i, backward_j, backward_k = BACKWARD
@@ -68,10 +68,10 @@ def sdlogj(disp_vox: Field, mask: Mask | None = None) -> float:
 
     Args:
         disp_vox: (3, I, J, K), voxels.
-        mask: (I, J, K), counts where it is not 0; by default everywhere but a border of 2 voxels.
+        mask: (I, J, K), nonzero where voxels count; a border of 2 voxels never counts.
 
-    Returns: 0 for an affine map; NaN if the mask is empty. The 3 added to det J makes it smaller than the same
-        measure without it (0.021 in place of 0.086), so numbers compare within this formula only.
+    Returns: 0 for an affine map; NaN if the mask is empty. Adding 3 to det J makes the value smaller than without
+        (for example 0.021 instead of 0.086), so compare only values of this formula.
     Source: Learn2Reg evaluation.
     """
     log_jacobian = np.log((jacobian_determinant(disp_vox) + LOG_JACOBIAN_SHIFT).clip(*LOG_JACOBIAN_RANGE))
@@ -80,29 +80,29 @@ def sdlogj(disp_vox: Field, mask: Mask | None = None) -> float:
 
 
 def fold_percent(disp_vox: Field, mask: Mask | None = None) -> float:
-    """Percentage of the voxels where det J <= 0. Arguments and NaN rule as for `sdlogj`."""
+    """Percentage of voxels with det J <= 0. Arguments and NaN as for `sdlogj`."""
     values = _inner(jacobian_determinant(disp_vox), mask, disp_vox, JACOBIAN_BORDER_VOX)
     return float(100 * np.mean(values <= 0)) if values.size else float("nan")
 
 
 def num_foldings_l2r(disp_vox: Field) -> int:
-    """What the Learn2Reg evaluation calls the number of foldings: it counts after the shift and clip: always 0.
+    """The Learn2Reg evaluation's number of foldings. It counts after shift and clip, so it is always 0.
 
-    Kept to reproduce its tables. `fold_percent` is the truth.
+    Kept to reproduce the challenge's tables; use `fold_percent` to measure folding.
     """
     shifted = (jacobian_determinant(disp_vox) + LOG_JACOBIAN_SHIFT).clip(*LOG_JACOBIAN_RANGE)
     return int(np.count_nonzero(shifted <= 0))
 
 
 def ndv_percent(disp_vox: Field, mask: Mask | None = None) -> float:
-    """Non-diffeomorphic volume: how much of the volume some tetrahedron turns inside out, in percent.
+    """Non-diffeomorphic volume: percentage of the volume in tetrahedra that the field turns inside out.
 
     Args:
         disp_vox: (3, I, J, K), voxels.
-        mask: (I, J, K), counts where it is not 0. LUMIR uses the moving image > 0, where the fixed is the right one.
+        mask: (I, J, K), nonzero where voxels count. LUMIR passes moving > 0, where fixed > 0 is meant.
 
-    Returns: 100 * NDV / voxels of the mask, without a border of 1 voxel; NaN if the mask is empty. 0 exactly when
-        the field, linear between voxels on both sets of tetrahedra, is invertible there.
+    Returns: 100 * NDV / number of voxels in the mask, ignoring a border of 1 voxel; NaN if the mask is empty. 0 exactly
+        if the field, linear between voxels on both sets of tetrahedra, is invertible there.
     Source: Liu et al. 2024, "On finite difference Jacobian computation in deformable image registration"; the
         LUMIR evaluation.
     """
@@ -120,7 +120,7 @@ def ndv_percent(disp_vox: Field, mask: Mask | None = None) -> float:
 
 
 def _determinant(disp_vox: Field, stencil: Stencil, *, border: int) -> Float64[np.ndarray, "_ _ _"]:
-    """Determinants of the difference quotients of x + u(x) that a stencil names, without a border."""
+    """Determinants of the difference quotients of x + u(x) along a stencil, inside the border."""
     sizes = [size - 2 * border for size in disp_vox.shape[1:]]
     determinant = np.empty(sizes)
     for start in range(0, sizes[0], SLAB):
@@ -136,7 +136,7 @@ def _determinant(disp_vox: Field, stencil: Stencil, *, border: int) -> Float64[n
 
 
 def _shifted(disp_vox: Field, offset: Offset, slab: slice, border: int) -> Float64[np.ndarray, "3 _ _ _"]:
-    """u at the voxels that lie `offset` from those inside the border, planes `slab` of them along axis 0."""
+    """u at `offset` from the voxels inside the border, for the planes `slab` along axis 0."""
     i, j, k = (border + step for step in offset)
     size_j, size_k = (size - 2 * border for size in disp_vox.shape[2:])
     return np.asarray(disp_vox[:, i + slab.start : i + slab.stop, j : j + size_j, k : k + size_k], np.float64)
@@ -152,7 +152,7 @@ def _triple_product(
 def _inner(
     values: Float64[np.ndarray, "_ _ _"], mask: Mask | None, disp_vox: Field, border: int
 ) -> Float64[np.ndarray, "values"]:
-    """The values that a mask, given on the whole grid, leaves in a map without its border."""
+    """The values inside a mask; `values` lack a border that the mask has."""
     if mask is None:
         return values.reshape(-1)
     check_field(disp_vox, mask)
@@ -161,13 +161,13 @@ def _inner(
 
 
 def check_field(disp_vox: Field, volume: NDArray[Any] | None = None, *, margin: int = 0) -> None:
-    """Raise InputError unless this is a field (3, I, J, K), on the grid of `volume`, larger than a border."""
+    """Raise InputError unless `disp_vox` is (3, I, J, K), has the shape of `volume` and is larger than the border."""
     if disp_vox.ndim != 4 or disp_vox.shape[0] != 3:
         raise InputError(f"got a displacement of shape {disp_vox.shape}, expected (3, I, J, K)")
     if volume is not None and volume.shape != disp_vox.shape[1:]:
         raise InputError(
-            f"got a volume of shape {volume.shape} and a displacement for {disp_vox.shape[1:]}, expected one grid; "
-            "is the field that of another pair?"
+            f"got a volume of shape {volume.shape} and a displacement for {disp_vox.shape[1:]}, expected the same "
+            "shape; does the field belong to another pair?"
         )
     if min(disp_vox.shape[1:]) <= 2 * margin:
         raise InputError(

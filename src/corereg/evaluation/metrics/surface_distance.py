@@ -1,8 +1,10 @@
-"""Robust Hausdorff distance between two masks, as the challenge measures it.
+"""Robust Hausdorff distance between two masks, as the Learn2Reg challenge measures it.
 
-The surface of a mask is taken apart into surface elements. One sits at every corner shared by 2x2x2 voxels that are
-not all inside or all outside, and its area is that of the marching-cubes patch of these eight voxels. Distances are
-measured between these corners and weighted with the areas.
+The surface of a mask consists of elements, one at every corner shared by 2x2x2 voxels that are neither all inside nor
+all outside. Its area is that of the marching-cubes patch of the eight voxels. Distances are measured between corners
+and weighted by area.
+
+Upstream: two masks. Downstream: `accuracy`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +25,10 @@ Corner = tuple[int, int, int]
 Spacing = Sequence[float] | NDArray[Any]
 
 CORNERS: tuple[Corner, ...] = tuple((i, j, k) for i, j, k in product((0, 1), repeat=3))
-"""The voxels of a 2x2x2 neighbourhood. Voxel n adds 2**n to the neighbourhood's code if it is inside the mask."""
+"""Voxels of a 2x2x2 neighbourhood. Voxel n contributes 2**n to the neighbourhood's code if it is inside the mask."""
 ALL_OUTSIDE, ALL_INSIDE = 0, 255
 HAUSDORFF_PERCENT = 95.0
-"""Learn2Reg evaluation: the 95th percentile of the surface's area in place of the maximum."""
+"""Learn2Reg evaluation: the 95th percentile of surface area instead of the maximum."""
 
 
 def robust_hausdorff(
@@ -36,21 +38,21 @@ def robust_hausdorff(
     spacing: Spacing = (1.0, 1.0, 1.0),
     percent: float = HAUSDORFF_PERCENT,
 ) -> float:
-    """Distance within which `percent` of each mask's surface area lies from the other mask's surface.
+    """Distance from the other mask's surface within which `percent` of each mask's surface area lies.
 
     Args:
         mask_a, mask_b: (I, J, K), true inside.
-        spacing: size of a voxel along i, j, k, the unit of the result; the challenge uses 1, which means voxels.
+        spacing: voxel size along i, j, k; the challenge uses 1, so its distances are in voxels.
         percent: 100 gives the plain Hausdorff distance.
 
     Returns: the larger of the two directed distances; infinite if a mask is empty.
     Raises:
-        InputError: the masks differ in shape or are not 3D.
+        InputError: the masks differ in shape, or are not 3D.
     Source: Nikolov et al. 2021, "Clinically applicable segmentation of head and neck anatomy for radiotherapy"
         (the `surface-distance` package), called by the Learn2Reg evaluation with unit spacing.
     """
     if mask_a.shape != mask_b.shape or mask_a.ndim != 3:
-        raise InputError(f"got masks of shapes {mask_a.shape} and {mask_b.shape}, expected one 3D shape for both")
+        raise InputError(f"got masks of shapes {mask_a.shape} and {mask_b.shape}, expected the same 3D shape for both")
     if not (mask_a.any() and mask_b.any()):
         return float("inf")
     box = ndimage.find_objects((mask_a | mask_b).astype(np.uint8))[0]
@@ -63,12 +65,12 @@ def robust_hausdorff(
 
 
 def neighbour_code_areas(spacing: Spacing = (1.0, 1.0, 1.0)) -> NDArray[np.float64]:
-    """Area of the surface inside a 2x2x2 neighbourhood, for each of its 256 codes.
+    """Area of the surface in a 2x2x2 neighbourhood, for each of its 256 codes.
 
     Args:
-        spacing: size of a voxel along i, j, k; the areas come in its square.
+        spacing: voxel size along i, j, k; areas are in its unit squared.
 
-    Returns: (256,), zero where all voxels are outside or all are inside.
+    Returns: (256,), zero if all voxels are outside or all are inside.
     """
     i, j, k = np.asarray(spacing, np.float64)
     face_areas = np.array([j * k, i * k, i * j])
@@ -85,7 +87,7 @@ def _directed_distance(
     distance_map = ndimage.distance_transform_edt(~_is_surface(codes_to), sampling=np.asarray(spacing, np.float64))
     surface = _is_surface(codes_from)
     distances, weights = distance_map[surface], areas[codes_from[surface]]
-    # Ties are sorted by area too: the official sum runs in that order, and rounding can decide the 95 % step.
+    # Sort ties by area: the official sum runs in that order, and rounding can decide the 95 % step.
     order = np.lexsort((weights, distances))
     cumulative = np.cumsum(weights[order]) / np.sum(weights[order])
     step = int(np.searchsorted(cumulative, percent / 100))
@@ -97,7 +99,7 @@ def _is_surface(codes: UInt8[np.ndarray, "I J K"]) -> Bool[np.ndarray, "I J K"]:
 
 
 def _neighbour_codes(mask: NDArray[Any]) -> UInt8[np.ndarray, "_ _ _"]:
-    """Codes at the corners of all voxels, one more than voxels on each axis; beyond the array lies outside."""
+    """Codes at the corners of all voxels, one more per axis than voxels; everything beyond the array is outside."""
     padded = np.pad(mask.astype(np.uint8), 1)
     i, j, k = (size - 1 for size in padded.shape)
     codes = np.zeros((i, j, k), np.uint8)
@@ -106,16 +108,16 @@ def _neighbour_codes(mask: NDArray[Any]) -> UInt8[np.ndarray, "_ _ _"]:
     return codes
 
 
-# The patches. The areas of all 256 codes, at unit and at unequal spacing, equal those of the official table.
+# Surface patches. Their areas equal the official table for all 256 codes, at unit and at unequal spacing.
 
 
 @cache
 def _code_normals() -> tuple[Float64[np.ndarray, "triangles 3"], ...]:
-    """For each code the normals of its triangles in a unit cube, as long as the triangles are large."""
+    """For each code, the normals of its triangles in a unit cube; a normal's length is its triangle's area."""
     normals = []
     for code in range(256):
         inside = {corner for bit, corner in enumerate(CORNERS) if code >> bit & 1}
-        # A face with two corners on each diagonal could be cut in two ways: the rarer kind counts as separated.
+        # A face with opposite corners inside can be cut in two ways: corners of the rarer kind count as separate.
         rarer = inside if len(inside) <= len(CORNERS) / 2 else set(CORNERS) - inside
         triangles = [_largest_triangulation(_rim(group)) for group in _groups(rarer)]
         normals.append(np.concatenate([np.zeros((0, 3)), *triangles]))
@@ -128,7 +130,7 @@ def _edge_neighbours(corner: Corner) -> list[Corner]:
 
 
 def _groups(corners: set[Corner]) -> Iterator[set[Corner]]:
-    """Corners connected along edges of the cube."""
+    """Split corners into groups connected along edges of the cube."""
     remaining = set(corners)
     while remaining:
         group, front = set[Corner](), [min(remaining)]
@@ -141,25 +143,25 @@ def _groups(corners: set[Corner]) -> Iterator[set[Corner]]:
 
 
 def _rim(group: set[Corner]) -> Float64[np.ndarray, "points 3"]:
-    """The closed polygon that cuts a group off: midpoints of the cut edges, each on one face with the next."""
+    """The closed polygon that cuts off a group: midpoints of the cut edges, consecutive ones on a common face."""
     cut_edges = [(a, b) for a in sorted(group) for b in _edge_neighbours(a) if b not in group]
     midpoints = [np.add(a, b) / 2 for a, b in cut_edges]
     rim = [midpoints.pop(0)]
     while midpoints:
-        # On one face: both have the same coordinate there, 0 or 1, while that of a cut edge's midpoint is 0.5.
+        # Points on a common face share a coordinate of 0 or 1; along its own edge a midpoint has 0.5.
         following = next(n for n, point in enumerate(midpoints) if np.any((point == rim[-1]) & (point != 0.5)))
         rim.append(midpoints.pop(following))
     return np.array(rim)
 
 
 def _largest_triangulation(polygon: Float64[np.ndarray, "points 3"]) -> Float64[np.ndarray, "triangles 3"]:
-    """Normals of the triangulation of largest area: the one that the official table holds for every code."""
+    """Normals of the triangulation of largest area, which is what the official table holds for every code."""
     candidates = [np.array(normals) for normals in _triangulations(polygon)]
     return max(candidates, key=lambda normals: float(np.linalg.norm(normals, axis=1).sum()))
 
 
 def _triangulations(polygon: Float64[np.ndarray, "points 3"]) -> Iterator[list[Float64[np.ndarray, "3"]]]:
-    """All ways to cut a polygon into triangles by its diagonals; each triangle as its normal, of its area's length."""
+    """All triangulations of a polygon by its diagonals; each triangle is given by its normal, of its area's length."""
     if len(polygon) < 3:
         yield []
         return

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const PERIOD_MS = 700; // under three changes a second, which is safe for eyes that cannot bear flashes
+  const PERIOD_MS = 700; // fewer than three flashes per second, which is safe for photosensitive readers
   const stage = document.getElementById("flicker-stage");
   const shown = document.getElementById("flicker-shown");
   const play = document.getElementById("flicker-play");

@@ -6,7 +6,7 @@
   const AXES = ["right-left", "front-back", "head-feet"];
   const section = document.getElementById("viewer");
   const byId = id => document.getElementById(`viewer-${id}`);
-  const say = text => { byId("status").textContent = text; };
+  const showStatus = text => { byId("status").textContent = text; };
   const inflate = async element => {
     const bytes = Uint8Array.from(atob(element.textContent.trim()), c => c.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -21,7 +21,7 @@
 
   const open = async () => {
     byId("open").disabled = true;
-    say("Loading …");
+    showStatus("Loading …");
     const { Niivue, NVImage } = await loadBundle();
     byId("stage").hidden = false;
     const canvas = byId("canvas");
@@ -66,7 +66,7 @@
       nv.drawScene();
       nv.onLocationChange({ frac, mm: nv.frac2mm(frac) });
     };
-    // What is not shown is not even unpacked: without a graphics card every volume costs seconds.
+    // Hidden volumes are not unpacked: without a graphics card each one costs seconds.
     const show = async () => {
       const share = Number(byId("blend").value) / 100;
       const wanted = { fixed: 1, [byId("over").value]: share, [byId("structures")?.value ?? "none"]: STRUCTURES_OPACITY };
@@ -87,7 +87,7 @@
     byId("centre").addEventListener("click", () => moveTo(centre));
     await show();
     moveTo(centre);
-    say("");
+    showStatus("");
     section.dataset.ready = "true";
     byId("open").hidden = true;
     globalThis.viewerOfReport = nv;
@@ -96,7 +96,7 @@
   byId("open").addEventListener("click", () => {
     open().catch(error => {
       byId("stage").hidden = true;
-      say(`The viewer cannot be shown here (${error.message}). The pictures below need nothing of this browser.`);
+      showStatus(`This browser cannot show the viewer (${error.message}). The pictures below do not need it.`);
     });
   });
 })();

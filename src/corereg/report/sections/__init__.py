@@ -1,0 +1,1 @@
+"""Sections: the pictures on the page of a pair, one file per kind."""

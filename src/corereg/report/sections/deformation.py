@@ -1,6 +1,6 @@
-"""The picture sections of a report that show the deformation: its length, a deformed grid, the change of volume.
+"""Picture sections that show the deformation: its magnitude, a deformed grid, and the change of volume.
 
-Upstream: `planes`, `pictures`. Downstream: `panels`.
+Upstream: `planes`, `pictures`. Downstream: `images`.
 
 R A S canonical axes: every volume of a `Scene` is in canonical order.
 """
@@ -16,18 +16,21 @@ from corereg.report.sections.scene import Bar, Marks, Scene, Section, grey, nice
 __all__ = ["deformed_grid_section", "displacement_section", "jacobian_section"]
 
 LARGE_PERCENTILE = 99.5
-"""Of the displacement inside the body: the top of its colour bar; a few outliers may lie above."""
+"""Percentile of the displacement inside the body at the top of the colour bar; a few outliers may lie above."""
 JACOBIAN_OCTAVES = 1.0
-"""The colours of det J end at half and at double the volume."""
+"""The colours of det J range from half to double the volume."""
 GRID_LINES = 14
-"""Of the deformed grid, about so many along the shortest side."""
+"""Largest number of lines of the deformed grid along the shortest side."""
 GRID_STEPS_MM = (2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 50.0)
+"""Possible distances between grid lines."""
 LINE_PX = 0.9
 """Half the width of a grid line."""
 BACKGROUND_BRIGHTNESS = 0.55
+"""Brightness of the fixed image behind the grid."""
 
 
 def displacement_section(scene: Scene) -> Section | None:
+    """The magnitude of the displacement; None without one."""
     if scene.displacement is None:
         return None
     magnitude, view = _length(scene.displacement), scene.view
@@ -39,14 +42,14 @@ def displacement_section(scene: Scene) -> Section | None:
         values = view.magnify(view.cut(magnitude, plane), plane) / top
         return pictures.draw(values, SEQUENTIAL, outline, dimmed=outside)
 
-    note = f"in the body: mean {float(inside.mean()):.3g} mm, largest {float(inside.max()):.3g} mm"
-    bar = Bar(SEQUENTIAL.css, ("0", f"{top / 2:g}", f"{top:g}"), "length of the displacement, mm")
-    intro = "How far each point of the fixed image moves. Dimmed outside the body."
-    return Section("displacement", "Displacement", intro, [painted_row("displacement", "Length", note, paint)], bar)
+    note = f"inside the body: mean {float(inside.mean()):.3g} mm, maximum {float(inside.max()):.3g} mm"
+    bar = Bar(SEQUENTIAL.css, ("0", f"{top / 2:g}", f"{top:g}"), "displacement (mm)")
+    intro = "Distance between each point of the fixed image and its match in the moving image. Dimmed outside the body."
+    return Section("displacement", "Displacement", intro, [painted_row("displacement", "Magnitude", note, paint)], bar)
 
 
 def _length(vectors: Float32[np.ndarray, "3 R A S"]) -> Float32[np.ndarray, "R A S"]:
-    """Component by component: all at once would take gigabytes on long scans."""
+    """Length of vectors, summed component by component: all at once would take gigabytes for long scans."""
     squares: Float32[np.ndarray, "R A S"] = np.square(vectors[0])
     for component in vectors[1:]:
         squares += np.square(component)
@@ -55,7 +58,7 @@ def _length(vectors: Float32[np.ndarray, "3 R A S"]) -> Float32[np.ndarray, "R A
 
 
 def deformed_grid_section(scene: Scene) -> Section | None:
-    """Where the lines of a straight grid on the moving image come to lie on the fixed one."""
+    """A straight grid on the moving image, drawn where it falls on the fixed image; None without a displacement."""
     if scene.displacement is None:
         return None
     displacement, view = scene.displacement, scene.view
@@ -67,14 +70,14 @@ def deformed_grid_section(scene: Scene) -> Section | None:
         lines = np.zeros((height, width), bool)
         for axis, here in ((plane.rows, np.arange(height)[:, None]), (plane.columns, np.arange(width)[None, :])):
             pixels = (height, width)[axis == plane.columns]
-            # Rows and columns run against their axes: head is up, and the patient's right is on the left.
+            # Rows and columns run against their axes: the head is at the top, the patient's right on the left.
             position = (pixels - 0.5 - here) * view.extent_mm[axis] / pixels
             lines |= _near_lines(position + view.magnify(view.cut(displacement[axis], plane), plane), step)
         background = BACKGROUND_BRIGHTNESS * grey(scene, scene.fixed, scene.fixed_window, plane)
         return pictures.draw(background, GREY, [(pictures.WHITE, lines)])
 
-    note = f"lines {step:g} mm apart on the moving image, on the fixed image behind them"
-    intro = "A straight grid on the moving image, as the transform bends it. Lines must not cross."
+    note = f"lines {step:g} mm apart on the moving image, drawn over the fixed image"
+    intro = "A straight grid on the moving image, deformed by the transform. Lines must not cross."
     return Section("deformed-grid", "Deformed grid", intro, [painted_row("deformed-grid", "Grid", note, paint)])
 
 
@@ -86,6 +89,7 @@ def _near_lines(position_mm: Float64[np.ndarray, "H W"], step_mm: float) -> Bool
 
 
 def jacobian_section(scene: Scene) -> Section | None:
+    """The change of volume and where the transform folds; None without a Jacobian map."""
     if scene.det_j is None:
         return None
     det_j, view = scene.det_j, scene.view
@@ -102,17 +106,15 @@ def jacobian_section(scene: Scene) -> Section | None:
         note = f"folds at {folded} voxel{'s' if folded > 1 else ''}, {100 * folded / known:.2g} % of the volume"
     else:
         note = "no folds anywhere in the volume"
-    bar = Bar(DIVERGING.css, ("half", "1", "double"), "volume after / before, det J")
+    bar = Bar(DIVERGING.css, ("half", "1", "double"), "volume in moving / volume in fixed (det J)")
     legend = ((pictures.MARKS[pictures.FOLD], "fold: det J \N{LESS-THAN OR EQUAL TO} 0"),)
-    intro = (
-        "How much the fixed image's volume shrinks or grows on its way to the moving image. Dimmed outside the body."
-    )
+    intro = "Local growth or shrinkage from the fixed to the moving image. Dimmed outside the body."
     return Section(
         "jacobian", "Volume change", intro, [painted_row("jacobian", "Determinant", note, paint)], bar, legend
     )
 
 
 def _body(scene: Scene, plane: Plane) -> tuple[Marks, Bool[np.ndarray, "H W"] | None]:
-    """The body's outline in a plane, and what lies outside of it; None if there is no body to tell from the rest."""
+    """Outline of the body in a plane, and the area outside it; None for the latter if no body was found."""
     body = scene.view.magnify_mask(largest_parts(scene.view.cut(scene.body, plane)), plane)
     return [(pictures.OUTLINE, pictures.edges(body))], ~body if body.any() else None

@@ -1,6 +1,6 @@
-"""The picture sections of a report: which slices, in which colours, with which words.
+"""Picture sections that compare the images: slices, difference and checkerboard; and the list of all sections.
 
-Upstream: `planes`, `pictures`. Downstream: `report`, which puts them on a page.
+Upstream: `planes`, `pictures`, `deformation`. Downstream: `report.pair`.
 
 R A S canonical axes: every volume of a `Scene` is in canonical order.
 """
@@ -17,18 +17,19 @@ __all__ = ["make_sections", "scale_bar_mm", "structure_colour"]
 
 BACKGROUND = 0
 SQUARES_PER_PLANE = 12
-"""Of the checkerboard, along the shorter side of the axial plane."""
+"""Squares of the checkerboard along the shorter side of the axial plane."""
 OWN_LINE_PX = 2
-"""Of an image's own structures; those of the fixed image beside them are thinner."""
+"""Width of the outlines of an image's own structures; those of the fixed image are thinner."""
 SCALE_BAR_MM = (100, 50, 20, 10, 5)
+"""Possible lengths of the scale bar."""
 SCALE_BAR_FRACTION = 0.3
-"""At most this much of a picture's width."""
+"""Longest scale bar, as a fraction of the picture's width."""
 DIFFERENCE_RANGE = 0.5
-"""Of the display window: larger differences show in the last colour."""
+"""Largest difference with a colour of its own, as a fraction of the display window."""
 
 
 def make_sections(scene: Scene) -> list[Section]:
-    """All sections that the scene has the volumes for, in reading order."""
+    """All sections for which the scene has the volumes, in reading order."""
     sections = [
         *(_images(scene), _difference(scene), _checkerboard(scene)),
         *(deformed_grid_section(scene), displacement_section(scene), jacobian_section(scene)),
@@ -37,13 +38,13 @@ def make_sections(scene: Scene) -> list[Section]:
 
 
 def scale_bar_mm(view: View) -> int:
-    """A round length that fits into the axial picture."""
+    """Length of the scale bar: round, and short enough for the axial picture."""
     width = view.extent_mm[PLANES[0].columns]
     return next((length for length in SCALE_BAR_MM if length <= SCALE_BAR_FRACTION * width), SCALE_BAR_MM[-1])
 
 
 def _structures(scene: Scene, labels: Volume | None, plane: Plane, mark: int | None = None) -> Marks:
-    """Outlines of all labels in a plane, in their colours or, thinner, all in one."""
+    """Outlines of all labels in a plane, in their own colours, or thinner and all in the colour of `mark`."""
     if labels is None:
         return []
     cut = scene.view.cut(labels, plane)
@@ -76,7 +77,7 @@ def _images(scene: Scene) -> Section:
         return painted_row(key, title, note, paint)
 
     rows = [
-        row("fixed", "Fixed", "the image that defines the grid", scene.fixed, scene.fixed_window, scene.fixed_labels),
+        row("fixed", "Fixed", "defines the grid", scene.fixed, scene.fixed_window, scene.fixed_labels),
         row(
             "before",
             "Moving, before",
@@ -95,14 +96,15 @@ def _images(scene: Scene) -> Section:
         ),
     ]
     outlined = scene.fixed_labels is not None
-    intro = "Colours outline each image's own structures, white those of the fixed image." if outlined else ""
+    intro = "Coloured outlines: each image's own structures. White: those of the fixed image." if outlined else ""
     return Section("images", "Images", intro, rows)
 
 
 def _difference(scene: Scene) -> Section:
     heading = "Difference from the fixed image"
     if not scene.comparable:
-        return Section("difference", heading, "Not shown: one image is CT, the other is not.", [])
+        reason = "Not shown: one image is CT and the other is not, so their intensities cannot be subtracted."
+        return Section("difference", heading, reason, [])
 
     def row(key: str, title: str, note: str, volume: Volume) -> Row:
         def paint(plane: Plane) -> Picture:
@@ -123,7 +125,7 @@ def _difference(scene: Scene) -> Section:
         top = 100 * DIFFERENCE_RANGE
         ticks, unit = (f"\N{MINUS SIGN}{top:g}", "0", f"+{top:g}"), "% of the display window"
     bar = Bar(DIVERGING.css, ticks, f"moving minus fixed, {unit}")
-    intro = "Both rows share one scale. Dark is agreement; intensities are clipped to the display window first."
+    intro = "Dark means agreement. Both rows share one scale; intensities are clipped to the display window first."
     return Section("difference", heading, intro, rows, bar)
 
 
@@ -139,7 +141,7 @@ def _checkerboard(scene: Scene) -> Section:
         return painted_row(key, title, note, paint)
 
     rows = [
-        row("checkerboard-before", "Before", "fixed and moving in turn", scene.moving_before),
-        row("checkerboard-after", "After", "fixed and warped in turn", scene.warped),
+        row("checkerboard-before", "Before", "squares alternate between fixed and moving", scene.moving_before),
+        row("checkerboard-after", "After", "squares alternate between fixed and warped", scene.warped),
     ]
-    return Section("checkerboard", "Checkerboard", "Edges should run on from square to square.", rows)
+    return Section("checkerboard", "Checkerboard", "Edges should continue from square to square.", rows)

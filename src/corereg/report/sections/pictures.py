@@ -1,7 +1,7 @@
-"""Slices as pictures: grey values and colours to PNG, small, exact and the same bytes every time.
+"""Turns slices into PNG pictures: small, exact, and the same bytes every time.
 
-Upstream: `planes`. Downstream: `report`. Every picture is one byte per pixel with a palette, which holds a ramp of
-colours and, at its end, a few marks (outlines, folds) that no value can reach.
+Upstream: `planes`. Downstream: `images`, `deformation`. A picture has one byte per pixel and a palette: a ramp of
+colours for values, followed by colours for marks (outlines, folds).
 """
 
 import base64
@@ -34,26 +34,26 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BITS, PNG_PALETTE = 8, 3
 PNG_FILTER_NONE, PNG_FILTER_UP = 0, 2
 ZLIB_LEVEL = 4
-"""A third of the time of 6, for 3 % more bytes."""
+"""Takes a third of the time of level 6, for 3 % more bytes."""
 RAMP_COLOURS = 236
 GRADIENT_STOPS = 17
 DIMMED = 0.3
-"""Brightness of what is dimmed."""
+"""Brightness of dimmed pixels."""
 
 STRUCTURE_COLOURS = (
     "#ff6b6b", "#4dd599", "#5aa9ff", "#ffd166", "#c792ea", "#ff9f5a", "#5ce1e6", "#f78fb3",
     "#a3d65c", "#9aa7ff", "#e0b487", "#7fe0c3", "#ff85e1", "#d0d36b", "#84c5f4", "#f2b5b5",
 )  # fmt: skip
-"""Outlines of structures, told apart on grey; repeated when there are more."""
+"""Colours of structures, distinguishable on grey; repeated if there are more structures."""
 WHITE = len(STRUCTURE_COLOURS)
 OUTLINE, FOLD, UNDEFINED = WHITE + 1, WHITE + 2, WHITE + 3
 MARKS = (*STRUCTURE_COLOURS, "#ffffff", "#8d97a3", "#ff3df0", "#000000")
-"""Colours that are no value: structures by number, then white, the body's outline, folds, undefined."""
+"""Colours of marks: structures by number, then white, the body's outline, folds, undefined values."""
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """Colours between anchors, from the lowest value to the highest."""
+    """A colour ramp through anchors, from the lowest value to the highest."""
 
     anchors: tuple[str, ...]
 
@@ -66,16 +66,16 @@ class Ramp:
 
     @property
     def css(self) -> str:
-        """The same colours as a CSS gradient, for the colour bar."""
+        """The ramp as a CSS gradient, for the colour bar."""
         stops = ", ".join("#" + bytes(colour).hex() for colour in self.colours(GRADIENT_STOPS))
         return f"linear-gradient(to right, {stops})"
 
 
 GREY = Ramp(("#000000", "#ffffff"))
 SEQUENTIAL = Ramp(("#000004", "#210c4a", "#57106e", "#8a226a", "#bc3754", "#e45a31", "#f98e09", "#f9cb35", "#fcffa4"))
-"""Dark to light at an even pace (after matplotlib's inferno)."""
+"""Dark to light in perceptually even steps (after matplotlib's inferno)."""
 DIVERGING = Ramp(("#9bd3ff", "#2f8fe6", "#154a80", "#000000", "#8a4a0c", "#f08a24", "#ffd9a0"))
-"""Blue below, black at zero, orange above: agreement is dark, and both kinds of colour blindness can tell."""
+"""Blue below zero, black at zero, orange above: readable with either kind of colour blindness."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,13 @@ def draw(
     *,
     dimmed: Bool[np.ndarray, "H W"] | None = None,
 ) -> Picture:
-    """Paint values of 0..1 with a ramp, and marks over it, later ones on top.
+    """Paint values with a colour ramp, and marks on top of them, later marks over earlier ones.
 
     Args:
         values: (H, W), clipped to 0..1.
-        marks: number of the mark (a structure's, `WHITE`, `OUTLINE`, `FOLD`, `UNDEFINED`) and where it goes.
-        dimmed: where the colours are darker; half of the palette goes there.
+        ramp: colours of the values.
+        marks: (index of a colour in `MARKS`, pixels to paint).
+        dimmed: pixels to darken; they take half of the palette.
     """
     levels = RAMP_COLOURS if dimmed is None else RAMP_COLOURS // 2
     pixels = np.rint(values.clip(0, 1) * (levels - 1)).astype(np.uint8)
@@ -120,7 +121,7 @@ def draw(
 
 
 def edges(mask: Bool[np.ndarray, "H W"], thickness: int = 1) -> Bool[np.ndarray, "H W"]:
-    """The outermost pixels of a mask in a slice; the frame of the slice is no edge."""
+    """The outermost pixels of a mask in a slice. The border of the slice is not an edge."""
     inside = np.pad(mask, thickness, mode="edge")
     core = ndimage.binary_erosion(inside, iterations=thickness, border_value=1)
     frame = slice(thickness, -thickness)
@@ -130,7 +131,7 @@ def edges(mask: Bool[np.ndarray, "H W"], thickness: int = 1) -> Bool[np.ndarray,
 def checkerboard(
     first: Float64[np.ndarray, "H W"], second: Float64[np.ndarray, "H W"], square_px: int
 ) -> Float64[np.ndarray, "H W"]:
-    """Two slices in alternating squares, the first one in the corner."""
+    """Two slices in alternating squares, the first in the corner."""
     rows, columns = np.indices(first.shape) // max(1, square_px)
     return np.where((rows + columns) % 2 == 0, first, second)
 
@@ -141,11 +142,11 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _encode_png(pixels: UInt8[np.ndarray, "H W"], palette: UInt8[np.ndarray, "colours 3"]) -> bytes:
-    """PNG of palette colours (W3C Portable Network Graphics, colour type 3)."""
+    """Encode palette indices as PNG (W3C Portable Network Graphics, colour type 3)."""
     height, width = pixels.shape
     above = np.concatenate([np.zeros((1, width), np.uint8), pixels[:-1]])
     filtered = {PNG_FILTER_NONE: pixels, PNG_FILTER_UP: pixels - above}
-    # A row or its difference from the one above: what changes less often from byte to byte compresses better.
+    # Store rows, or differences from the row above: whichever changes less often from byte to byte.
     row_filter, rows = min(filtered.items(), key=lambda item: int(np.count_nonzero(np.diff(item[1]))))
     stream = zlib.compress(np.insert(rows, 0, row_filter, axis=1).tobytes(), ZLIB_LEVEL)
     header = struct.pack(">IIBBBBB", width, height, PNG_BITS, PNG_PALETTE, 0, 0, 0)

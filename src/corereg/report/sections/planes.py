@@ -1,9 +1,8 @@
-"""Upright slices of a volume: three orthogonal planes as a radiologist expects to see them.
+"""Cuts upright slices from a volume: three orthogonal planes in radiological display.
 
-Upstream: volumes on any grid. Downstream: `pictures`. Everything here happens in the canonical (closest to RAS+)
-order of the array axes; rows and columns of a slice run towards the patient's left, back and feet, so that the
-patient's right is on the left, the front on the left or on top, and the head on top. Pixels are square in
-millimetres and equally large in all planes of a view.
+Upstream: volumes on any grid. Downstream: `pictures`. All array axes are in canonical order (closest to RAS+). Rows and
+columns of a slice run towards the patient's left, back and feet: the patient's right is on the left, the front on the
+left or at the top, the head at the top. Pixels are square in millimetres and equally large in all planes of a view.
 
 I J K voxel axes in array order, R A S canonical axes, H W rows and columns of a slice.
 """
@@ -24,27 +23,27 @@ __all__ = ["PLANES", "Plane", "View", "Window", "body_mask", "display_window", "
 TOWARDS_POSITIVE = "RAS"
 TOWARDS_NEGATIVE = "LPI"
 ROW_WIDTH_PX = 1200
-"""Pixels of the three planes side by side: as many as a page shows."""
+"""Width of the three planes side by side, in pixels: that of a page."""
 ROW_PIXELS = 600_000
-"""At most, of the three planes together: keeps the page of a long scan below 3 MB."""
+"""Largest number of pixels of the three planes together: keeps the page of a long scan below 3 MB."""
 CT_MINIMUM_HU = -300.0
-"""An image with values below this is taken for CT: no other modality has them."""
+"""An image with values below this is treated as CT."""
 CT_WINDOW_HU = (-160.0, 240.0)
 """The usual soft-tissue window: centre 40, width 400."""
 CT_BODY_HU = -500.0
-"""Half way between air and water."""
+"""Halfway between air and water."""
 WINDOW_SAMPLE = 2_000_000
-"""Evenly spaced voxels, about, that decide the window of a larger volume."""
+"""About how many evenly spaced voxels of a larger volume determine its display window."""
 OTHER_WINDOW_PERCENT = (1.0, 99.0)
 OTHER_BODY_FRACTION = 0.1
-"""Of the display window: above the noise of the background, below tissue."""
+"""Threshold of the body, as a fraction of the display window: above background noise, below tissue."""
 PART_FRACTION = 0.02
-"""Of a slice: smaller pieces of a mask are no body (noise, tubes, the table)."""
+"""Smallest part of the body, as a fraction of a slice; smaller pieces are noise, tubes or the table."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One of the three orthogonal planes, by the canonical axes that it is cut across and shown along."""
+    """One of the three orthogonal planes: the canonical axis normal to it, and those along its columns and rows."""
 
     name: str
     normal: int
@@ -53,7 +52,7 @@ class Plane:
 
     @property
     def edges(self) -> dict[str, str]:
-        """Anatomical letters at the picture's edges."""
+        """Anatomical letters at the edges of the picture."""
         return {
             "left": TOWARDS_POSITIVE[self.columns],
             "right": TOWARDS_NEGATIVE[self.columns],
@@ -67,14 +66,14 @@ PLANES = (Plane("Axial", 2, 0, 1), Plane("Coronal", 1, 0, 2), Plane("Sagittal", 
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities shown as black and as white."""
+    """The intensities shown as black and as white."""
 
     low: float
     high: float
     is_ct: bool
 
     def apply(self, values: NDArray[Any]) -> Float64[np.ndarray, "..."]:
-        """Values to 0..1; what is not a number becomes black."""
+        """Scale values to 0..1; NaN becomes black."""
         scaled = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
         return np.asarray(np.nan_to_num(scaled.clip(0, 1), nan=0.0))
 
@@ -84,8 +83,8 @@ class View:
     """Three planes through one point of a volume in canonical order.
 
     Args:
-        shape, spacing_mm: of the canonical volume.
-        centre_vox: canonical voxel that all planes pass through.
+        shape, spacing_mm: shape and voxel size of the canonical volume.
+        centre_vox: the canonical voxel that all planes pass through.
     """
 
     shape: tuple[int, int, int]
@@ -100,7 +99,7 @@ class View:
 
     @property
     def pixel_mm(self) -> float:
-        """Side of a pixel, the same in all planes: three of them fill a row, unless that made too many pixels."""
+        """Size of a pixel, the same in all planes: the three planes fill a row, unless that takes too many pixels."""
         width_mm = sum(self.extent_mm[plane.columns] for plane in PLANES)
         area_mm2 = sum(self.extent_mm[plane.columns] * self.extent_mm[plane.rows] for plane in PLANES)
         return max(width_mm / ROW_WIDTH_PX, math.sqrt(area_mm2 / ROW_PIXELS))
@@ -112,13 +111,13 @@ class View:
 
     def cut(self, volume: Shaped[np.ndarray, "R A S"], plane: Plane) -> Shaped[np.ndarray, "rows columns"]:
         """The slice of a canonical volume in a plane, upright, in voxels."""
-        # What is left after the cut are axes in the order columns, rows, which run towards R, A and S.
+        # The axes left after the cut are in the order columns, rows, and run towards R, A and S.
         return np.asarray(np.moveaxis(volume, plane.normal, 0)[self.centre_vox[plane.normal]].T[::-1, ::-1])
 
     def magnify(
         self, values: Shaped[np.ndarray, "rows columns"], plane: Plane, *, nearest: bool = False
     ) -> Float64[np.ndarray, "H W"]:
-        """A slice at the view's pixels: linear between voxels, or the nearest voxel's value."""
+        """Resample a slice to the view's pixels, linearly or with nearest neighbours."""
         found = np.asarray(values, np.float64)
         for axis, pixels in enumerate(self.size_px(plane)):
             voxels = values.shape[axis]
@@ -133,12 +132,12 @@ class View:
         return found
 
     def magnify_mask(self, mask: Bool[np.ndarray, "rows columns"], plane: Plane) -> Bool[np.ndarray, "H W"]:
-        """A mask at the view's pixels, its edge half way between voxels inside and outside."""
+        """Resample a mask to the view's pixels; its edge runs halfway between voxels inside and outside."""
         return np.asarray(self.magnify(mask, plane) >= 0.5)
 
 
 def reorient(volume: Shaped[np.ndarray, "*C I J K"], grid: Grid) -> Shaped[np.ndarray, "*C R A S"]:
-    """A volume with its array axes reordered and flipped to those of `grid.canonical()`; a view, not a copy."""
+    """Reorder and flip the array axes of a volume to those of `grid.canonical()`; returns a view, not a copy."""
     to_stored = np.rint(grid.canonical().to_voxels_of(grid)[:3, :3])
     stored_axes = np.abs(to_stored).argmax(0).tolist()
     signs = [to_stored[stored, canonical] for canonical, stored in enumerate(stored_axes)]
@@ -150,7 +149,7 @@ def reorient(volume: Shaped[np.ndarray, "*C I J K"], grid: Grid) -> Shaped[np.nd
 
 
 def display_window(volume: Shaped[np.ndarray, "_ _ _"]) -> Window:
-    """The soft-tissue window for what looks like CT, else the 1st to 99th percentile."""
+    """The soft-tissue window if the volume looks like CT, else its 1st to 99th percentile."""
     step = max(1, round((volume.size / WINDOW_SAMPLE) ** (1 / 3)))
     sample = volume[::step, ::step, ::step]
     finite = sample[np.isfinite(sample)]
@@ -161,10 +160,10 @@ def display_window(volume: Shaped[np.ndarray, "_ _ _"]) -> Window:
 
 
 def body_mask(volume: Shaped[np.ndarray, "R A S"], window: Window) -> Bool[np.ndarray, "R A S"]:
-    """Roughly where the patient is: above air in CT, above the background elsewhere, with lungs and bowel filled."""
+    """Rough mask of the patient: everything brighter than air (CT) or background, with lungs and bowel filled."""
     threshold = CT_BODY_HU if window.is_ct else window.low + OTHER_BODY_FRACTION * (window.high - window.low)
     mask = np.asarray(volume > threshold)
-    # Air that an axial slice encloses is inside the patient. In 3D it is connected with the outside.
+    # Air enclosed within an axial slice belongs to the patient; in 3D it may connect to the outside.
     in_axial_slices = ndimage.generate_binary_structure(3, 1)
     in_axial_slices[:, :, [0, 2]] = False
     air, count = ndimage.label(~mask, in_axial_slices)
@@ -175,7 +174,7 @@ def body_mask(volume: Shaped[np.ndarray, "R A S"], window: Window) -> Bool[np.nd
 
 
 def largest_parts(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The large connected parts of a mask in a slice, their holes filled."""
+    """The large connected parts of a mask in a slice, with holes filled."""
     parts, _ = ndimage.label(mask)
     sizes = np.bincount(parts.reshape(-1))
     large = sizes >= PART_FRACTION * mask.size
@@ -184,11 +183,11 @@ def largest_parts(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def make_view(body: Bool[np.ndarray, "R A S"], grid: Grid) -> View:
-    """The planes through the centre of the body's mass, or through the middle of the volume if there is none.
+    """Choose the planes through the body's centre of mass, or through the middle of the volume if no body was found.
 
     Args:
-        body: in canonical order.
-        grid: of the volume as stored.
+        body: mask of the body, in canonical order.
+        grid: grid of the volume as stored.
     """
     canonical = grid.canonical()
     centre = []

@@ -1,6 +1,6 @@
-"""What the picture sections of a report are made from, and of: a scene goes in, sections of rows of panels come out.
+"""Data types of the picture sections: a scene goes in, sections of rows of panels come out.
 
-Upstream: `planes`, `pictures`. Downstream: `panels`, `deformation`, `viewer`.
+Upstream: `planes`, `pictures`. Downstream: `images`, `deformation`, `viewer`.
 
 R A S canonical axes: every volume of a `Scene` is in canonical order.
 """
@@ -25,7 +25,7 @@ NICE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a report shows, in canonical order; None where it was not given."""
+    """All volumes that a page shows, in canonical order; None if not given."""
 
     view: View
     body: Bool[np.ndarray, "R A S"]
@@ -35,21 +35,22 @@ class Scene:
     fixed_window: Window
     moving_window: Window
     displacement: Float32[np.ndarray, "3 R A S"] | None = None
-    """Millimetres along the canonical axes."""
+    """Displacement in millimetres along the canonical axes."""
     det_j: Volume | None = None
+    """Jacobian determinant, NaN where undefined."""
     fixed_labels: Volume | None = None
     moving_labels: Volume | None = None
     warped_labels: Volume | None = None
 
     @property
     def comparable(self) -> bool:
-        """Whether intensities may be subtracted: not those of CT and MR."""
+        """Whether the intensities can be subtracted; those of a CT and an MR cannot."""
         return self.fixed_window.is_ct == self.moving_window.is_ct
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture, its plane and what it shows, in words."""
+    """One picture with its plane and a description for screen readers."""
 
     plane: Plane
     picture: Picture
@@ -58,7 +59,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """The three planes of one thing."""
+    """The three planes of one volume."""
 
     key: str
     title: str
@@ -68,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bar:
-    """A colour bar: the ramp, the numbers under it at equal distances, and what they measure."""
+    """A colour bar: the ramp, evenly spaced tick labels, and the quantity that it shows."""
 
     css: str
     ticks: tuple[str, ...]
@@ -77,7 +78,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows under one heading, with one scale for all of them. `marks` explains colours: (colour, meaning)."""
+    """Rows under one heading, with one scale for all. `marks` is the legend: (colour, meaning)."""
 
     key: str
     title: str
@@ -88,18 +89,18 @@ class Section:
 
 
 def painted_row(key: str, title: str, note: str, paint: Callable[[Plane], Picture]) -> Row:
-    """The three planes of one thing, painted."""
+    """Paint the three planes of one volume."""
     panels = [Panel(plane, paint(plane), f"{title}, {plane.name.lower()} plane") for plane in PLANES]
     return Row(key, title, note, panels)
 
 
 def grey(scene: Scene, volume: Volume, window: Window, plane: Plane) -> Slice:
-    """A slice of a volume within its display window, 0..1, at the view's pixels."""
+    """A slice of a volume at the view's pixels, scaled by its display window to 0..1."""
     return window.apply(scene.view.magnify(scene.view.cut(volume, plane), plane))
 
 
 def nice_top(value: float) -> float:
-    """The next round number, for the end of a colour bar."""
+    """The next larger round number, for the end of a colour bar."""
     if not value > 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))

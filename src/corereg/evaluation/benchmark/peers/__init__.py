@@ -1,0 +1,1 @@
+"""Peers: other registration tools, each installed and run in an environment of its own."""

@@ -1,9 +1,12 @@
-"""What can be compared: each method with what it is, what it needs and the settings it runs with.
+"""The catalogue of methods: what each one is, which packages it needs and with which settings it runs.
 
 A method is a driver of this package (`drivers`) in an environment of its own, or a user's command from a YAML file.
+Upstream: a YAML file. Downstream: `plan`, `environments`, `running`.
 """
 
+import re
 import shlex
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,8 @@ OWN = "corereg"
 
 TORCH = "torch==2.13.0"
 PLACEHOLDERS = ("fixed", "moving", "out", "folder", "threads", "seed")
+NAME = re.compile(r"\w[\w.+-]*")
+"""Names of a user's methods: they become names of files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,17 +32,17 @@ class Method:
 
     name: str
     title: str
-    """What tables call it."""
+    """Name in tables."""
     settings: str
-    """The settings that it runs with, in words."""
+    """Its settings, in words."""
     packages: tuple[str, ...] = ()
-    """What its environment is made of, from PyPI; none where it needs no environment of its own."""
+    """PyPI packages of its environment; empty if it runs in this package's own."""
     build: Mapping[str, str] | None = None
-    """Environment variables for installing it."""
+    """Environment variables for its installation."""
     command: tuple[str, ...] = ()
-    """A user's command with {placeholders}; empty for a driver of this package."""
+    """A user's command with {placeholders}; empty for the drivers of this package."""
     own: tuple[tuple[str, Any], ...] = ()
-    """Settings of ours by name, for this package's own method."""
+    """Settings of `corereg.register` by name; only for this package's own method."""
 
 
 METHODS: dict[str, Method] = {
@@ -46,7 +51,7 @@ METHODS: dict[str, Method] = {
         Method(
             name=OWN,
             title="corereg",
-            settings="defaults, no training: MIND-SSC, passes 8,4, both ways, R = 3, 50 and 30 steps",
+            settings="defaults, untrained: MIND-SSC, passes 8,4, both directions, R = 3, 50 and 30 steps",
         ),
         Method(
             name="ants-syn",
@@ -71,7 +76,7 @@ METHODS: dict[str, Method] = {
             title="NiftyReg",
             settings="reg_f3d's defaults: NMI, 5-voxel control points, bending energy 0.001, 3 levels",
             packages=("niftyreg==1.5.70rc1", "nibabel>=5.2"),
-            # Its sources ask for a CMake older than those of today accept without being told.
+            # Its sources require a policy version that current CMake releases reject unless this variable is set.
             build={"CMAKE_POLICY_VERSION_MINIMUM": "3.5"},
         ),
         Method(
@@ -85,68 +90,74 @@ METHODS: dict[str, Method] = {
 ALIASES = {"ants": "ants-syn"}
 
 UNAVAILABLE = {
-    "voxelmorph": "its package has no weights, and weights trained for other scans would say nothing about these",
-    "deeds": "not on PyPI; where you have it built, give its command with --peers FILE.yaml",
-    "lapirn": "not on PyPI, and needs training; give your command with --peers FILE.yaml",
+    "voxelmorph": "its package brings no weights, and weights trained on other scans would be no fair comparison",
+    "deeds": "not on PyPI; if you have built it, pass its command with --peers FILE.yaml",
+    "lapirn": "not on PyPI, and it needs training; pass your command with --peers FILE.yaml",
 }
-"""Known methods without an honest runner, and why."""
+"""Known methods that cannot be run fairly out of the box, and why."""
 
 
 def find_method(name: str, templates: Sequence[Method] = ()) -> Method:
-    """The method of a name: a user's template before one of the package's.
+    """Find a method by name; a user's template takes precedence over one of the package.
 
     Raises:
-        InputError: none of that name.
+        InputError: no method has that name.
     """
     known = METHODS | {method.name: method for method in templates}
     method = known.get(ALIASES.get(name, name))
     if method is None:
         reason = f" ({UNAVAILABLE[name]})" if name in UNAVAILABLE else ""
-        raise InputError(f"got the method {name!r}{reason}, expected one of {', '.join(known)}; choose one of them")
+        raise InputError(f"got the method {name!r}{reason}, expected one of {', '.join(known)}; choose one")
     return method
 
 
 def read_templates(path: Path) -> tuple[Method, ...]:
-    """Read a user's commands: a YAML list of {name, command[, title, settings]}.
+    """Read a user's methods from a YAML list of {name, command[, title, settings]}.
 
-    A command is what would be typed, with {fixed}, {moving} and {out} in it (and, if wanted, {folder} for scratch,
-    {threads}, {seed}). It writes the displacement field {out}, a .nii.gz in any form that `evaluate` reads.
+    A command is a shell-like command line that contains {fixed}, {moving} and {out}, and optionally {folder} (scratch
+    space), {threads} and {seed}. It must write the displacement field {out}, a .nii.gz file that `evaluate` can read.
 
     Raises:
-        InputError: not readable, or an entry of another form.
+        InputError: the file cannot be read, or an entry is malformed.
     """
     try:
         entries = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"got {path}, which cannot be read ({_first_line(error)}), expected a YAML list") from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as YAML ({_first_line(error)}); correct the file") from None
     if not isinstance(entries, list):
-        raise InputError(f"got {path}, expected a YAML list of methods with `name` and `command`; see the how-to")
-    return tuple(_template(entry, path) for entry in entries)
+        raise InputError(f"{path} is not a YAML list; list methods with `name` and `command`")
+    return tuple(_template(entry, f"entry {number} of {path}") for number, entry in enumerate(entries, start=1))
 
 
-def _template(entry: Any, path: Path) -> Method:
-    wrong = not isinstance(entry, dict) or not {"name", "command"} <= set(entry)
-    if wrong or set(entry) - {"name", "command", "title", "settings"}:
+def _template(entry: Any, where: str) -> Method:
+    known = isinstance(entry, dict) and {"name", "command"} <= set(entry) <= {"name", "command", "title", "settings"}
+    if not known or not all(isinstance(value, str | int | float) for value in entry.values()):
+        raise InputError(f"{where} is malformed; give it a `name`, `command` and optionally `title` and `settings`")
+    name, command = str(entry["name"]), str(entry["command"])
+    if not NAME.fullmatch(name):
         raise InputError(
-            f"got the entry {entry!r} in {path}, expected `name`, `command` and perhaps `title`, `settings`; correct it"
+            f"{where} has the name {name[:80]!r}; use only letters, digits and . _ + - in names of methods"
         )
-    words = tuple(shlex.split(str(entry["command"])))
     try:
-        tried = " ".join(words).format(**dict.fromkeys(PLACEHOLDERS, "\0"))
-    except (KeyError, IndexError, ValueError) as error:
+        words = tuple(shlex.split(command))
+        fields = [field for word in words for field in string.Formatter().parse(word) if field[1] is not None]
+    except ValueError as error:
         raise InputError(
-            f"got the command of {entry['name']} in {path} with an unknown placeholder ({_first_line(error)}), "
-            f"expected some of {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}; correct it"
+            f"the command of {name} in {where} cannot be read ({_first_line(error)}); close every quote and brace"
         ) from None
-    if tried.count("\0") < 3:
+    unknown = [field for field in fields if field[1] not in PLACEHOLDERS or field[2] or field[3]]
+    if unknown:
+        allowed = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
         raise InputError(
-            f"got the command of {entry['name']} in {path}, expected {{fixed}}, {{moving}} and {{out}} in it"
+            f"the command of {name} in {where} has an unknown placeholder, {str(unknown[0][1])[:40]!r}; use only "
+            f"{allowed}"
         )
-    name = str(entry["name"])
+    if not {"fixed", "moving", "out"} <= {field[1] for field in fields}:
+        raise InputError(f"the command of {name} in {where} must contain {{fixed}}, {{moving}} and {{out}}")
     return Method(
         name=name,
         title=str(entry.get("title", name)),
-        settings=str(entry.get("settings", "as its command says")),
+        settings=str(entry.get("settings", "see its command")),
         command=words,
     )
 

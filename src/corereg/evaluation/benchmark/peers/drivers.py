@@ -1,10 +1,10 @@
-"""One pair through one tool: run as a script by the tool's own Python, which has nothing of this package.
+"""Registers one pair with one tool. Run as a script by the tool's own Python, where this package is not installed.
 
     python drivers.py METHOD FIXED MOVING OUT [--affine none|auto] [--threads N] [--seed N] [--set NAME=VALUE ...]
 
-Writes the displacement field OUT, which maps fixed points to moving ones, in the tool's own convention, and beside it
-OUT.json with the seconds that the registration took once the images were read. The settings are those that each tool
-publishes as its default; without an affine step the tool starts from the images as they lie in the world.
+Writes the displacement field OUT, which maps fixed points to moving points, in the tool's own convention, and OUT.json
+with the seconds that the registration took, not counting the reading of the images. Each tool runs with its published
+default settings; without an affine step it starts from the images as they lie in the world.
 """
 
 import argparse
@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 
 
 def ants_syn(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
-    """`ants.registration` as it comes: Mattes mutual information, 32 bins, 40 and 20 iterations, the last level off."""
+    """`ants.registration` with its defaults: Mattes MI, 32 bins, 40 and 20 iterations, none at full resolution."""
     ants: Any = import_module("ants")
     images = [ants.image_read(str(path)) for path in (fixed, moving)]
     started = time.perf_counter()
@@ -36,7 +36,7 @@ def ants_syn(fixed: Path, moving: Path, out: Path, affine: bool, settings: Setti
 
 
 def elastix(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
-    """The default parameter map `bspline`, after `affine` where asked for."""
+    """The default parameter map `bspline`, optionally after `affine`."""
     itk: Any = import_module("itk")
     itk.set_nthreads(settings["threads"])
     images = [itk.imread(str(path), itk.F) for path in (fixed, moving)]
@@ -71,11 +71,11 @@ def greedy(fixed: Path, moving: Path, out: Path, affine: bool, settings: Setting
 
 
 def niftyreg(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
-    """`reg_f3d` as it comes: normalised mutual information, 5-voxel B-splines; after `reg_aladin` where asked for."""
+    """`reg_f3d` with its defaults: normalised mutual information, 5-voxel B-splines; optionally after `reg_aladin`."""
     np, nibabel = (import_module(name) for name in ("numpy", "nibabel"))
     tools: Path = import_module("niftyreg").bin_path
     matrix, splines, field = (out.parent / name for name in ("affine.txt", "splines.nii.gz", "displacement.nii.gz"))
-    # Warped images are written wherever they are not sent elsewhere.
+    # Without -res the tools write their warped image into the working directory.
     common = ["-ref", fixed, "-flo", moving, "-res", out.parent / "warped.nii.gz", "-omp", settings["threads"]]
 
     def call(tool: str, *words: object) -> None:
@@ -88,16 +88,16 @@ def niftyreg(fixed: Path, moving: Path, out: Path, affine: bool, settings: Setti
     seconds = time.perf_counter() - started
     call("reg_transform", "-ref", fixed, "-disp", splines, field)
     image: Any = nibabel.load(field)
-    # NiftyReg measures towards right and front, the world of ITK towards left and back.
+    # NiftyReg's displacements are in RAS, ITK's in LPS.
     offsets = np.asarray(image.dataobj, np.float32) * np.float32([-1, -1, 1])
-    turned = nibabel.Nifti1Image(offsets, image.affine, image.header)
-    turned.header.set_intent("vector")
-    nibabel.save(turned, out)
+    in_lps = nibabel.Nifti1Image(offsets, image.affine, image.header)
+    in_lps.header.set_intent("vector")
+    nibabel.save(in_lps, out)
     return seconds
 
 
 def convexadam(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
-    """`convex_adam_pt` as it comes, on MIND-SSC features. It has no affine step of its own."""
+    """`convex_adam_pt` with its defaults, on MIND-SSC features. It has no affine step of its own."""
     np, nibabel, torch = (import_module(name) for name in ("numpy", "nibabel", "torch"))
     tool: Any = import_module("convexAdam.convex_adam_MIND")
     torch.set_num_threads(settings["threads"])
@@ -111,7 +111,7 @@ def convexadam(fixed: Path, moving: Path, out: Path, affine: bool, settings: Set
 
 
 def corereg(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
-    """`corereg.register` as it comes, but for --set."""
+    """`corereg.register` with its defaults and the settings of --set."""
     package: Any = import_module("corereg")
     torch: Any = import_module("torch")
     torch.set_num_threads(settings["threads"])
@@ -132,7 +132,7 @@ DRIVERS: dict[str, tuple[Callable[..., float], str]] = {
     "niftyreg": (niftyreg, "niftyreg"),
     "convexadam": (convexadam, "convexadam"),
 }
-"""Name of the method: its driver, and the distribution whose version counts."""
+"""Name of a method -> its driver, and the distribution whose version is reported."""
 
 
 def main() -> None:
@@ -151,8 +151,8 @@ def main() -> None:
         settings[name] = json.loads(value)
     driver, distribution = DRIVERS[args.method]
     seconds = driver(args.fixed, args.moving, args.out, args.affine == "auto", settings)
-    told = {"seconds": seconds, "version": version(distribution)}
-    args.out.with_name(args.out.name + ".json").write_text(json.dumps(told), encoding="utf-8")
+    report = {"seconds": seconds, "version": version(distribution)}
+    args.out.with_name(args.out.name + ".json").write_text(json.dumps(report), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""An environment for each tool, apart from this package's and from each other's, in the user's cache folder."""
+"""An isolated Python environment for each tool, in the user's cache folder.
+
+Upstream: `catalogue`. Downstream: `running`, `cli.evaluate`.
+"""
 
 import json
 import os
@@ -15,12 +18,13 @@ __all__ = ["install", "is_installed", "peers_folder", "python_of"]
 
 CACHE_VARIABLE = "COREREG_CACHE"
 MARKER = "installed.json"
-"""Written last: a folder without it was left half-made."""
+"""Written last: a folder without it is incomplete."""
 TAIL_LINES = 3
+"""How many last lines of a failed installation an error message quotes."""
 
 
 def peers_folder() -> Path:
-    """Where the environments are: $COREREG_CACHE/peers, or in the cache folder that the system gives its users."""
+    """Folder of the environments: $COREREG_CACHE/peers, or corereg/peers in the user's cache folder."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE]) / "peers"
     if sys.platform == "win32":
@@ -33,7 +37,7 @@ def peers_folder() -> Path:
 
 
 def python_of(method: Method) -> Path:
-    """The Python that runs a method's driver."""
+    """The Python interpreter that runs a method's driver."""
     if not method.packages:
         return Path(sys.executable)
     folder = peers_folder() / method.name
@@ -41,7 +45,7 @@ def python_of(method: Method) -> Path:
 
 
 def is_installed(method: Method) -> bool:
-    """Whether its environment is there, with the versions that this package asks for; or its command is found."""
+    """Whether a method's environment exists with the pinned versions, or its command is on the path."""
     if method.command:
         return shutil.which(method.command[0]) is not None
     if not method.packages:
@@ -54,17 +58,17 @@ def is_installed(method: Method) -> bool:
 
 
 def install(method: Method, progress: Callable[[str], None] | None = None) -> None:
-    """Make the environment of a method from PyPI, or leave it if it is there.
+    """Install the environment of a method from PyPI, unless it is installed already.
 
     Raises:
-        InputError: it cannot be made; nothing of it is left.
+        InputError: the installation failed; nothing of it is left.
     """
     if not method.packages or is_installed(method):
         return
     folder = peers_folder() / method.name
     shutil.rmtree(folder, ignore_errors=True)
-    say = progress or (lambda stage: None)
-    say(f"installing {', '.join(method.packages)}")
+    if progress is not None:
+        progress(f"installing {', '.join(method.packages)}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         pip = [str(python_of(method)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -77,9 +81,10 @@ def install(method: Method, progress: Callable[[str], None] | None = None) -> No
         shutil.rmtree(folder, ignore_errors=True)
         if not isinstance(error, (OSError, subprocess.CalledProcessError)):
             raise
-        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-        tail = " / ".join(line.strip() for line in said.strip().splitlines()[-TAIL_LINES:])
+        output = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        tail = " / ".join(line.strip() for line in output.strip().splitlines()[-TAIL_LINES:])
         raise InputError(
-            f"got an installation of {method.name} that failed ({tail}), expected {', '.join(method.packages)} from "
-            f"PyPI for Python {sys.version_info.major}.{sys.version_info.minor}; leave it out, or mend the cause"
+            f"the installation of {', '.join(method.packages)} for {method.name} failed ({tail}); check that PyPI is "
+            f"reachable and has them for Python {sys.version_info.major}.{sys.version_info.minor}, or leave this "
+            "method out"
         ) from None

@@ -1,4 +1,7 @@
-"""One pair through one method in a process of its own: bounded in time, measured, its words kept."""
+"""Runs one method on one pair in a process of its own, with a time limit; measures time and memory and keeps its log.
+
+Upstream: `catalogue`, `environments`. Downstream: `benchmark.run`.
+"""
 
 import json
 import os
@@ -6,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import psutil
 
 from corereg.evaluation.benchmark.peers.catalogue import Method
 from corereg.evaluation.benchmark.peers.environments import python_of
+from corereg.io.json_files import load_json
 
 __all__ = ["Run", "command_of", "run_method"]
 
@@ -32,19 +37,20 @@ SEED_VARIABLE = "ANTS_RANDOM_SEED"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How it went."""
+    """The outcome of a run."""
 
     status: str
-    """"ok", or what went wrong, in a few words."""
+    """"ok", or a few words on what went wrong."""
     process_seconds: float
-    """From the start of the process to its end: imports, reading and writing included."""
+    """Time from the start of the process to its end, including imports, reading and writing."""
     seconds: float | None
-    """Of the registration alone, as the driver told; None for a user's command."""
+    """Time of the registration alone, as reported by the driver; None for a user's command."""
     peak_memory_mb: float
-    """Largest resident memory of the process with its children, sampled every 50 ms."""
+    """Peak resident memory of the process and its children, sampled every 50 ms."""
     version: str | None
+    """Version of the tool, as reported by the driver."""
     tail: str
-    """Its last lines, where it failed."""
+    """The last lines of its output, if it failed."""
 
     @property
     def ok(self) -> bool:
@@ -54,7 +60,7 @@ class Run:
 def command_of(
     method: Method, fixed: Path, moving: Path, out: Path, *, affine: str, threads: int, seed: int
 ) -> list[str]:
-    """What is called, word by word."""
+    """The command line, as a list of words."""
     if method.command:
         places = {"fixed": fixed, "moving": moving, "out": out, "folder": out.parent, "threads": threads, "seed": seed}
         return [word.format(**places) for word in method.command]
@@ -78,13 +84,14 @@ def run_method(
     budget_seconds: float,
     log: Path,
 ) -> Run:
-    """Run a method; whatever becomes of it, this returns.
+    """Run a method. Never raises on a failure of the method: it is reported in `Run.status`.
 
     Args:
-        out: where the field shall be, in a folder of its own, which the method may fill.
-        affine: "none" starts from the images as they lie, "auto" makes each tool take its affine step first.
-        budget_seconds: after which it is ended, with all that it started.
-        log: gets its output.
+        out: path of the field to write, in a folder of its own that the method may use as scratch space.
+        affine: "none" starts from the images as they lie; "auto" lets the tool run its own affine step first.
+        threads, seed: passed to the tool, and set in its environment.
+        budget_seconds: time limit, after which the process and all its children are killed.
+        log: receives its output.
     """
     command = command_of(method, fixed, moving, out, affine=affine, threads=threads, seed=seed)
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {SEED_VARIABLE: str(seed)}
@@ -102,30 +109,36 @@ def run_method(
             )
         except OSError as error:
             return Run(f"cannot be started: {error.strerror}", 0.0, None, 0.0, None, "")
+        family: set[psutil.Process] = set()
         try:
-            peak, in_time = _watch(process, started + budget_seconds)
+            peak, in_time = _watch(process, started + budget_seconds, family)
         finally:
-            _end(process)
+            _end(process, family)
     seconds = time.perf_counter() - started
-    told = _told(out)
+    reported = _driver_report(out)
     if not in_time:
         status = f"ended after {budget_seconds:g} s"
     elif process.returncode != 0:
-        status = f"failed with {_exit_words(process.returncode)}"
+        status = f"failed with {_exit_status(process.returncode)}"
     elif not out.is_file():
         status = "wrote no field"
     else:
-        return Run("ok", seconds, told.get("seconds"), peak, told.get("version"), "")
+        return Run("ok", seconds, reported.get("seconds"), peak, reported.get("version"), "")
     return Run(status, seconds, None, peak, None, _tail(log))
 
 
-def _watch(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[float, bool]:
-    """Wait for the end: the largest memory in MiB, and whether it came in time."""
+def _watch(process: "subprocess.Popen[bytes]", deadline: float, family: set[psutil.Process]) -> tuple[float, bool]:
+    """Wait for the process to end, and collect it and all its children in `family`.
+
+    Returns: its peak memory in MiB, and whether it ended before the deadline.
+    """
     peak = 0
     while process.poll() is None:
         if time.perf_counter() > deadline:
             return peak / 2**20, False
-        peak = max(peak, sum(_resident(member) for member in _family(process.pid)))
+        running = _family(process.pid)
+        family.update(running)
+        peak = max(peak, sum(_resident(member) for member in running))
         time.sleep(POLL_SECONDS)
     return peak / 2**20, True
 
@@ -145,28 +158,23 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the process and everything that it started, if it runs still."""
-    if process.poll() is not None:
-        return
-    family = _family(process.pid)
-    for member in family:
-        try:
+def _end(process: "subprocess.Popen[bytes]", family: set[psutil.Process]) -> None:
+    """Kill the process and everything that it started, including what outlived it."""
+    for member in family.union(_family(process.pid)):
+        with suppress(psutil.Error):  # it has ended in the meantime
             member.kill()
-        except psutil.Error:  # it ended by itself meanwhile
-            continue
+    if sys.platform != "win32":
+        with suppress(OSError):  # nothing is left of the group
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _told(out: Path) -> dict[str, Any]:
-    try:
-        told: dict[str, Any] = json.loads(out.with_name(out.name + ".json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told
+def _driver_report(out: Path) -> dict[str, Any]:
+    """What the driver wrote next to the field; empty for a user's command."""
+    return load_json(out.with_name(out.name + ".json"))
 
 
-def _exit_words(code: int) -> str:
+def _exit_status(code: int) -> str:
     if code < 0:
         try:
             return f"signal {signal.Signals(-code).name}"
