@@ -184,9 +184,8 @@ def allowed(hint: Any, bounds: Sequence[Any] = (), words: Mapping[type, str] = W
         return f"{', '.join(others)} or {last}" if others else last
     if origin is tuple:
         return f"{'a list of' if args[1:] == (Ellipsis,) else len(args)} {allowed(args[0], (), PLURALS)}"
-    limits = [f"{word} {getattr(b, key)}" for b in bounds for key, word in LIMITS.items() if hasattr(b, key)]
-    limits = [limit for limit in limits if not limit.endswith(" None")]
-    return " ".join([words[hint], " and ".join(limits)]).strip()
+    limits = [(word, getattr(bound, key, None)) for bound in bounds for key, word in LIMITS.items()]
+    return f"{words[hint]} {' and '.join(f'{word} {limit}' for word, limit in limits if limit is not None)}".rstrip()
 
 
 def _replaced(config: Any, settings: Mapping[Any, Any], prefix: str) -> Any:

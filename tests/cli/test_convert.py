@@ -101,7 +101,7 @@ NOTHING: dict[str, Any] = {}
         ("nothing.h5", "out.h5", NOTHING, "check the path"),
         ("disp.nii.gz", "out.h5", NOTHING, "add --fixed IMAGE"),
         ("disp.nii.gz", "out.h5", {"fixed": FIXED}, "add --moving IMAGE"),
-        ("disp.nii.gz", "out.h5", {"fixed": MOVING, "moving": FIXED}, "for the fixed grid"),
+        ("disp.nii.gz", "out.h5", {"fixed": MOVING, "moving": FIXED}, "for the fixed image"),
         ("warp.nii.gz", "out.h5", NOTHING, "add --moving IMAGE"),
         ("coefficients.nii.gz", "out.h5", {"moving": MOVING}, "fnirtfileutils"),
         ("velocity.nii.gz", "out.h5", NOTHING, "reg_transform"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from corereg.data.pairs import read_dataset
-from helpers.layouts import learn2reg, scan_names, touch, write_text
+from helpers.layouts import learn2reg, named, pair, scan_names, touch, write_text
 from helpers.refusals import refusal
 
 
@@ -93,24 +93,24 @@ def csv_in_utf16(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("write", "told"),
     [
-        (nothing, "which does not exist"),
+        (nothing, "does not exist"),
         (one_scan, "with 1 scan "),
         (images_one_level_down, "with 0 scans"),
         (text_file, "a dataset JSON or a CSV"),
-        (broken_json, "which is no JSON"),
+        (broken_json, "not valid JSON"),
         (other_json, "without `training` or `registration_val`"),
         (json_list, "`channel_names`"),
         (two_jsons, "A_dataset.json, B_dataset.json"),
-        (scans_missing, "Task_0002_0000.nii.gz, expected that it exists (3 of 7 files"),
+        (scans_missing, "Task_0002_0000.nii.gz, which does not exist (3 of 7 files"),
         (entry_without_an_image, "expected objects with `image`"),
         (pair_without_moving, "`fixed` and `moving`"),
-        (folder_of_labels, "and not labels"),
-        (labels_listed_as_images, "and not labels"),
+        (folder_of_labels, "rather than labels"),
+        (labels_listed_as_images, "rather than labels"),
         (csv_of("fixed,moving\na.nii,b.nii\na.nii,a.nii\n"), "with itself"),
         (csv_of("fixed;moving\na.nii;b.nii\n"), "columns fixed;moving"),
         (csv_of("fixed,moving\na.nii,b.nii\nb.nii,\n"), "pair 2"),
-        (csv_of("fixed,moving,split\na.nii,b.nii,test\n"), "'test'"),
-        (csv_of("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\n"), "c.nii, expected that it exists (1 of 3"),
+        (csv_of("fixed,moving,split\na.nii,b.nii,tset\n"), "'tset'"),
+        (csv_of("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\n"), "c.nii, which does not exist (1 of 3"),
         (csv_of("fixed,moving\n"), "with 0 scans"),
         (csv_of(""), "with 0 scans"),
         (csv_in_utf16, "expected a CSV in UTF-8"),
@@ -122,8 +122,37 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path: Path, write: Any, 
 
 def test_pairs_of_one_patient_are_refused_where_patients_are_unknown(tmp_path: Path) -> None:
     touch(tmp_path / "a.nii", tmp_path / "b.nii")
-    assert "patients are not known" in refusal(read_dataset, tmp_path, pairing="intra")
+    assert "patients are unknown" in refusal(read_dataset, tmp_path, pairing="intra")
 
 
 def test_unknown_pairing_is_refused(tmp_path: Path) -> None:
     assert "auto, inter, intra" in refusal(read_dataset, tmp_path, pairing="all")
+
+
+def test_a_table_lists_test_pairs_whose_scans_do_not_train(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{name}.nii" for name in "abcdef"))
+    table = "fixed,moving,split\na.nii,b.nii,\nc.nii,d.nii,val\ne.nii,f.nii,test\n"
+    dataset = read_dataset(write_text(tmp_path / "pairs.csv", table))
+    splits = (dataset.training, dataset.validation, dataset.test)
+    assert [named(dataset, pairs) for pairs in splits] == [[("a", "b")], [("c", "d")], [("e", "f")]]
+    inter = read_dataset(tmp_path / "pairs.csv", pairing="inter")
+    assert named(inter, inter.training) == [("a", "b")]
+
+
+def test_listed_test_pairs_count_where_their_files_exist(tmp_path: Path) -> None:
+    path = learn2reg(
+        tmp_path,
+        scan_names(range(1, 6)),
+        registration_val=[pair("Task_0004_0000", "Task_0005_0000")],
+        registration_test=[
+            pair("Task_0007_0000", "Task_0008_0000", "Ts"),
+            pair("Task_0009_0000", "Task_0010_0000", "Ts"),
+        ],
+    )
+    dataset = read_dataset(path)
+    assert dataset.test == ()
+    assert "2 listed test pairs" in dataset.notes[0]
+    touch(*(tmp_path / "imagesTs" / f"Task_{case:04d}_0000.nii.gz" for case in (7, 8)))
+    dataset = read_dataset(path)
+    assert named(dataset, dataset.test) == [("Task_0007_0000", "Task_0008_0000")]
+    assert {scan for p in dataset.training for scan in p} == {0, 1, 2}

@@ -1,5 +1,6 @@
 """Runs that are stopped, killed and resumed end as the run that nothing interrupted."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,50 +20,26 @@ from corereg.training.train import train
 from helpers.training import SMALL, comparable, rows_of, run, same, weights_of
 
 
-@pytest.mark.parametrize(
-    ("asked_for_the", "saved"), [(1, (0, 1)), (2, (0, 2)), (3, (1, 0)), (4, (1, 1)), (5, (1, 2)), (6, None)]
-)  # fmt: skip
-def test_a_run_stopped_at_any_step_and_resumed_is_the_run_that_was_not(
-    asked_for_the: int,
-    saved: tuple[int, int] | None,
-    finished: Path,
-    cohort_json: Path,
-    cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    """The run checks after each step; at the last step of a cycle it finishes the cycle first."""
-    asked = []
-
-    def stop_once(self: Run) -> bool:
-        asked.append(True)
-        return len(asked) == asked_for_the
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "_anyone_stops", stop_once)
-        if saved is None:
-            run(cohort_json, tmp_path / "run", cache)
-        else:
-            with pytest.raises(Interrupted):
-                run(cohort_json, tmp_path / "run", cache)
-    if saved is not None:
-        state = load_checkpoint(tmp_path / "run" / CHECKPOINT)
-        assert (state.cycle, state.step) == saved
-        run(cohort_json, tmp_path / "run", cache, resume=True)
-    assert comparable(tmp_path / "run") == comparable(finished)
-    assert same(weights_of(tmp_path / "run"), weights_of(finished))
-
-
-def test_a_run_stopped_while_it_labels_its_first_pairs_can_go_on(
+def test_a_run_stopped_at_every_step_and_resumed_is_the_run_that_was_not(
     finished: Path, cohort_json: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """While it labels its first pairs, then after each step; after the last one of a cycle, the cycle is finished."""
+    folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "is_set", lambda self: True)
         with pytest.raises(Interrupted):
-            run(cohort_json, tmp_path / "run", cache)
-    assert load_checkpoint(tmp_path / "run" / CHECKPOINT).step == 0
-    run(cohort_json, tmp_path / "run", cache, resume=True)
-    assert same(weights_of(tmp_path / "run"), weights_of(finished))
+            run(cohort_json, folder, cache)
+    state = load_checkpoint(folder / CHECKPOINT)
+    assert (state.cycle, state.step) == (0, 0)
+    monkeypatch.setattr(Run, "_anyone_stops", lambda self: True)
+    for saved in [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]:
+        with pytest.raises(Interrupted):
+            run(cohort_json, folder, cache, resume=True)
+        state = load_checkpoint(folder / CHECKPOINT)
+        assert (state.cycle, state.step) == saved
+    run(cohort_json, folder, cache, resume=True)
+    assert comparable(folder) == comparable(finished)
+    assert same(weights_of(folder), weights_of(finished))
 
 
 def command_of(dataset: Path, folder: Path, cache: Path, settings: Path) -> list[str]:
@@ -72,22 +49,22 @@ def command_of(dataset: Path, folder: Path, cache: Path, settings: Path) -> list
     return [sys.executable, "-c", code, "train", str(dataset), "-o", str(folder), *options]
 
 
-def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(cohort_json: Path, cache: Path, tmp_path: Path):
-    settings = tmp_path / "settings.yaml"
+def test_a_run_killed_without_warning_resumes_from_its_last_checkpoint(
+    finished: Path, cohort_json: Path, cache: Path, tmp_path: Path
+):
+    folder, settings = tmp_path / "run", tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(SMALL))
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    subprocess.run(command_of(cohort_json, whole, cache, settings), check=True, capture_output=True, timeout=300)
     process = subprocess.Popen(command_of(cohort_json, folder, cache, settings), stderr=subprocess.PIPE)
     _wait_for(lambda: sum("loss" in row for row in _readable_rows(folder)) >= 2, process)
     process.kill()
     process.communicate()
     again = [*command_of(cohort_json, folder, cache, settings), "--resume"]
     subprocess.run(again, check=True, capture_output=True, timeout=300)
-    assert comparable(folder) == comparable(whole)
-    assert same(weights_of(folder), weights_of(whole))
+    assert comparable(folder) == comparable(finished)
+    assert same(weights_of(folder), weights_of(finished))
 
 
-def test_sigterm_saves_first_and_says_how_to_go_on(cohort_json: Path, cache: Path, tmp_path: Path):
+def test_sigterm_saves_first_and_says_how_to_resume(cohort_json: Path, cache: Path, tmp_path: Path):
     folder, settings = tmp_path / "run", tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(SMALL | {"steps_per_cycle": 1000, "checkpoint_every": 1000}))
     process = subprocess.Popen(command_of(cohort_json, folder, cache, settings), stderr=subprocess.PIPE, text=True)
@@ -116,8 +93,6 @@ def _wait_for(condition: Any, process: subprocess.Popen[Any]) -> None:
 
 
 def test_more_stages_extend_a_finished_run(finished: Path, cohort_json: Path, cache: Path, tmp_path: Path):
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     train(cohort_json, folder, device="cpu", cache=cache, more_stages=1)
@@ -137,7 +112,7 @@ note_what_ranks_see(Path({str(tmp_path)!r}))  # in spawned processes too, which 
 
 if __name__ == "__main__":
     from corereg.training.train import train
-    train({str(cohort_json)!r}, {str(tmp_path / "run")!r}, settings=SMALL, device="cpu",
+    train({str(cohort_json)!r}, {str(tmp_path / "run")!r}, settings=SMALL | {{"cycles": 1}}, device="cpu",
           cache={str(cache)!r}, devices=2)
 """
     script = tmp_path / "two.py"
@@ -147,5 +122,5 @@ if __name__ == "__main__":
     states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert same(*(state["weights"] for state in states))
     drawn = [state["drawn"] for state in states]
-    assert len(drawn[0]) == len(drawn[1]) == 6
+    assert len(drawn[0]) == len(drawn[1]) == 3
     assert all(first != second for first, second in zip(*drawn, strict=True))

@@ -22,8 +22,10 @@ def test_the_papers_recipes_are_the_papers():
         assert (config.learning_rate, config.final_learning_rate) == (1e-3, 1e-5)
         assert (config.pseudo_labels.refine.regularisation, config.pseudo_labels.refine.learning_rate) == (1, 1)
         assert (config.contrast.points, config.contrast.temperature, config.contrast.weight) == (1000, 0.1, 10)
+        assert (config.contrast.negatives, config.contrast.negatives_from) == ("both", "image")
         assert config.pseudo_labels.pairs is None
-    assert (abdomen.pairing, chest.pairing, chest.spacing_mm) == ("inter", "intra", 1.5)
+    assert (abdomen.pairing, chest.pairing) == ("inter", "intra")
+    assert (abdomen.spacing_mm, chest.spacing_mm) == (2.0, 1.5)
 
 
 def test_an_unknown_recipe():

@@ -1,6 +1,6 @@
-"""3D Slicer module: registers two volumes of the scene with corereg and puts the moving one under the transform found.
+"""3D Slicer module: registers two volumes of the scene with corereg and puts the moving one under the found transform.
 
-corereg must be installed in Slicer's own Python (3.10 or later); docs/how-to/slicer.md says how.
+corereg must be installed in Slicer's own Python (3.10 or later); see docs/how-to/slicer.md.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ MODALITIES = ("auto", "ct", "ct-abdomen", "mr")
 
 
 class CoreReg(ScriptedLoadableModule):
-    """What the list of modules shows."""
+    """Entry in Slicer's list of modules."""
 
     def __init__(self, parent):
         super().__init__(parent)
@@ -32,7 +32,7 @@ class CoreReg(ScriptedLoadableModule):
 
 
 class CoreRegWidget(ScriptedLoadableModuleWidget):
-    """Two volumes, a modality, a button."""
+    """Selectors for two volumes and a modality, and a button."""
 
     def setup(self):
         super().setup()
@@ -49,8 +49,8 @@ class CoreRegWidget(ScriptedLoadableModuleWidget):
         self.layout.addLayout(form)
         self.layout.addStretch(1)
 
-    def onRegister(self):  # noqa: N802 (a name of Slicer's style)
-        """Run, and show what went wrong in a dialog."""
+    def onRegister(self):  # noqa: N802 (Slicer's naming style)
+        """Register; errors appear in a dialog."""
         with slicer.util.tryWithErrorDisplay("The registration failed.", waitCursor=True):
             self.logic.register(self.fixed.currentNode(), self.moving.currentNode(), modality=self.modality.currentText)
 
@@ -71,10 +71,10 @@ class CoreRegLogic(ScriptedLoadableModuleLogic):
 
         Args:
             fixed, moving: scalar volume nodes.
-            **settings: as `corereg.register` takes them.
+            **settings: settings of `corereg.register`.
 
-        Returns: the transform node. Its file was ITK's: it maps fixed to moving, which Slicer shows as the transform
-            "from parent" of the moving volume.
+        Returns: the transform node. It maps fixed to moving, as ITK's files do, and is therefore the transform "from
+            parent" of the moving volume in Slicer.
         """
         corereg = self.corereg()
         images = [self.image(node, name) for node, name in ((fixed, "fixed"), (moving, "moving"))]
@@ -88,12 +88,12 @@ class CoreRegLogic(ScriptedLoadableModuleLogic):
         return node
 
     def image(self, node, name):
-        """The corereg.Image of a volume node: voxels in the order i, j, k, and the matrix of its geometry."""
+        """A volume node as a corereg.Image: voxels in the order i, j, k and the voxel-to-RAS matrix."""
         corereg = self.corereg()
         if node is None:
             raise ValueError(f"choose a {name} volume")
         if node.GetParentTransformNode() is not None:
-            raise ValueError(f"{node.GetName()} is under a transform: harden it first (right click, Harden transform)")
+            raise ValueError(f"{node.GetName()} is under a transform; harden it first (right click, Harden transform)")
         matrix = vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(matrix)
         array = slicer.util.arrayFromVolume(node).transpose(2, 1, 0)  # Slicer's arrays run k, j, i
@@ -102,7 +102,7 @@ class CoreRegLogic(ScriptedLoadableModuleLogic):
 
     @staticmethod
     def corereg():
-        """The package, or what to do to have it."""
+        """Import the package, or say how to install it."""
         try:
             import corereg
         except ImportError as error:
@@ -114,9 +114,9 @@ class CoreRegLogic(ScriptedLoadableModuleLogic):
 
 
 class CoreRegTest(ScriptedLoadableModuleTest):
-    """Run by Slicer's own test button: a volume shifted by three voxels comes back."""
+    """Started by Slicer's own test button: the shift of a volume by three voxels is found."""
 
-    def runTest(self):  # noqa: N802 (a name of Slicer's)
+    def runTest(self):  # noqa: N802 (Slicer's name)
         import numpy as np
 
         slicer.mrmlScene.Clear()

@@ -1,33 +1,32 @@
-"""The command `corereg`: parse, call one public function, print. Exit status 2 with one line for a user's mistake."""
+"""The command `corereg`: parse, call one public function, print. A user's mistake gives one line and exit status 2."""
 
-import logging
+import os
 import sys
 import warnings
 from typing import Any
 
-from corereg.cli import demo as tour
-from corereg.cli import evaluate, register, train, transforms
-from corereg.cli.common import app, say
-from corereg.errors import InputError
+from corereg.cli import demo, evaluate, register, reproduce, train, transforms
+from corereg.cli.common import app, log
+from corereg.cli.endings import check_current_folder, describe, write_any_character
 
-__all__ = ["app", "evaluate", "main", "register", "tour", "train", "transforms"]
+__all__ = ["app", "demo", "evaluate", "main", "register", "reproduce", "train", "transforms"]
 
-USER_MISTAKE, FAILURE = 2, 1
+
+DEBUG, DEBUG_VARIABLE = "--debug", "COREREG_DEBUG"
 
 
 def main() -> None:
-    """Entry point: no traceback for a mistake that the user can mend."""
+    """Entry point. Errors are one line without a traceback."""
     warnings.showwarning = _print_warning
+    write_any_character()
     try:
-        app(standalone_mode=True)
-    except InputError as error:
-        say(f"corereg: {error}")
-        sys.exit(USER_MISTAKE)
+        check_current_folder()
+        app([word for word in sys.argv[1:] if word != DEBUG])
     except Exception as error:
-        logging.getLogger("corereg").debug("failed", exc_info=True)
-        say(f"corereg: {type(error).__name__}: {error} (a fault of corereg: please report it)")
-        sys.exit(FAILURE)
+        line, status = describe(error, debug=DEBUG in sys.argv or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"))
+        log(f"corereg: {line}")
+        sys.exit(status)
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(f"corereg: warning: {message}")
+    log(f"corereg: warning: {message}")

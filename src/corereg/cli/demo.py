@@ -1,4 +1,4 @@
-"""`corereg phantom`, `demo` and `info`: what the package shows of itself."""
+"""`corereg phantom`, `demo` and `info`: synthetic data, a tour of the package, its versions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,10 @@ from corereg.cli.common import app, command_line, progress_line
 
 @app.command()
 def phantom(
-    directory: Annotated[Path, typer.Argument(help="Folder to make; a Learn2Reg data set.")],
+    directory: Annotated[Path, typer.Argument(help="Folder to create, a Learn2Reg data set.")],
     subjects: Annotated[int, typer.Option(help="Number of patients.")] = 6,
     kind: Annotated[str, typer.Option(help="abdomen or chest.")] = "abdomen",
-    spacing: Annotated[float, typer.Option(help="Voxel size, mm.")] = 3.0,
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Same seed, same cohort.")] = 0,
 ) -> None:
     """Make a labelled synthetic torso cohort with breathing pairs of exactly known motion."""
@@ -27,7 +27,7 @@ def phantom(
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")] = Path("out/demo")) -> None:
-    """Phantom cohort -> register -> evaluate -> report, in a few minutes on a laptop."""
+    """Make phantom patients, register, evaluate, report and train, in a few minutes on a laptop."""
     from corereg.workflows.demo import run_demo
 
     with progress_line() as progress:
@@ -37,7 +37,7 @@ def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")
 
 @app.command()
 def info() -> None:
-    """Versions, devices and models on board."""
+    """Print versions, devices and available models."""
     from corereg.workflows.info import describe
 
     print(describe())

@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corereg.cli.common import Out, app, progress_line, say
-
-INTERRUPTED = 143
+from corereg.cli.common import Out, app, log, progress_line
 
 
 @app.command()
@@ -18,24 +16,29 @@ def train(
     out: Out,
     recipe: Annotated[str, typer.Option(help="default, abdomen-ct, chest-ct, head-neck-ct or tiny.")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, on top of the recipe.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: key=value; may be repeated.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
-    more_stages: Annotated[int, typer.Option(help="Add so many cycles to a finished run.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Setting key=value; may be repeated.")] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of the training scans to validate on instead, if none are listed.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")] = False,
+    more_stages: Annotated[int, typer.Option(help="Cycles to add to a finished run.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes, or GPUs, on each node.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Nodes; Slurm's and torchrun's environments are understood.")] = 1,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the prepared scans, for several runs.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="RAD-ChestCT: CSV of patients.")] = None,
+    devices: Annotated[int, typer.Option(help="Processes or GPUs per node.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Number of nodes; Slurm and torchrun environments are understood.")] = 1,
+    cache: Annotated[Path | None, typer.Option(help="Folder of prepared scans that several runs can share.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="RAD-ChestCT's CSV of patients, if not in the folder.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files.")] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the settings and stop.")] = False,
 ) -> None:
-    """Train CoRe on unlabelled scans; writes a run folder with model.safetensors for --model."""
-    from corereg.training.config import as_settings, parse_assignments, read_settings, with_settings
-    from corereg.training.loop import Interrupted
+    """Train on unlabelled scans; writes a run folder with model.safetensors for --model."""
+    from corereg.errors import Interrupted
+    from corereg.settings import as_settings, read_settings, with_settings
     from corereg.training.recipes import get_recipe
     from corereg.training.train import train as train_model
 
-    settings = (read_settings(config) if config else {}) | parse_assignments(set_ or [])
+    settings = read_settings(config, set_ or [])
+    if val_fraction is not None:
+        settings["val_fraction"] = val_fraction
     if show_config:
         import yaml
 
@@ -57,10 +60,10 @@ def train(
                 metadata=metadata,
                 tensorboard=tensorboard,
                 progress=progress,
-                log=say,
+                log=log,
             )
-    except Interrupted:
-        say(f"corereg: asked to stop; the checkpoint is written: go on with corereg train {dataset} -o {out} --resume")
-        raise typer.Exit(INTERRUPTED) from None
+    except Interrupted as stopped:
+        log(f"corereg: stopped; the checkpoint is written. Resume with: corereg train {dataset} -o {out} --resume")
+        raise typer.Exit(stopped.exit_status) from None
     figures = ", ".join(f"{key} {value:.4g}" for key, value in result.metrics.items())
     print(f"{result.model}: {figures}")

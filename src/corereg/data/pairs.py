@@ -1,4 +1,4 @@
-"""A data set: scans, and the pairs of them to train and to validate on."""
+"""A data set: scans, and the pairs of them to train on, to validate on and to test on."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,20 +16,22 @@ PAIRINGS = ("auto", "inter", "intra")
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Scans and pairs. Images are not opened; training never needs the labels."""
+    """Scans and pairs. No image is opened, and training never needs the labels."""
 
     name: str
     layout: str
     """"learn2reg", "nnunet", "rad-chestct", "folder" or "csv"."""
     scans: tuple[Scan, ...]
     training: Pairs
-    """(fixed, moving), indices of `scans`."""
+    """(fixed, moving) as indices of `scans`."""
     validation: Pairs
+    test: Pairs
+    """Pairs that neither training nor validation reads."""
     label_names: Mapping[int, str]
     intra_patient: bool
-    """Whether every pair is known to be of one patient."""
+    """Whether both scans of every training and validation pair are known to be of the same patient."""
     notes: tuple[str, ...] = ()
-    """What was left out, a line each."""
+    """What was left out, one line each."""
 
 
 def read_dataset(path: str | Path, *, pairing: str = "auto", metadata: Path | None = None) -> Dataset:
@@ -37,37 +39,40 @@ def read_dataset(path: str | Path, *, pairing: str = "auto", metadata: Path | No
 
     Args:
         path: the dataset JSON, the CSV, or a folder.
-        pairing: training pairs: "auto", those that the layout lists or is for; "inter", all pairs of different
-            patients; "intra", all pairs of the same one. Scans whose patient is unknown count as different. Pairs that
-            are made are unordered: (i, j) with i < j and not (j, i). Validation pairs that are listed stay.
-        metadata: RAD-ChestCT's table of patients, where it is not in the folder.
+        pairing: how training pairs are made. "auto": as the layout lists or intends them. "inter": all pairs of
+            different patients. "intra": all pairs of the same patient. Scans of unknown patients count as different
+            patients. Generated pairs are unordered: (i, j) with i < j, without (j, i). Listed validation and test pairs
+            stay.
+        metadata: RAD-ChestCT's table of patients, if it is not in the folder.
 
     Raises:
-        InputError: nothing there, an unknown layout, missing files, labels in place of images, fewer than two scans, a
-            pair of a scan with itself, or no pair at all.
+        InputError: the path does not exist, the layout is unknown, files are missing, labels are listed as images,
+            there are fewer than two scans, a scan is paired with itself, or there is no pair at all.
     """
     path = Path(path)
     if pairing not in PAIRINGS:
         raise InputError(f"got the pairing {pairing!r}, expected one of {', '.join(PAIRINGS)}; correct it")
     if not path.exists():
         raise InputError(
-            f"got the data set {path}, which does not exist, expected a folder, a dataset JSON or a CSV of pairs; "
-            "check the path"
+            f"the data set {path} does not exist, expected a folder, a dataset JSON or a CSV of pairs; check the path"
         )
     listing = read_listing(path, metadata)
     _check_scans(listing, path)
-    training, validation = listing.training_pairs, listing.validation_pairs
+    training, validation, test = listing.training_pairs, listing.validation_pairs, listing.test_pairs
     if training is None or pairing != "auto":
-        training = tuple(_made_pairs(listing, listing.training, pairing))
+        training = tuple(_all_pairs(listing, listing.training, pairing))
     if validation is None:
-        validation = tuple(_made_pairs(listing, listing.validation, pairing))
-    _check_pairs(listing, path, training + validation)
+        validation = tuple(_all_pairs(listing, listing.validation, pairing))
+    if test is None:
+        test = tuple(_all_pairs(listing, listing.test, pairing))
+    _check_pairs(listing, path, training + validation + test)
     return Dataset(
         name=listing.name,
         layout=listing.layout,
         scans=listing.scans,
         training=training,
         validation=validation,
+        test=test,
         label_names=listing.label_names,
         intra_patient=all(_same_patient(listing, pair) for pair in training + validation),
         notes=listing.notes,
@@ -79,7 +84,7 @@ def _same_patient(listing: Listing, pair: tuple[int, int]) -> bool:
     return fixed is not None and fixed == moving
 
 
-def _made_pairs(listing: Listing, members: Collection[int], pairing: str) -> Iterator[tuple[int, int]]:
+def _all_pairs(listing: Listing, members: Collection[int], pairing: str) -> Iterator[tuple[int, int]]:
     intra = (listing.pairing if pairing == "auto" else pairing) == "intra"
     everything = frozenset(members)
     fixed_side, moving_side = listing.sides or (everything, everything)
@@ -94,31 +99,31 @@ def _check_scans(listing: Listing, path: Path) -> None:
     labels = [scan for scan in scans if scan.image.parent.name.lower().startswith("labels")]
     if labels:
         raise InputError(
-            f"got {path}, in which {labels[0].image} is listed as an image, expected images and not labels; "
-            "give the folder of the images"
+            f"{path} lists {labels[0].image} as an image, expected images rather than labels; give the folder of the "
+            "images"
         )
     files = [file for scan in scans for file in (scan.image, scan.labels) if file is not None]
     missing = [file for file in files if not file.exists()]
     if missing:
         raise InputError(
-            f"got {path}, which lists {missing[0]}, expected that it exists ({len(missing)} of {len(files)} files do "
-            "not); download them, or correct the list"
+            f"{path} lists {missing[0]}, which does not exist ({len(missing)} of {len(files)} files are missing); "
+            "download them, or correct the list"
         )
     if len(scans) < 2:
         raise InputError(
             f"got {path} with {len(scans)} {'scan' if len(scans) == 1 else 'scans'} ({listing.layout} layout), "
-            "expected at least two; give the folder in which the images lie, or a list of pairs"
+            "expected at least two; give the folder that holds the images, or a list of pairs"
         )
 
 
 def _check_pairs(listing: Listing, path: Path, pairs: Pairs) -> None:
     own = [listing.scans[fixed] for fixed, moving in pairs if fixed == moving]
     if own:
-        raise InputError(f"got {path}, which pairs {own[0].image} with itself, expected two scans; remove that pair")
+        raise InputError(f"{path} pairs {own[0].image} with itself, expected two scans; remove that pair")
     if pairs:
         return
     if any(scan.patient for scan in listing.scans):
         cure = "choose another pairing, or list the pairs in a CSV"
     else:
-        cure = "leave the pairing at auto: the patients are not known"
-    raise InputError(f"got {path}, of which no pair can be made, expected two scans that fit; {cure}")
+        cure = "leave the pairing at auto, since the patients are unknown"
+    raise InputError(f"no pair can be made from {path}, expected two matching scans; {cure}")

@@ -1,1 +1,1 @@
-"""corereg in the hands of other programs: MONAI, napari, and the image types of Python."""
+"""corereg inside other programs: MONAI, napari, and the image types of other Python libraries."""

@@ -1,4 +1,4 @@
-"""Images and transforms as the objects of other libraries, and back: what is given decides what is returned."""
+"""Images and transforms as objects of other libraries, and back: the type that goes in is the type that comes out."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images.image import Image, as_image
 from corereg.io.images.itk import to_sitk
 from corereg.io.images.memory import is_metatensor
-from corereg.io.transforms.formats.itk import transform_from_sitk, transform_to_sitk
+from corereg.io.transforms.formats.sitk_parts import stored_from_sitk, stored_to_sitk
+from corereg.io.transforms.formats.stored import Located
 from corereg.io.transforms.transform import Transform
 from corereg.lazy import nibabel, simpleitk
 
@@ -30,13 +31,13 @@ __all__ = [
 
 
 def warp(transform: Transform, image: Any, **options: Any) -> Any:
-    """`Transform.apply`, in the type of what is given: Image, SimpleITK or nibabel image, or MetaTensor (C, I, J, K).
+    """`Transform.apply` for an Image, a SimpleITK or nibabel image or a MetaTensor (C, I, J, K); returns the same type.
 
     Args:
-        **options: as `Transform.apply` takes them.
+        **options: options of `Transform.apply`.
 
     Raises:
-        InputError: an image that cannot be used.
+        InputError: the image cannot be used.
     """
     if not is_metatensor(image):
         return in_the_likeness(transform.apply(image, **options), image)
@@ -45,8 +46,26 @@ def warp(transform: Transform, image: Any, **options: Any) -> Any:
     return _metatensor(stacked, channels[0].grid.affine)
 
 
+def transform_to_sitk(transform: Transform) -> Any:
+    """All parts of a transform as a SimpleITK.CompositeTransform."""
+    return stored_to_sitk(transform.stored())
+
+
+def transform_from_sitk(transform: Any, *, fixed: Located | None = None, moving: Located | None = None) -> Transform:
+    """Make a transform of any 3-D SimpleITK transform. A part that is neither linear nor a field is sampled.
+
+    Args:
+        fixed: image or grid that it resamples onto; by default, the grid of the first displacement that a point passes.
+        moving: the same for the inverse.
+
+    Raises:
+        InputError: it is not 3-D, singular, or not finite, or `fixed` is missing though it is needed.
+    """
+    return Transform.from_stored(stored_from_sitk(transform, fixed=fixed, moving=moving))
+
+
 def in_the_likeness(image: Image, like: Any) -> Any:
-    """The image as an object of the library that `like` comes from; itself for a path or an Image."""
+    """The image as an object of the library that `like` comes from; unchanged if `like` is a path or an Image."""
     if is_metatensor(like):
         return to_metatensor(image)
     if isinstance(like, nibabel().spatialimages.SpatialImage):
@@ -55,12 +74,12 @@ def in_the_likeness(image: Image, like: Any) -> Any:
 
 
 def to_simpleitk(image: Image) -> Any:
-    """A SimpleITK.Image."""
+    """Convert to a SimpleITK.Image."""
     return to_sitk(image.array, image.grid)
 
 
 def to_nibabel(image: Image) -> Any:
-    """A nibabel.Nifti1Image with its own header, where it has one."""
+    """Convert to a nibabel.Nifti1Image, with the image's own header if it has one."""
     stored = np.asarray(image.array, dtype=np.uint8) if image.array.dtype == bool else image.array
     made = nibabel().Nifti1Image(stored, image.grid.affine, image.header)
     made.set_data_dtype(stored.dtype)
@@ -68,24 +87,24 @@ def to_nibabel(image: Image) -> Any:
 
 
 def to_tensor(image: Image) -> Shaped[Tensor, "1 I J K"]:
-    """The voxels alone, with a channel axis; `from_tensor` wants the affine again."""
+    """The voxels alone, with a channel axis; `from_tensor` needs the affine to get back."""
     return torch.as_tensor(np.ascontiguousarray(image.array))[None]
 
 
 def from_tensor(tensor: Shaped[Tensor, "*channel I J K"], affine: Matrix) -> Image:
-    """An Image of voxels (I, J, K) or (1, I, J, K) and their voxel-to-RAS affine (4, 4).
+    """An Image from voxels (I, J, K) or (1, I, J, K) and their voxel-to-RAS affine (4, 4).
 
     Raises:
         InputError: several channels, or a singular affine.
     """
     if tensor.ndim > 3 and tensor.shape[:-3].numel() != 1:
-        raise InputError(f"got a tensor of shape {tuple(tensor.shape)}, expected one channel; pick one")
+        raise InputError(f"got a tensor of shape {tuple(tensor.shape)}, expected a single channel; pick one")
     i, j, k = tensor.shape[-3:]
     return as_image(Image(tensor.detach().cpu().numpy().reshape(i, j, k), Grid((i, j, k), affine), name="the tensor"))
 
 
 def to_metatensor(image: Image) -> Any:
-    """A monai.data.MetaTensor (1, I, J, K)."""
+    """Convert to a monai.data.MetaTensor (1, I, J, K)."""
     return _metatensor(to_tensor(image), image.grid.affine)
 
 
@@ -96,7 +115,7 @@ def _metatensor(values: Tensor, affine: Matrix) -> Any:
 
 
 def _channels(image: Any) -> list[Any]:
-    """Of a MetaTensor (C, I, J, K), each with the affine of the whole."""
+    """The channels of a MetaTensor (C, I, J, K), each with its affine."""
     if image.ndim != 4:
         raise InputError(f"got a MetaTensor of shape {tuple(image.shape)}, expected (C, I, J, K); add a channel first")
     return [image[channel : channel + 1] for channel in range(len(image))]

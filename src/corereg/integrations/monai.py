@@ -12,19 +12,19 @@ __all__ = ["CoreRegisterd"]
 
 
 class CoreRegisterd(MapTransform):
-    """Find the transform between two images of the dictionary, and warp images of the moving side onto the fixed one.
+    """Register two images of the dictionary, and warp images of the moving side onto the fixed image.
 
-    Images are MetaTensors (C, I, J, K), as `LoadImaged(ensure_channel_first=True)` gives them; the two that are
-    registered have one channel. Warped ones carry the fixed image's affine.
+    Images are MetaTensors (C, I, J, K), as loaded by `LoadImaged(ensure_channel_first=True)`; the two registered images
+    have one channel. Warped images carry the fixed image's affine.
 
     Args:
-        keys: the images to warp, `moving_key` among them if it shall be.
-        fixed_key: the image that defines the output grid.
-        moving_key: the image that is registered onto it.
-        label_keys: those of `keys` that are label maps: nearest neighbour.
-        transform_key: where the `corereg.Transform` is put; None leaves it out.
+        keys: keys of the images to warp; include `moving_key` to warp the moving image itself.
+        fixed_key: key of the image that defines the output grid.
+        moving_key: key of the image to register onto it.
+        label_keys: those of `keys` that are label maps, which are warped with nearest-neighbour interpolation.
+        transform_key: key under which the `corereg.Transform` is returned; None leaves it out.
         allow_missing_keys: whether some of `keys` may be absent.
-        **settings: as `corereg.register` takes them.
+        **settings: settings of `corereg.register`.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class CoreRegisterd(MapTransform):
         self.settings = settings
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """A new dictionary with warped images and the transform.
+        """A new dictionary with the warped images and the transform.
 
         Raises:
-            InputError: an image that cannot be registered.
+            InputError: an image cannot be registered.
         """
         found = dict(data)
         transform = register(data[self.fixed_key], data[self.moving_key], **self.settings).transform

@@ -1,7 +1,7 @@
-"""A run's state on disk: all that going on exactly needs, and nothing that runs code when it is read.
+"""A run's state on disk: everything an exact resume needs, and nothing that runs code when it is read.
 
-Views, points and draws come from the seed and the step's number alone, and the learning rate and lambda from the step's
-number, so there are no generators and no schedulers whose state could be lost.
+Views, points and draws depend on the seed and the step's number alone, learning rate and lambda on the step's number:
+there are no generators or schedulers whose state could be lost.
 """
 
 import errno
@@ -13,7 +13,8 @@ import torch
 
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
-from corereg.training.config import TrainConfig, as_settings, changed_keys, from_settings
+from corereg.settings import as_settings, changed_keys, with_settings
+from corereg.training.config import TrainConfig
 
 __all__ = ["CHECKPOINT", "Checkpoint", "check_unchanged", "load_checkpoint", "save_checkpoint"]
 
@@ -21,28 +22,28 @@ CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
 
 EXTENDABLE = ("cycles:",)
-"""Settings that a resumed run may have changed: more of the same."""
+"""Settings that may change when a run is resumed: more cycles continue the same run."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State before a step."""
+    """The state of a run before a step."""
 
     cycle: int
     step: int
-    """Next step within the cycle."""
+    """The next step within the cycle."""
     weights: dict[str, Any]
     optimiser: dict[str, Any]
     config: TrainConfig
     fingerprint: str
-    """Of the cohort."""
+    """Fingerprint of the cohort, see `Volumes`."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it so that the file is the old one or the new one, never half of it.
+    """Replace the checkpoint file as a whole.
 
     Raises:
-        InputError: the disk is full; the old file is still there.
+        InputError: the disk is full; the previous file is still there.
     """
     content = {
         "format": FORMAT,
@@ -60,19 +61,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"got no room to write {path} ({error}), expected some megabytes; free some and go on with --resume: the "
-            "checkpoint before it is still there"
+            f"there is no room to write {path} ({error}); free some megabytes and continue with --resume: the previous "
+            "checkpoint is still there"
         ) from None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; tensors and plain values only.
+    """Read a checkpoint, which holds only tensors and plain values.
 
     Raises:
         InputError: there is none, or the file is no checkpoint of this version.
     """
     if not path.is_file():
-        raise InputError(f"got no checkpoint at {path}, expected one to resume from; start without --resume")
+        raise InputError(f"there is no checkpoint at {path} to resume from; start without --resume")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
@@ -82,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             step=content["step"],
             weights=content["weights"],
             optimiser=content["optimiser"],
-            config=from_settings(content["config"]),
+            config=with_settings(TrainConfig(), content["config"]),
             fingerprint=content["fingerprint"],
         )
     except InputError:
@@ -90,12 +91,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"got {path}, expected a checkpoint of this version of corereg ({reason}); start the run anew"
+            f"got {path}, expected a checkpoint of this version of corereg ({reason}); start a new run"
         ) from None
 
 
 def check_unchanged(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> None:
-    """Refuse to go on with other settings or other scans; more cycles are allowed.
+    """Refuse to resume with other settings or other scans; more cycles are allowed.
 
     Raises:
         InputError: naming the keys that changed, or the cohort.
@@ -103,11 +104,11 @@ def check_unchanged(checkpoint: Checkpoint, config: TrainConfig, fingerprint: st
     changed = [c for c in changed_keys(checkpoint.config, config) if not c.startswith(EXTENDABLE)]
     if changed:
         raise InputError(
-            f"got a changed configuration ({'; '.join(changed)}), expected the run's own to resume it; undo the change "
-            "or start a new run"
+            f"the configuration differs from the run's own ({'; '.join(changed)}), so it cannot be resumed; undo the "
+            "change or start a new run"
         )
     if fingerprint != checkpoint.fingerprint:
         raise InputError(
-            "got other scans (or other preparation) than the run was started with, expected the same to resume it; "
+            "got other scans than the run was started with, or scans prepared in another way, so it cannot be resumed; "
             "restore them or start a new run"
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from corereg.errors import InputError
 from corereg.method.config import CoupledConvexConfig, RefineConfig
@@ -46,6 +46,8 @@ class ContrastConfig:
     """Temperature of the loss."""
     negatives: Literal["both", "opposite"] = "both"
     """Views that negatives come from."""
+    negatives_from: Literal["batch", "image"] = "batch"
+    """Images that negatives come from: all of the batch, or only the two views of the same image, as in the paper."""
     weight: Annotated[float, Ge(0)] = 10.0
     """lambda at the start."""
     decay: Literal["run", "cycle", "none"] = "run"
@@ -121,8 +123,12 @@ class TrainConfig:
     """Voxel size of the cohort's working grid in mm; by default chosen from the scans."""
     affine: Literal["auto", "none"] = "auto"
     """How scans are brought to the cohort's working grid: aligned, or as their headers say."""
+    clamp_abdomen: bool = True
+    """Clamp the intensities of `ct-abdomen` to -200 to 300 HU in training too. The paper clamps only at inference."""
     validation_pairs: Annotated[int, Ge(0)] = 15
     """Most pairs registered for validation after each cycle; 0 for none."""
+    val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the training scans held out to validate on, for data sets without validation pairs."""
     validation_refine: RefineConfig = field(
         default_factory=lambda: RefineConfig(regularisation=40.0, volume_preservation=0.0)
     )
@@ -136,6 +142,11 @@ class TrainConfig:
         if self.final_learning_rate > self.learning_rate:
             raise InputError(
                 f"got learning rates from {self.learning_rate:g} to {self.final_learning_rate:g}, which must fall"
+            )
+        if self.objective == "contrastive" and self.cycles < 2:
+            raise InputError(
+                f"got objective=contrastive with cycles = {self.cycles}, expected 2 or more, one for the extractor and "
+                "one for the head; raise cycles"
             )
         if not set(self.passes) <= set(self.network.strides):
             raise InputError(

@@ -1,4 +1,4 @@
-"""What a user sees of a run: a live line, metrics.jsonl, progress.png and, where asked for, TensorBoard."""
+"""What a user sees of a run: a live line, metrics.jsonl, progress.png and optionally TensorBoard."""
 
 import json
 import math
@@ -16,26 +16,26 @@ __all__ = ["METRICS", "PROGRESS", "SMOOTHED_STEPS", "VALIDATION", "Monitor", "dr
 METRICS, PROGRESS = "metrics.jsonl", "progress.png"
 
 LINES_EVERY_S = 30.0
-"""Where nobody looks at a terminal a line goes to the log so often."""
+"""Seconds between two lines of the log, which stands in for the live line where there is no terminal."""
 
 SPEED_STEPS = 20
 """Steps over which the speed is averaged."""
 
-Say = Callable[[str], None]
+Line = Callable[[str], None]
 
 
 class Monitor:
-    """Writes the numbers of a run as they come; one process of the run has one.
+    """Writes the numbers of a run as they come. Only the first process of a run has a monitor.
 
     Args:
-        folder: of the run.
-        say: gets the live line; called often.
-        log: gets lines worth keeping; None for a terminal, where the live line is enough.
+        folder: the run's folder.
+        progress: receives the live line; called often.
+        log: receives lines worth keeping; None on a terminal, where the live line is enough.
         tensorboard: also write event files to the run's folder.
     """
 
-    def __init__(self, folder: Path, *, say: Say, log: Say | None = None, tensorboard: bool = False) -> None:
-        self.path, self.say, self.log = folder / METRICS, say, log
+    def __init__(self, folder: Path, *, progress: Line, log: Line | None = None, tensorboard: bool = False) -> None:
+        self.path, self.progress, self.log = folder / METRICS, progress, log
         self.picture = folder / PROGRESS
         self.rows: list[dict[str, Any]] = []
         self.times: deque[float] = deque(maxlen=SPEED_STEPS + 1)
@@ -43,7 +43,7 @@ class Monitor:
         self.events = _event_writer(folder) if tensorboard else None
 
     def start(self, cycle: int, step: int) -> None:
-        """Forget rows from this point on: a resumed run writes them again."""
+        """Drop the rows from this point on: a resumed run writes them again."""
         if self.path.is_file():
             rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line]
             self.rows = [row for row in rows if (row["cycle"], row.get("step", -1)) < (cycle, step)]
@@ -51,42 +51,44 @@ class Monitor:
             staged.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
     def step(self, row: Mapping[str, Any], *, images: int, left: int) -> None:
-        """A training step's losses.
+        """Record a training step's losses.
 
         Args:
             row: cycle, step and numbers.
-            images: that a step takes, over all processes.
-            left: steps to go in the run.
+            images: images per step, over all processes.
+            left: remaining steps of the run.
         """
+        if self.rows and "loss" not in self.rows[-1]:
+            # Labels or a validation came in between, and they are no part of the steps' speed.
+            self.times.clear()
         self.times.append(time.perf_counter())
         speed = (len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else math.nan
         self._write(dict(row) | {"images_per_second": _rounded(images * speed)})
         numbers = ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "registration", "contrast") if k in row)
         rest = "" if math.isnan(speed) else f", {images * speed:.1f} images/s, {_duration(left / speed)} left"
-        self._tell(f"cycle {row['cycle']}, step {row['step']}: {numbers}, lr {row['learning_rate']:.2g}{rest}")
+        self._show(f"cycle {row['cycle']}, step {row['step']}: {numbers}, lr {row['learning_rate']:.2g}{rest}")
 
     def sweep(self, cycle: int, done: int, pairs: int) -> None:
-        """Progress of the pseudo-labels."""
-        self._tell(f"cycle {cycle}: pseudo-labels, {done} of {pairs} pairs")
+        """Show the progress of the pseudo-labels."""
+        self._show(f"cycle {cycle}: pseudo-labels, {done} of {pairs} pairs")
 
     def cycle(self, row: Mapping[str, Any]) -> None:
-        """Figures of a whole cycle: its pseudo-labels' difficulty, or the validation after it."""
+        """Record figures of a whole cycle: those of its pseudo-labels, or of the validation after it."""
         self._write(row)
         words = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("cycle", "step") and v is not None)
-        (self.log or self.say)(f"cycle {row['cycle']}: {words}")
+        (self.log or self.progress)(f"cycle {row['cycle']}: {words}")
 
     def draw(self) -> None:
         """Redraw progress.png."""
-        from corereg.training.monitor import draw_progress
-
         draw_progress(self.picture, self.rows)
 
-    def restart_clock(self) -> None:
-        """Leave out of the speed what was no step."""
-        self.times.clear()
+    def last_validation(self) -> dict[str, float]:
+        """Figures of the last validation; empty if there was none."""
+        measured = [row for row in self.rows if "sdlogj" in row]
+        return {k: v for k, v in measured[-1].items() if k not in ("cycle", "step")} if measured else {}
 
-    def _tell(self, line: str) -> None:
-        self.say(line)
+    def _show(self, line: str) -> None:
+        self.progress(line)
         now = time.monotonic()
         if self.log and now - self.logged >= LINES_EVERY_S:
             self.logged = now
@@ -105,7 +107,7 @@ class Monitor:
 
 
 def _rounded(value: Any) -> Any:
-    """Six figures; what is not a number is null in JSON."""
+    """Six significant digits; NaN and infinity become null."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
@@ -122,13 +124,13 @@ def _event_writer(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError(
-            "got --tensorboard, expected TensorBoard to be installed for it; pip install 'corereg[tensorboard]'"
+            "--tensorboard needs TensorBoard, which is not installed; pip install 'corereg[tensorboard]'"
         ) from None
     return SummaryWriter(str(folder / "tensorboard"))
 
 
 SMOOTHED_STEPS = 50
-"""Running mean of the losses, which jump from batch to batch."""
+"""Width of the running mean of the losses, which jump from batch to batch."""
 
 VALIDATION = (
     (("dice_before", "dice_coarse", "dice"), "Dice"),
@@ -138,10 +140,10 @@ VALIDATION = (
 
 
 def draw_progress(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Losses against steps, and what was measured after each cycle.
+    """Draw losses against steps, and the validation after each cycle.
 
     Args:
-        rows: of metrics.jsonl.
+        rows: the rows of metrics.jsonl.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

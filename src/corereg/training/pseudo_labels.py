@@ -1,6 +1,6 @@
-"""Pseudo-labels: what the current network, the optimiser and instance optimisation find for a cycle's pairs.
+"""Pseudo-labels: the displacements that the network, the optimiser and instance optimisation find for a cycle's pairs.
 
-They are kept on the 1/2 grid in half precision, in files, so that they need no memory and outlive an interruption.
+They are kept in files on the 1/2 grid in half precision: they take no memory and survive an interruption.
 
 Legend: P pairs, X Y Z axes of the 1/2 grid.
 """
@@ -27,41 +27,53 @@ __all__ = ["PseudoLabels", "Sweep", "draw_pairs", "open_labels", "sampling_weigh
 
 HALF = 2
 EASIEST, HARDEST = 5.0, -5.0
-"""Sampling weight of rank r among N is sigmoid(linspace(5, -5, N)[r]): the method section of CoRe."""
+"""Sampling weight of rank r among N is sigmoid(linspace(5, -5, N)[r]). Source: CoRe, method section."""
+
+SIZED_PAIRS = 20
+"""Pairs whose labels the mean label size is taken from."""
 
 Pairs = Int64[np.ndarray, "P 2"]
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """One cycle's labels."""
+    """The labels of one cycle."""
 
     pairs: Pairs
     """Rows of the cohort: fixed, moving."""
     disp_vox: Float16[np.ndarray, "P 3 X Y Z"]
-    """Voxels of the 1/2 grid; a memory map."""
+    """Displacements in voxels of the 1/2 grid, as a memory map."""
     difficulty_mm: Float32[np.ndarray, "P"]
     """Mean distance between the displacement with and without instance optimisation."""
+
+    def figures(self) -> dict[str, float]:
+        """Number of pairs, mean difficulty and mean size of a label's components, for the run's log."""
+        some = self.disp_vox[:: max(1, len(self.pairs) // SIZED_PAIRS)].astype(np.float32)
+        return {
+            "pairs": len(self.pairs),
+            "difficulty_mm": float(self.difficulty_mm.mean()),
+            "label_vox": float(np.abs(some).mean()),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Share of the pairs that this process labels, where it runs and whom it tells."""
+    """This process's share of the pairs to label, and its device."""
 
     device: torch.device
     rank: int = 0
     ranks: int = 1
     seed: int = 0
     progress: Callable[[int, int], None] | None = None
-    """Called with pairs done and pairs in all."""
+    """Called with the number of pairs done and of all pairs."""
 
 
 def draw_pairs(pairs: Sequence[tuple[int, int]], count: int | None, *, either_way: bool, seed: int) -> Pairs:
-    """A cycle's pairs, drawn without repetition and sorted so that neighbours share their fixed scan.
+    """Draw a cycle's pairs without repetition, sorted so that neighbours share their fixed scan.
 
     Args:
-        count: None takes all.
-        either_way: also draw which of the two is fixed.
+        count: number of pairs; None takes all.
+        either_way: also draw which scan of a pair is fixed.
     """
     rng = np.random.default_rng(seed)
     chosen = np.asarray(pairs, dtype=np.int64)[rng.permutation(len(pairs))[:count]]
@@ -72,7 +84,7 @@ def draw_pairs(pairs: Sequence[tuple[int, int]], count: int | None, *, either_wa
 
 
 def sampling_weights(difficulty_mm: Float32[np.ndarray, "P"]) -> Float[Tensor, "P"]:
-    """How likely each pair is drawn: reliable ones, whose label instance optimisation moved least, more often."""
+    """How likely each pair is drawn: more likely the less instance optimisation moved its label."""
     ranks = np.empty(len(difficulty_mm), dtype=np.int64)
     ranks[np.argsort(difficulty_mm, kind="stable")] = np.arange(len(difficulty_mm))
     return torch.linspace(EASIEST, HARDEST, len(difficulty_mm), dtype=torch.float64).sigmoid()[torch.from_numpy(ranks)]
@@ -83,7 +95,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int]) -> None:
-    """Files of the right size for a cycle's labels, to be filled by the sweep of every process."""
+    """Create files of the right size for a cycle's labels, to be filled by the sweeps of all processes."""
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(folder)
     np.save(files["pairs"], pairs)
@@ -96,7 +108,7 @@ def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int]) -> None:
 
 
 def open_labels(folder: Path) -> PseudoLabels:
-    """The labels in a folder, displacements as a memory map."""
+    """Open the labels in a folder; displacements stay on disk."""
     files = _files(folder)
     return PseudoLabels(
         np.load(files["pairs"]), np.load(files["disp_vox"], mmap_mode="r"), np.load(files["difficulty_mm"])
@@ -104,23 +116,23 @@ def open_labels(folder: Path) -> PseudoLabels:
 
 
 @torch.no_grad()
-def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Path, task: Sweep) -> None:
+def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Path, share: Sweep) -> None:
     """Label this process's share of the pairs in `folder` (made by `create_files`): coarse, refined, difficulty.
 
-    Both directions are made consistent; each scan is encoded once for the first pass, and for the later ones the image
-    as warped so far, which differs from pair to pair.
+    Both directions are made consistent. The first pass encodes each scan once; later passes encode the image as warped
+    so far, which differs from pair to pair.
     """
     files = _files(folder)
     pairs = np.load(files["pairs"])
     disp_file, difficulty_file = (np.load(files[name], mmap_mode="r+") for name in ("disp_vox", "difficulty_mm"))
-    own = np.array_split(np.arange(len(pairs)), task.ranks)[task.rank]
-    scans = _Scans(model, volumes, config, task)
+    own = np.array_split(np.arange(len(pairs)), share.ranks)[share.rank]
+    scans = _EncodedScans(model, volumes, config, share)
     settings = config.pseudo_labels
     mm_per_vox = HALF * torch.tensor(volumes.grid.spacing, dtype=torch.float32).view(1, 3, 1, 1, 1)
     for start in range(0, len(own), settings.batch):
         rows = own[start : start + settings.batch]
         fixed, moving = (scans.stacked(pairs[rows, side]) for side in (0, 1))
-        images = torch.cat([volumes.image(int(row)) for row in pairs[rows, 1]]).to(task.device)
+        images = torch.cat([volumes.image(int(row)) for row in pairs[rows, 1]]).to(share.device)
         coarse = coarse_displacement(fixed, images, moving, model, passes=config.passes, config=config.coupled_convex)
         assert fixed.shallow is not None
         assert moving.shallow is not None
@@ -128,17 +140,17 @@ def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Pa
         distance = ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
         disp_file[rows] = refined.cpu().numpy().astype(np.float16)
         difficulty_file[rows] = distance.numpy()
-        if task.progress:
-            task.progress(min(start + settings.batch, len(own)), len(own))
+        if share.progress:
+            share.progress(min(start + settings.batch, len(own)), len(own))
     disp_file.flush()
     difficulty_file.flush()
 
 
-class _Scans:
-    """Features of the scans used last, shallow ones projected: what one sweep encodes once and not once per pair."""
+class _EncodedScans:
+    """Features of the most recently used scans, shallow ones projected, so that a sweep does not encode each pair."""
 
-    def __init__(self, model: FeatureModel, volumes: Volumes, config: TrainConfig, task: Sweep) -> None:
-        self.model, self.volumes, self.config, self.task = model, volumes, config, task
+    def __init__(self, model: FeatureModel, volumes: Volumes, config: TrainConfig, share: Sweep) -> None:
+        self.model, self.volumes, self.config, self.share = model, volumes, config, share
         self.kept: OrderedDict[int, Encoded] = OrderedDict()
 
     def stacked(self, rows: Int64[np.ndarray, "B"]) -> Encoded:
@@ -150,8 +162,8 @@ class _Scans:
     def _encoded(self, row: int) -> Encoded:
         if row not in self.kept:
             channels = self.config.pseudo_labels.refine.channels
-            project = partial(project_features, channels=channels, seed=self.task.seed)
-            image = self.volumes.image(row).to(self.task.device)
+            project = partial(project_features, channels=channels, seed=self.share.seed)
+            image = self.volumes.image(row).to(self.share.device)
             full = self.model.encode(image, self.config.passes, project=project)
             assert full.shallow is not None
             self.kept[row] = Encoded(full.shallow.half(), dict(full.cost))

@@ -1,46 +1,42 @@
-"""`corereg.train`: a data set of unlabelled scans in, a model file out."""
+"""`corereg.train`: from a data set of unlabelled scans to a model file."""
 
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 import yaml
 from lightning_fabric import Fabric
 
+from corereg.data.hold_out import hold_out
 from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, ensure_output_folder
-from corereg.method.config import find_device
+from corereg.method.device import find_device
 from corereg.method.features.model_file import save_model
 from corereg.method.features.network import ConvNetModel
 from corereg.provenance import versions
+from corereg.settings import as_settings, with_settings
 from corereg.training.checkpoint import CHECKPOINT, Checkpoint, check_unchanged, load_checkpoint
-from corereg.training.config import TrainConfig, as_settings, with_settings
+from corereg.training.config import TrainConfig
 from corereg.training.loop import Run
 from corereg.training.monitor import Monitor
 from corereg.training.recipes import get_recipe
 from corereg.training.scans.volumes import Volumes, prepare_volumes
+from corereg.training.stopping import stop_signals
 from corereg.training.validation import Validation
 
-__all__ = ["CONFIG", "MODEL", "TrainingResult", "train"]
+__all__ = ["CONFIG", "MODEL", "TrainingResult", "cohort_volumes", "train"]
 
 CONFIG, MODEL = "config.yaml", "model.safetensors"
 
-STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-"""What a user, a cluster's scheduler or a pre-empted node sends; the run saves first."""
-
-Say = Callable[[str], None]
+Line = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +45,14 @@ class TrainingResult:
 
     folder: Path
     model: Path
-    """Weights as a safetensors file with their card: what `--model` takes."""
+    """The weights with their card, a safetensors file for `--model`."""
     metrics: Mapping[str, float]
-    """Of the last cycle."""
+    """Figures of the last validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """All that a process of the run needs to know."""
+    """Everything that a process of the run needs to know."""
 
     dataset: Dataset
     folder: Path
@@ -64,12 +60,12 @@ class _Task:
     config: TrainConfig
     resume: bool
     tensorboard: bool
-    say: Say
-    log: Say | None
+    progress: Line
+    log: Line | None
 
 
 def train(
-    dataset: str | Path,
+    dataset: str | Path | Dataset,
     out: str | Path,
     *,
     recipe: str = "default",
@@ -83,46 +79,50 @@ def train(
     cache: str | Path | None = None,
     metadata: str | Path | None = None,
     tensorboard: bool = False,
-    progress: Say | None = None,
-    log: Say | None = None,
+    progress: Line | None = None,
+    log: Line | None = None,
 ) -> TrainingResult:
-    """Train the network on unlabelled scans. Labels, where validation pairs have them, only measure.
+    """Train the network on unlabelled scans. Labels of validation pairs, if there are any, only measure.
 
     Args:
         dataset: a Learn2Reg dataset JSON, an nnU-Net raw folder, a RAD-ChestCT folder, a folder of images or a CSV of
-            pairs.
+            pairs; or a data set that has been read, whose pairs are then used as they are.
         out: the run's folder: config.yaml, metrics.jsonl, progress.png, checkpoint.pt, model.safetensors.
         recipe: named configuration to start from; `config` replaces it.
-        settings: single settings by (dotted) name, on top.
-        resume: go on from the checkpoint in `out`, exactly where it was written.
-        more_stages: cycles to add to a finished run; resumes it.
+        settings: single settings by (dotted) name, on top of the recipe.
+        resume: continue from the checkpoint in `out`, exactly where it was written.
+        more_stages: cycles to add to a finished run; implies `resume`.
         device: auto, cpu, cuda or mps.
-        devices, nodes: processes on each node, and nodes; Slurm's and torchrun's environments are understood.
+        devices, nodes: processes per node, and nodes; the environments of Slurm and torchrun are understood.
         cache: folder of the prepared scans, by default in `out`; runs on the same scans can share one.
-        metadata: RAD-ChestCT's table of patients, where it lies elsewhere.
+        metadata: RAD-ChestCT's table of patients, if it is not in the data set's folder.
         tensorboard: also write event files.
-        progress: called often with a line on where the run is.
+        progress: called often with the live line.
         log: called with lines worth keeping.
 
     Raises:
-        InputError: scans, settings or a folder that cannot be used; a loss that is no number; a full disk.
-        Interrupted: asked to stop by a signal; the checkpoint is written.
+        InputError: unusable scans, settings or folder; a loss that became NaN or infinite; a full disk.
+        Interrupted: a signal asked the run to stop; the checkpoint is written.
     """
     folder = ensure_output_folder(out)
     settled, resume = _settle(folder, recipe, config, settings or {}, resume, more_stages)
+    if not isinstance(dataset, Dataset):
+        dataset = read_dataset(dataset, pairing=settled.pairing, metadata=None if metadata is None else Path(metadata))
+    if settled.val_fraction:
+        dataset = hold_out(dataset, settled.val_fraction, seed=settled.seed)
     task = _Task(
-        dataset=read_dataset(dataset, pairing=settled.pairing, metadata=None if metadata is None else Path(metadata)),
+        dataset=dataset,
         folder=folder,
         cache=folder / "cache" if cache is None else ensure_output_folder(cache),
         config=settled,
         resume=resume,
         tensorboard=tensorboard,
-        say=progress or _say_nothing,
+        progress=progress or _ignore,
         log=log,
     )
     if devices * nodes > 1:
-        # Processes of their own cannot draw on the caller's screen.
-        task = replace(task, say=_say_nothing, log=_log_line)
+        # Separate processes cannot draw on the caller's screen.
+        task = replace(task, progress=_ignore, log=_log_line)
     with atomic_path(folder / CONFIG) as staged:
         staged.write_text(yaml.safe_dump(as_settings(settled), sort_keys=False), encoding="utf-8")
     fabric = _fabric(find_device(device), devices, nodes)
@@ -130,7 +130,7 @@ def train(
     return TrainingResult(folder, folder / MODEL, metrics)
 
 
-def _say_nothing(line: str) -> None: ...
+def _ignore(line: str) -> None: ...
 
 
 def _log_line(line: str) -> None:
@@ -145,26 +145,25 @@ def _settle(
     resume: bool,
     more_stages: int,
 ) -> tuple[TrainConfig, bool]:
-    """The run's configuration, and whether it goes on with an earlier one."""
+    """The run's configuration, and whether it resumes an earlier run."""
     if more_stages < 0:
         raise InputError(f"got --more-stages {more_stages}, expected 1 or more; correct it")
-    going_on = resume or more_stages > 0
-    if not going_on and (folder / CHECKPOINT).exists():
+    resume = resume or more_stages > 0
+    if not resume and (folder / CHECKPOINT).exists():
         raise InputError(
-            f"got the run folder {folder}, which holds a run already, expected a new one; use --resume, --more-stages "
-            "or another folder"
+            f"the folder {folder} already holds a run; continue it with --resume or --more-stages, or use another one"
         )
-    if going_on and config is None and recipe == "default":
-        # A run is resumed by its folder alone; what is given again is checked against it.
+    if resume and config is None and recipe == "default":
+        # The folder is enough to resume a run; settings given again are checked against its own.
         config = load_checkpoint(folder / CHECKPOINT).config
     settled = with_settings(config or get_recipe(recipe), settings)
-    if going_on:
+    if resume:
         settled = replace(settled, cycles=load_checkpoint(folder / CHECKPOINT).config.cycles + more_stages)
-    return settled, going_on
+    return settled, resume
 
 
 def _fabric(device: torch.device, devices: int, nodes: int) -> Fabric:
-    """One process, or one for each device; scripts that are started once per process are joined, not started again."""
+    """One process, or one per device. Processes that torchrun or Slurm started are joined, not started again."""
     if devices < 1 or nodes < 1:
         raise InputError(f"got {devices} devices and {nodes} nodes, expected at least 1 of each; correct them")
     if device.type == "cuda" and devices > torch.cuda.device_count():
@@ -179,7 +178,7 @@ def _fabric(device: torch.device, devices: int, nodes: int) -> Fabric:
         from lightning_fabric.strategies.ddp import DDPStrategy
 
         start: Any = {"ddp": "popen", "ddp_spawn": "spawn"}[several]
-        # The head has no part in the contrast, and the extractor none once it is frozen.
+        # Some parameters get no gradient: the head from the contrast, a frozen extractor from anything.
         strategy = DDPStrategy(start_method=start, find_unused_parameters=True)
     return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy, precision="32-true")
 
@@ -187,20 +186,20 @@ def _fabric(device: torch.device, devices: int, nodes: int) -> Fabric:
 def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
     """One process of the run, from the scans to the model file."""
     if fabric.world_size > 1:
-        # A 1x1x1 convolution's weights are channels-last and not, both at once: no matter in the run's own processes.
+        # The weights of a 1x1x1 convolution are contiguous and channels-last at once, which DDP warns about.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     volumes = _volumes(fabric, task)
     rows, dataset = volumes.rows, task.dataset
     pairs = [(rows[f], rows[m]) for f, m in dataset.training if f in rows and m in rows]
     if not pairs:
         raise InputError(
-            f"got no training pair in {dataset.name} whose scans are usable, expected one; check the scans"
+            f"no training pair of {dataset.name} has two usable scans, expected at least one; check the scans"
         )
     resumed = _checkpoint(task, volumes) if task.resume else None
     monitor = None
     if fabric.is_global_zero:
-        monitor = Monitor(task.folder, say=task.say, log=task.log, tensorboard=task.tensorboard)
-    with _stop_signals() as stop:
+        monitor = Monitor(task.folder, progress=task.progress, log=task.log, tensorboard=task.tensorboard)
+    with stop_signals() as stop:
         run = Run(
             fabric=fabric,
             config=task.config,
@@ -212,10 +211,10 @@ def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
             folder=task.folder,
             monitor=monitor,
             resumed=resumed,
-            stop=stop.is_set,
+            stop=stop,
         )
         model = run.train()
-    figures = _last_figures(monitor)
+    figures = monitor.last_validation() if monitor else {}
     if fabric.is_global_zero:
         with atomic_path(task.folder / MODEL) as staged:
             save_model(staged, model, _card(task, volumes, model, figures, pairs))
@@ -225,24 +224,32 @@ def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
 
 def _volumes(fabric: Fabric, task: _Task) -> Volumes:
     """The cohort, prepared by the first process of each node and then opened by the others."""
-    config = task.config
-    scans = sorted({scan for pair in (*task.dataset.training, *task.dataset.validation) for scan in pair})
     with fabric.rank_zero_first(local=True):
-        volumes = prepare_volumes(
-            task.dataset,
-            folder=task.cache,
-            spacing_mm=config.spacing_mm,
-            modality=config.modality,
-            affine=config.affine,
-            scans=scans,
-            progress=task.say if fabric.is_global_zero else None,
-        )
+        progress = task.progress if fabric.is_global_zero else None
+        volumes = cohort_volumes(task.dataset, task.config, task.cache, progress)
     if fabric.is_global_zero and task.log:
         for name, reason in volumes.skipped:
             task.log(f"skipped {name}: {reason}")
         size = " x ".join(map(str, volumes.grid.shape))
         task.log(f"{len(volumes.rows)} scans on {size} voxels, {len(volumes.skipped)} skipped")
+        if not task.dataset.validation and task.config.validation_pairs:
+            task.log("no validation pairs: training pairs are measured after each cycle; --val-fraction holds some out")
     return volumes
+
+
+def cohort_volumes(
+    dataset: Dataset, config: TrainConfig, cache: Path, progress: Callable[[str], None] | None = None
+) -> Volumes:
+    """The scans of all training and validation pairs, prepared as a run prepares them. Test scans are never opened."""
+    clamped = config.clamp_abdomen or config.modality != "ct-abdomen"
+    return prepare_volumes(
+        dataset,
+        folder=cache,
+        spacing_mm=config.spacing_mm,
+        modality=config.modality if clamped else "ct",
+        affine=config.affine,
+        progress=progress,
+    )
 
 
 def _checkpoint(task: _Task, volumes: Volumes) -> Checkpoint:
@@ -251,35 +258,10 @@ def _checkpoint(task: _Task, volumes: Volumes) -> Checkpoint:
     return checkpoint
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that is set by the signals that ask a process to end; outside the main thread none can be caught."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _last_figures(monitor: Monitor | None) -> dict[str, float]:
-    measured = [row for row in (monitor.rows if monitor else []) if "sdlogj" in row]
-    return {k: v for k, v in measured[-1].items() if k not in ("cycle", "step")} if measured else {}
-
-
 def _card(
     task: _Task, volumes: Volumes, model: ConvNetModel, figures: Mapping[str, float], pairs: list[tuple[int, int]]
 ) -> dict[str, Any]:
-    """What to know of the weights, for the file's header."""
+    """The facts about the weights that their file carries."""
     return {
         "name": task.folder.name,
         "date": datetime.now(timezone.utc).date().isoformat(),

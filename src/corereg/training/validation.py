@@ -1,4 +1,4 @@
-"""What a model is worth after a cycle: overlap where validation pairs have labels, label-free figures elsewhere."""
+"""How good a model is after a cycle: overlap where validation pairs have labels, label-free figures elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,32 +12,33 @@ from numpy.typing import NDArray
 from corereg.data.pairs import Dataset
 from corereg.evaluation.metrics import dice, fold_percent, mean_over_labels, sdlogj, warp_labels
 from corereg.geometry.displacement import compose
-from corereg.geometry.warp import affine_coords, sample_labels
 from corereg.io.images.image import read_labels
+from corereg.method.config import PipelineConfig
 from corereg.method.features.model import FeatureModel
-from corereg.method.pipeline import StagesConfig, register_volumes
+from corereg.method.pipeline import register_volumes
+from corereg.preprocessing.working_grid import resample_labels
 from corereg.training.config import TrainConfig
 from corereg.training.scans.volumes import Volumes
 
 __all__ = ["Validation"]
 
 LABEL_FREE_PAIRS = 3
-"""Training pairs that are registered both ways where there is nothing to validate on."""
+"""Number of pairs registered in both directions if none has labels."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Pairs to register after each cycle, with the label maps of their scans on the cohort's grid where they exist."""
+    """Pairs to register after each cycle, with the label maps of their scans, if any, on the cohort's grid."""
 
     volumes: Volumes
     pairs: tuple[tuple[int, int], ...]
     """Rows of the cohort: fixed, moving."""
     labels: dict[int, NDArray[np.int32]]
-    """By row; empty where the figures are label-free."""
+    """Label maps by row; empty if the figures are label-free."""
 
     @classmethod
     def of(cls, dataset: Dataset, volumes: Volumes, config: TrainConfig) -> "Validation":
-        """The data set's validation pairs with labels on both sides, or else a few of its training pairs."""
+        """The data set's validation pairs with labels on both sides, otherwise a few of its other pairs."""
         rows = volumes.rows
         usable = [(f, m) for f, m in dataset.validation if f in rows and m in rows]
         labelled = [(f, m) for f, m in usable if dataset.scans[f].labels and dataset.scans[m].labels]
@@ -51,13 +52,16 @@ class Validation:
         return cls(volumes, tuple((rows[f], rows[m]) for f, m in chosen), labels)
 
     def measure(self, model: FeatureModel, config: TrainConfig, device: torch.device) -> dict[str, float]:
-        """Means over the pairs: dice, dice_coarse, dice_before with labels; inverse_error_mm and residual without;
-        sdlogj, folds_percent and seconds always."""
-        stages = StagesConfig(
+        """Means over the pairs.
+
+        Returns: dice, dice_coarse and dice_before if there are labels, otherwise inverse_error_mm and residual; sdlogj,
+            folds_percent and seconds in either case. Empty without pairs.
+        """
+        stages = PipelineConfig(
             passes=config.passes,
             coupled_convex=config.coupled_convex,
             refine=config.validation_refine,
-            # One way and on the 1/2 grid: what the network learned shows there, at a fraction of the time.
+            # One direction on the 1/2 grid shows what the network learned in a fraction of the time.
             symmetric=False,
             fine=False,
             seed=config.seed,
@@ -66,7 +70,7 @@ class Validation:
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
 
     def _measure_pair(
-        self, model: FeatureModel, stages: StagesConfig, fixed: int, moving: int, device: torch.device
+        self, model: FeatureModel, stages: PipelineConfig, fixed: int, moving: int, device: torch.device
     ) -> dict[str, float]:
         images = [self.volumes.image(row).to(device) for row in (fixed, moving)]
         found = register_volumes(images[0], images[1], model, stages, field_of_view=self.volumes.field_of_view)
@@ -96,11 +100,10 @@ class Validation:
 def _on_grid(path: Path | None, volumes: Volumes, scan: int) -> NDArray[np.int32]:
     assert path is not None
     labels = read_labels(path)
-    world = volumes.affines[scan] @ volumes.grid.affine
-    coords = affine_coords(volumes.grid.shape, labels.grid.inverse_affine @ world, like=torch.empty(0))
-    return np.asarray(sample_labels(torch.from_numpy(labels.array.astype(np.int32)), coords).numpy())
+    values = torch.from_numpy(labels.array.astype(np.int32))
+    return np.asarray(resample_labels(values, labels.grid, volumes.grid, affine=volumes.affines[scan]).numpy())
 
 
 def _spread(pairs: Sequence[Any], count: int) -> list[Any]:
-    """So many pairs at even distances in the list."""
+    """This many pairs, evenly spaced in the list."""
     return [pairs[n * len(pairs) // count] for n in range(min(count, len(pairs)))]

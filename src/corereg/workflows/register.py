@@ -1,30 +1,32 @@
 """A registration, files to files: checked before it starts, and in its folder only when everything is there."""
 
 import json
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from corereg.errors import InputError
 from corereg.evaluation.metrics import dice, mean_over_labels
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.geometry.kernels.threads import limited_threads
 from corereg.geometry.resample import resample
-from corereg.io.atomic import ensure_output_folder
+from corereg.io.atomic import atomic_folder, output_folder
+from corereg.io.images.checks import described
 from corereg.io.images.image import Image, as_image, read_labels, write_image
 from corereg.io.json_files import finite
 from corereg.io.transforms.transform import Transform
+from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.register import RegistrationResult, register
+from corereg.method.register_settings import RegisterSettings
 from corereg.provenance import hash_files
 from corereg.report.pair import write_report
 
@@ -44,10 +46,16 @@ def register_to_folder(
     *,
     fixed_labels: Path | None = None,
     moving_labels: Path | None = None,
+    fixed_mask: Path | None = None,
+    moving_mask: Path | None = None,
+    fixed_series: str | None = None,
+    moving_series: str | None = None,
+    labels_use_image_grid: bool = False,
     report: bool = True,
+    threads: int | None = None,
     command: str = "",
     progress: Callable[[str], None] | None = None,
-    **settings: Any,
+    **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
     """Register two scans and write everything into a folder, as `corereg register` does.
 
@@ -55,9 +63,13 @@ def register_to_folder(
         fixed, moving: image files or DICOM folders.
         directory: made if it is not there.
         fixed_labels, moving_labels: label maps; the moving one is warped, both together are compared.
+        fixed_mask, moving_mask: masks on the grids of their images; only voxels inside them count.
+        fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
+        labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
         report: whether to write report.html.
+        threads: threads to compute with; by default all cores.
         command: what the report and result.json call the command.
-        **settings: as `corereg.register` takes them, masks included.
+        **settings: single settings, see `corereg.register`.
 
     Raises:
         InputError: before anything is computed, where an input or the folder cannot be used.
@@ -67,21 +79,27 @@ def register_to_folder(
             f"got the fixed label map {fixed_labels} alone, expected a moving one to compare it with; "
             "add --moving-labels"
         )
+    with_register_options(RegisterConfig(), settings)  # refused before anything is read
     say = progress or (lambda stage: None)
     say("reading")
     started = time.perf_counter()
-    images = {"fixed": as_image(fixed), "moving": as_image(moving)}
+    images = {"fixed": as_image(fixed, series=fixed_series), "moving": as_image(moving, series=moving_series)}
     labels = {
         name: None if path is None else read_labels(path)
         for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
     }
     for name, image in images.items():
-        _same_grid(labels[name], image, name)
+        labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
     reading = time.perf_counter() - started
-    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    try:
-        ensure_output_folder(directory)
-        result = register(images["fixed"], images["moving"], progress=progress, **settings)
+    with limited_threads(threads), output_folder(directory):
+        result = register(
+            images["fixed"],
+            images["moving"],
+            fixed_mask=fixed_mask,
+            moving_mask=moving_mask,
+            progress=progress,
+            **settings,
+        )
         result = replace(result, seconds={**result.seconds, "read": reading + result.seconds["read"]})
         say("writing")
         hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
@@ -94,15 +112,11 @@ def register_to_folder(
             command=command,
             extra={
                 "inputs": {
-                    name: {"path": str(p), "sha256": hashes[name]} for name, p in (("fixed", fixed), ("moving", moving))
+                    name: {"path": str(p), "sha256": hashes[name], "series": images[name].series}
+                    for name, p in (("fixed", fixed), ("moving", moving))
                 }
             },
         )
-    except BaseException:
-        for folder in missing:
-            with suppress(OSError):  # somebody else put something there meanwhile
-                folder.rmdir()
-        raise
     return replace(result, metrics=metrics)
 
 
@@ -126,18 +140,15 @@ def save_registration(
     Returns: the metrics of result.json: the result's own, and with both label maps dice, dice_before, dice_per_label.
     """
     started = time.perf_counter()
-    staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=directory))
-    try:
+    with atomic_folder(directory, last="result.json", obsolete=OPTIONAL_OUTPUTS) as staging:
         warped = result.warped()
         summary = result.summary() | dict(extra or {}) | {"command": command}
         overlays: dict[str, Any] = {}
-        with ThreadPoolExecutor(1) as pool:
+        with _one_by_one() as later:
             # One file after the other, for the memory's sake, while this thread draws the report.
-            writing = [
-                pool.submit(result.transform.save, staging / "transform.nii.gz"),
-                pool.submit(result.inverse_transform.save, staging / "inverse_transform.nii.gz"),
-                pool.submit(write_image, staging / "warped.nii.gz", warped.array, result.fixed),
-            ]
+            later(result.transform.save, staging / "transform.nii.gz")
+            later(result.inverse_transform.save, staging / "inverse_transform.nii.gz")
+            later(write_image, staging / "warped.nii.gz", warped.array, result.fixed)
             if moving_labels is not None:
                 before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
                 write_image(staging / "warped_labels.nii.gz", after.array, result.fixed)
@@ -147,19 +158,23 @@ def save_registration(
                     summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
             if report:
                 _report(staging / "report.html", result, warped, summary, command, overlays)
-            for file in writing:
-                file.result()
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())
         (staging / "result.json").write_text(json.dumps(finite(summary), indent=1, allow_nan=False, default=str) + "\n")
-        written = {path.name for path in staging.iterdir()}
-        for path in sorted(staging.iterdir(), key=lambda path: path.name == "result.json"):
-            os.replace(path, directory / path.name)
-        for name in set(OPTIONAL_OUTPUTS) - written:
-            (directory / name).unlink(missing_ok=True)
-        return dict(summary["metrics"])
+    return dict(summary["metrics"])
+
+
+@contextmanager
+def _one_by_one() -> Iterator[Callable[..., None]]:
+    """Calls that another thread makes one after the other; when the block ends, all are done or the rest is dropped."""
+    pool = ThreadPoolExecutor(1)
+    calls: list[Future[Any]] = []
+    try:
+        yield lambda function, *arguments: calls.append(pool.submit(function, *arguments))
+        for call in calls:
+            call.result()
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _overlap(
@@ -229,12 +244,18 @@ def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:
     return resample(det, displacement.grid, grid, (), interpolation="linear", outside=UNCHANGED_VOLUME)
 
 
-def _same_grid(labels: Image | None, image: Image, name: str) -> None:
-    if labels is not None and not labels.grid.close_to(image.grid, HEADER_TOLERANCE_MM):
-        raise InputError(
-            f"got the {name} label map {labels.name} of {labels.grid}, expected the grid of {image.name}: "
-            f"{image.grid}; resample the labels onto that image"
-        )
+def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool) -> Image | None:
+    """The label map of an image, on the image's grid if its own is not to be trusted."""
+    if labels is None or labels.grid.close_to(image.grid, HEADER_TOLERANCE_MM):
+        return labels
+    same_size = labels.grid.shape == image.grid.shape
+    if trusted and same_size:
+        return replace(labels, grid=image.grid, header=image.header)
+    cure = "; or add --labels-use-image-grid, if the label map's header alone is wrong" if same_size else ""
+    raise InputError(
+        f"got the {name} label map {labels.name} of {described(labels.grid)}, expected the grid of {image.name}: "
+        f"{described(image.grid)}; resample the labels onto that image{cure}"
+    )
 
 
 def _content_hash(path: Path) -> str:

@@ -104,6 +104,7 @@ def test_nnunet_takes_channel_0_of_each_case(tmp_path: Path) -> None:
     write_text(root / "dataset.json", json.dumps(content))
     touch(*(root / "imagesTr" / f"case_{case}_000{channel}.nrrd" for case in (10, 11, 12) for channel in (0, 1)))
     touch(root / "labelsTr" / "case_11.nrrd")
+    touch(root / "imagesTr" / "._case_10_0000.nrrd", root / "._other_dataset.json")  # notes of macOS
     dataset = read_dataset(root)
     assert named(dataset, dataset.training) == [("case_10", "case_11"), ("case_10", "case_12"), ("case_11", "case_12")]
     assert all(scan.image.name.endswith("_0000.nrrd") for scan in dataset.scans)
@@ -123,6 +124,9 @@ trn00006,trn00006.npz,C,ok
 tst00001,tst00001.npz,D,ok
 tst00002,tst00002.npz,D,ok
 val00001,val00001.npz,C,ok
+val00002,val00002.npz,E,ok
+val00003,val00003.npz,E,ok
+oth00001,oth00001.npz,F,ok
 trn00099,trn00099.npz,A,ok
 """
 
@@ -142,6 +146,7 @@ def test_rad_chestct_pairs_scans_of_one_patient(tmp_path: Path, beside: bool) ->
         ("trn00003", "trn00004"),
     ]
     assert named(dataset, dataset.validation) == [("tst00001", "tst00002")]
+    assert named(dataset, dataset.test) == [("val00002", "val00003")]
     assert dataset.intra_patient
     assert [note.split()[0] for note in dataset.notes] == ["1", "1", "1"]
     inter = read_dataset(scans, metadata=table, pairing="inter")

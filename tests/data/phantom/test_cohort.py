@@ -138,5 +138,5 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("data")
     with pytest.raises(InputError, match="is a file"):
         write_cohort(tmp_path / "file", subjects=2, spacing_mm=8.0)
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         write_cohort(tmp_path / "file" / "below", subjects=2, spacing_mm=8.0)

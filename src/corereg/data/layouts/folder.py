@@ -1,20 +1,17 @@
-"""A plain folder of images: each file, and each sub-folder with a DICOM series, is a scan."""
+"""A plain folder of images: each image file, and each sub-folder with a DICOM series, is a scan."""
 
 from pathlib import Path
 
-from corereg.data.layouts.listing import IMAGE_SUFFIXES, Listing, Scan, unique_names
+from corereg.data.layouts.listing import IMAGE_SUFFIXES, Listing, Scan, unique_names, visible
+from corereg.io.images.dicom.headers import is_dicom
 
 __all__ = ["list_folder"]
 
-PREAMBLE_BYTES, MAGIC = 128, b"DICM"
-
 
 def list_folder(folder: Path) -> Listing:
-    """Images of sub-folders do not count, nor do hidden files."""
+    """List the scans of a folder; images in sub-folders and hidden files do not count."""
     images = [
-        entry
-        for entry in sorted(folder.iterdir())
-        if not entry.name.startswith(".") and (entry.name.lower().endswith(IMAGE_SUFFIXES) or _is_series(entry))
+        entry for entry in visible(folder, "*") if entry.name.lower().endswith(IMAGE_SUFFIXES) or _is_series(entry)
     ]
     return Listing(
         name=folder.resolve().name,
@@ -26,10 +23,4 @@ def list_folder(folder: Path) -> Listing:
 
 
 def _is_series(folder: Path) -> bool:
-    return folder.is_dir() and any(_is_dicom(file) for file in sorted(folder.rglob("*")) if file.is_file())
-
-
-def _is_dicom(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(PREAMBLE_BYTES)
-        return file.read(len(MAGIC)) == MAGIC
+    return folder.is_dir() and any(is_dicom(file) for file in sorted(folder.rglob("*")) if file.is_file())

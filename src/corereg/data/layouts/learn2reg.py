@@ -1,4 +1,4 @@
-"""The Learn2Reg challenge's layout: <Task>_dataset.json beside imagesTr, labelsTr, masksTr, keypointsTr and so on."""
+"""The Learn2Reg challenge's layout: <Task>_dataset.json next to imagesTr, labelsTr, masksTr, keypointsTr and so on."""
 
 import json
 import re
@@ -12,19 +12,19 @@ from corereg.errors import InputError
 __all__ = ["list_learn2reg", "points_of_pair"]
 
 NAME = re.compile(r".*_(?P<case>\d{4})_(?P<modality>\d{4})")
-"""<Task>_<case>_<modality>; scans of one case are of one patient."""
+"""<Task>_<case>_<modality>; all scans of a case are of one patient."""
 
 POINT_FOLDERS = ("landmarks", "keypoints")
-"""In the order of preference: what people set before what a program found."""
+"""Folders of points in order of preference: points set by people come before points found by a program."""
 
 
 def list_learn2reg(path: Path, content: Mapping[str, Any]) -> Listing:
-    """Read a dataset JSON. Its `training` lists the validation scans too: these and their patients do not train.
+    """Read a dataset JSON. Its `training` also lists the validation scans; these and their patients do not train.
 
-    Labels, masks and points that are listed but not there are left out.
+    Listed labels, masks, points and test pairs that do not exist are left out.
 
     Raises:
-        InputError: an entry of another form.
+        InputError: an entry has an unexpected form.
     """
     root = path.parent
     entries = _entries(path, content, "training", ("image",))
@@ -32,8 +32,10 @@ def list_learn2reg(path: Path, content: Mapping[str, Any]) -> Listing:
         [(root / entry["fixed"], root / entry["moving"]) for entry in _entries(path, content, key, ("fixed", "moving"))]
         for key in ("training_paired_images", "registration_val", "registration_test")
     )
+    # Test scans are often not released.
+    present = [pair for pair in tested if all(image.exists() for image in pair)]
     images = {root / entry["image"]: entry for entry in entries}
-    for pair in (*listed, *validated):
+    for pair in (*listed, *validated, *present):
         for image in pair:
             images.setdefault(image, {})
     scans = tuple(_scan(image, entry, root) for image, entry in images.items())
@@ -49,17 +51,20 @@ def list_learn2reg(path: Path, content: Mapping[str, Any]) -> Listing:
         training=training,
         training_pairs=tuple(pair for pair in pairs if set(pair) <= set(training)) if pairs else None,
         validation_pairs=tuple((index[fixed], index[moving]) for fixed, moving in validated),
+        test_pairs=tuple((index[fixed], index[moving]) for fixed, moving in present),
         pairing="intra" if pairings == "paired" else "inter",
         sides=_sides(content.get("registration_direction"), scans),
         label_names=_label_names(content.get("labels")),
+        notes=(f"{absent} listed test pairs have no files here",) if (absent := len(tested) - len(present)) else (),
     )
 
 
 def points_of_pair(fixed: Scan, moving: Scan) -> tuple[Path, Path] | None:
-    """Files whose rows match, or None. Pairs of two modalities may have their own: `keypoints01Tr` is for 1 onto 0.
+    """Files of points whose rows match, or None. Pairs of two modalities may have their own: `keypoints01Tr` is for 1
+    onto 0.
 
-    The challenge spells the modalities of such a folder with one digit each (in the data) or four (in its evaluation),
-    in either order.
+    The challenge writes the modalities in such a folder's name with one digit each (in the data) or four (in its
+    evaluation), in either order.
     """
     kinds = [NAME.fullmatch(scan.name) for scan in (fixed, moving)]
     if all(kinds):
@@ -67,7 +72,7 @@ def points_of_pair(fixed: Scan, moving: Scan) -> tuple[Path, Path] | None:
         for a, b in ((first, second), (second, first)):
             for modalities in (f"{int(a)}{int(b)}", a + b):
                 folders = [f"{kind}{modalities}" for kind in POINT_FOLDERS]
-                own = [_beside(scan.image, folders, ".csv") for scan in (fixed, moving)]
+                own = [_counterpart(scan.image, folders, ".csv") for scan in (fixed, moving)]
                 if own[0] and own[1]:
                     return own[0], own[1]
     return (fixed.points, moving.points) if fixed.points and moving.points else None
@@ -78,7 +83,7 @@ def _entries(path: Path, content: Mapping[str, Any], key: str, fields: Sequence[
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(field), str) for field in fields):
             raise InputError(
-                f"got {path} with {json.dumps(entry)[:80]} in `{key}`, expected objects with "
+                f"got {path} with the entry {json.dumps(entry)[:80]} in `{key}`, expected objects with "
                 f"{' and '.join(f'`{field}`' for field in fields)}; correct it"
             )
     return list(entries)
@@ -88,11 +93,11 @@ def _scan(image: Path, entry: Mapping[str, Any], root: Path) -> Scan:
     name = scan_name(image)
     kind = NAME.fullmatch(name)
     labels, mask = (
-        _listed(root, entry.get(key)) or _beside(image, [folder])
+        _listed(root, entry.get(key)) or _counterpart(image, [folder])
         for key, folder in (("label", "labels"), ("mask", "masks"))
     )
-    # Released JSONs give the names of point files the ending of images.
-    points = _listed(root, entry.get("keypoints"), ".csv") or _beside(image, POINT_FOLDERS, ".csv")
+    # Released JSONs give the names of point files the suffix of images.
+    points = _listed(root, entry.get("keypoints"), ".csv") or _counterpart(image, POINT_FOLDERS, ".csv")
     return Scan(name, image, labels, kind["case"] if kind else None, mask, points)
 
 
@@ -104,16 +109,16 @@ def _listed(root: Path, place: object, suffix: str | None = None) -> Path | None
     return file if file.is_file() else None
 
 
-def _beside(image: Path, folders: Sequence[str], suffix: str | None = None) -> Path | None:
-    """The file of the same name in labelsTr and so on, in place of imagesTr; the first that is there."""
-    part = image.parent.name.removeprefix("images")
+def _counterpart(image: Path, folders: Sequence[str], suffix: str | None = None) -> Path | None:
+    """The first existing file of the same name in labelsTr and so on, in place of imagesTr."""
+    split = image.parent.name.removeprefix("images")
     name = image.name if suffix is None else scan_name(image) + suffix
-    files = (image.parent.parent / (folder + part) / name for folder in folders)
+    files = (image.parent.parent / (folder + split) / name for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 
 def _sides(direction: Any, scans: Sequence[Scan]) -> tuple[frozenset[int], frozenset[int]] | None:
-    """By the modality in the name, where that of fixed and moving differs."""
+    """Scans that may be fixed and that may be moving, by the modality in their names, if the two sides differ in it."""
     if not isinstance(direction, dict) or direction.get("fixed") == direction.get("moving"):
         return None
     kinds = [NAME.fullmatch(scan.name) for scan in scans]
@@ -126,7 +131,7 @@ def _sides(direction: Any, scans: Sequence[Scan]) -> tuple[frozenset[int], froze
 
 
 def _label_names(labels: Any) -> dict[int, str]:
-    """Of all modalities; older JSONs name them without one."""
+    """Names of the labels of all modalities; older JSONs list them without a modality."""
     if not isinstance(labels, dict):
         return {}
     tables = [table for table in labels.values() if isinstance(table, dict)] or [labels]

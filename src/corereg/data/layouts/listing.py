@@ -1,4 +1,4 @@
-"""What every layout says of itself, and what the modules that read them share."""
+"""The description that every layout gives of itself, and helpers of the modules that read layouts."""
 
 import csv
 import os
@@ -8,68 +8,85 @@ from pathlib import Path
 
 from corereg.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "Listing", "Pairs", "Scan", "apart_from", "read_table", "scan_name", "unique_names"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Listing",
+    "Pairs",
+    "Scan",
+    "apart_from",
+    "read_table",
+    "scan_name",
+    "unique_names",
+    "visible",
+]
 
 Pairs = tuple[tuple[int, int], ...]
-"""(fixed, moving): indices of scans."""
+"""Pairs (fixed, moving) as indices of scans."""
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz")
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Files of one scan; all but the image may be missing."""
+    """The files of one scan; only the image is required."""
 
     name: str
     image: Path
     """A file, or a folder with a DICOM series."""
     labels: Path | None = None
     patient: str | None = None
-    """Scans of one patient have the same; None where the data set does not tell."""
+    """Identifier shared by all scans of a patient; None if the data set does not say."""
     mask: Path | None = None
     points: Path | None = None
-    """Landmarks or keypoints in voxels of the image; row i is the same place in every scan that has them."""
+    """Landmarks or keypoints in voxels of the image; row i marks the same place in every scan that has points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A data set before its pairs are made."""
+    """A data set before its pairs are generated."""
 
     name: str
     layout: str
     scans: tuple[Scan, ...]
     training: tuple[int, ...]
-    """Scans that may be paired for training; no patient of them is validated or tested on."""
+    """Scans that may be paired for training; none of their patients is validated or tested on."""
     validation: tuple[int, ...] = ()
+    test: tuple[int, ...] = ()
     training_pairs: Pairs | None = None
-    """None: to be made of the scans."""
+    """Listed pairs; None if they are to be generated from the scans."""
     validation_pairs: Pairs | None = None
+    test_pairs: Pairs | None = None
     pairing: str = "inter"
-    """Which pairs the data are for: of different patients ("inter") or of the same ("intra")."""
+    """Which pairs the data are meant for: of different patients ("inter") or of the same patient ("intra")."""
     sides: tuple[frozenset[int], frozenset[int]] | None = None
-    """Scans that may be fixed and that may be moving; None: all."""
+    """Scans that may be fixed and scans that may be moving; None if all may be both."""
     label_names: Mapping[int, str]
-    """Without the background."""
+    """Names of the labels, without the background."""
     notes: tuple[str, ...] = ()
-    """What was left out, a line each."""
+    """What was left out, one line each."""
 
 
 def apart_from(held_out: Iterable[Scan], scans: Sequence[Scan], members: Collection[int]) -> tuple[int, ...]:
-    """The members, indices of `scans`, that are not held out themselves nor of a patient that is."""
+    """The members (indices of `scans`) that are not held out, and whose patients are not either."""
     held_out = list(held_out)
     images = {scan.image for scan in held_out}
     patients = {scan.patient for scan in held_out} - {None}
     return tuple(i for i in members if scans[i].image not in images and scans[i].patient not in patients)
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Entries of a folder in order, without hidden ones, such as the notes `._*` that macOS keeps on other disks."""
+    return sorted(entry for entry in folder.glob(pattern) if not entry.name.startswith("."))
+
+
 def scan_name(image: Path) -> str:
-    """The file's name without the suffix of an image."""
+    """The file's name without its image suffix."""
     suffixes = [suffix for suffix in IMAGE_SUFFIXES if image.name.lower().endswith(suffix)]
     return image.name[: len(image.name) - len(suffixes[0])] if suffixes else image.name
 
 
 def unique_names(images: Sequence[Path]) -> list[str]:
-    """The shortest of these that tell all images apart: file, folder and file, whole path."""
+    """The shortest names that tell all images apart: file, folder and file, or the whole path."""
     for parts in (1, 2):
         names = ["_".join((*image.parts[:-1], scan_name(image))[-parts:]) for image in images]
         if len(set(names)) == len(images):
@@ -78,16 +95,16 @@ def unique_names(images: Sequence[Path]) -> list[str]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV by their columns, without the spaces around cells and the mark that spreadsheets put in front.
+    """Rows of a CSV by column. Spaces around cells and a byte order mark are dropped.
 
     Raises:
-        InputError: not to be read as a CSV.
+        InputError: the file cannot be read as a CSV.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if any(row)]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"got the table {path} ({error}), expected a CSV in UTF-8; check it") from None
+        raise InputError(f"the table {path} cannot be read ({error}), expected a CSV in UTF-8; check it") from None
     columns, *rows = rows or [[]]
     cells = ([cell.strip() for cell in row] + [""] * len(columns) for row in rows)
     return [dict(zip((column.strip() for column in columns), row, strict=False)) for row in cells]

@@ -1,13 +1,13 @@
-"""nnU-Net's raw layout: dataset.json, imagesTr/<case>_<channel>, labelsTr/<case>. Cases are of different patients.
+"""nnU-Net's raw layout: dataset.json, imagesTr/<case>_<channel>, labelsTr/<case>. Each case is a patient.
 
-Channel 0000 is the scan; the others lie on it already and would add nothing to where things are.
+Only channel 0000 is used: the other channels are aligned with it already.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corereg.data.layouts.listing import Listing, Scan
+from corereg.data.layouts.listing import Listing, Scan, visible
 
 __all__ = ["list_nnunet"]
 
@@ -15,9 +15,9 @@ CHANNEL = "_0000"
 
 
 def list_nnunet(folder: Path, content: Mapping[str, Any]) -> Listing:
-    """Read a folder by the content of its dataset.json. Labels may be missing."""
+    """Read a folder, given the content of its dataset.json. Labels may be missing."""
     ending = str(content.get("file_ending", ".nii.gz"))
-    files = sorted((folder / "imagesTr").glob(f"*{ending}"))
+    files = visible(folder / "imagesTr", f"*{ending}")
     images = [file for file in files if file.name.endswith(CHANNEL + ending)]
     scans = []
     for image in images:
@@ -30,7 +30,7 @@ def list_nnunet(folder: Path, content: Mapping[str, Any]) -> Listing:
         layout="nnunet",
         scans=tuple(scans),
         training=tuple(range(len(scans))),
-        # A region, as nnU-Net calls a group of labels, has a list in place of a number.
+        # A region, nnU-Net's name for a group of labels, has a list in place of a number.
         label_names={n: name for name, n in content.get("labels", {}).items() if isinstance(n, int) and n > 0},
         notes=(f"{left_out} files of channels other than 0000 are left out",) if left_out else (),
     )

@@ -1,11 +1,11 @@
-"""Phantom: labelled synthetic CT of the trunk, with exactly known motion, for demonstrations, tests and pre-training.
+"""Phantom: labelled synthetic CT of the trunk with exactly known motion, for demonstrations, tests and pre-training.
 
 A patient's image is a function of position, evaluated at each voxel; no image is ever interpolated. The stages:
 
-1. `shapes`, `tubes`: signed distances, and the canvas they are painted on with soft edges.
+1. `shapes`, `tubes`: signed distances, and the canvas on which they are painted with soft edges.
 2. `motion`: smooth maps of position: textures, a patient's body shape, breathing.
-3. `torso`, `tissues`, `wall`, `bowel`, `chest`, `abdomen`, put together by `anatomy`: what lies where.
-4. `images`: grids, noise, breathing pairs; `cohort`: the same as a Learn2Reg data set on disk.
+3. `torso`, `tissues`, `wall`, `bowel`, `chest`, `abdomen`: the anatomy, assembled by `anatomy`.
+4. `images`: grids, noise, breathing pairs; `cohort`: a Learn2Reg data set on disk.
 """
 
 from corereg.data.phantom.cohort import write_cohort

@@ -1,6 +1,6 @@
-"""Phantom, stage 3 of 4, fourth coat: liver, spleen, stomach, kidneys, pancreas, gall bladder and small organs.
+"""Phantom, stage 3 of 4, fourth layer: liver, spleen, stomach, kidneys, pancreas, gall bladder and small organs.
 
-Each organ has a pose of its own, which differs between patients; neighbours are dented where they would overlap.
+Each organ has its own pose, which differs between patients; neighbours are dented where they would overlap.
 Upstream: torso, tubes. Downstream: anatomy.
 """
 
@@ -33,34 +33,35 @@ __all__ = ["Organs", "Pose", "build_organs", "draw_hepatic", "draw_poses", "pain
 
 ORGANS = ("liver", "spleen", "stomach", "left kidney", "right kidney", "pancreas", "gall bladder")
 POSE_SHIFT_MM, POSE_SCALE_SD, POSE_LIMIT = 4.0, 0.06, 2.0
-"""Deviation of an organ's place and size (each axis) between patients, on top of the trunk's own shape; and its limit,
-in deviations."""
+"""Standard deviation of an organ's position and size (per axis) between patients, in addition to the trunk's shape, and
+its limit in standard deviations."""
 
 WALL_GAP_MM, ORGAN_GAP_MM, KIDNEY_GAP_MM, TAIL_GAP_MM, BILE_GAP_MM = 3.0, 2.5, 6.0, 4.0, 1.0
 STOMACH_BEHIND_GAP_MM = (12.0, 6.0)
-"""Fat between neighbours. The stomach keeps well in front of kidney and pancreas: no pocket of it may be cut off."""
+"""Fat between neighbours. The stomach stays well in front of kidney and pancreas, or they would cut a pocket off it."""
 STOMACH_WALL_MM, CORTEX_MM, CAPSULE_MM = 4.0, 7.0, 4.0
-"""CAPSULE_MM: how far the liver's vessels stay below its surface."""
+"""Thickness of the stomach wall and the renal cortex, and depth of the liver's vessels below its surface."""
 
-# Centre, radii.
+# Centres and radii.
 RIGHT_LOBE, LEFT_LOBE, CAUDATE = ((77, 6, 30), (67, 90, 88)), ((4, 46, 58), (70, 50, 40)), ((24, 18, 48), (26, 26, 30))
 RIGHT_LOBE_POWER = 2.2
 UNDERSIDE = (4.0, 0.8, 30.0, -40.0, 0.12, 20.0)
-"""The liver's visceral surface: height, fall per millimetre to the right of an x, the least x counted from there, rise
-per millimetre in front of a y."""
+"""Visceral surface of the liver: height, fall per millimetre to the right of an x, smallest distance counted from
+there, rise per millimetre in front of a y."""
 SPINE_GAP_MM, SPINE_FORWARD_MM = 20.0, 6.0
-"""Distance of the liver from the spine's edge (the crura and the aorta lie between), about a point before its axis."""
+"""Distance of the liver from the edge of the spine (crura and aorta lie between), and how far in front of the spine's
+axis it is measured from."""
 BEHIND_CAVA = (14.0, -12.0, 18.0)
-"""x, y, radius of a column the liver leaves free, so that the vena cava cuts no sliver off it."""
+"""x, y and radius of a column that the liver leaves free, so that the vena cava cuts no sliver off it."""
 SPLEEN, SPLEEN_TURN = ((-96, -28, 30), (36, 56, 56)), 0.3
 GALL_BLADDER, GALL_BLADDER_TURN = ((60, 62, -16), (14, 25, 16)), -0.5
 KIDNEY_XY, KIDNEY_Z, KIDNEY_RADII, KIDNEY_POWER = (68.0, -30.0), {1: -34.0, -1: -20.0}, (27, 26, 54), 2.2
 KIDNEY_TURN = (0.15, -0.22)
-"""About x and y: the upper pole leans back and inwards."""
+"""Rotations about x and y: the upper pole leans back and inwards."""
 SINUS_OFFSET, SINUS_RADII = (-19.0, 9.0, 0.0), (16, 11, 21)
 
 SHADOW_OFFSET = (-4.0, -24.0, 0.0)
-"""The liver does not reach behind the kidney either: no pocket of it may be cut off there."""
+"""Offset of the space behind the kidney, which the liver leaves free as well, so that no pocket of it is cut off."""
 
 STOMACH = np.array(
     (
@@ -69,9 +70,9 @@ STOMACH = np.array(
     ),
     float,
 )
-"""Knots x, y, z, radius; so are the tables below."""
+"""Knots of x, y, z, radius, as in the tables below."""
 GAS_LEVEL_MM = 64.0
-"""The patient lies on the back: gas gathers where the stomach reaches furthest forward."""
+"""y above which the stomach holds gas: the patient lies on the back, so gas gathers in front."""
 PANCREAS = np.array(
     (
         *((34, 26, -36, 12), (30, 30, -20, 14), (12, 36, -10, 10), (-12, 34, 0, 10.5)),
@@ -100,7 +101,7 @@ ADRENALS = {
         np.array(((-34, -17, 18, 4.6), (-44, -22, 12, 4.2)), float),
     ),
 }
-"""Thicker than life (limbs of 9 mm, not 6), so that they hold together at 3 mm."""
+"""Knots of the limbs, thicker than in reality (9 mm instead of 6), so that they hold together at 3 mm."""
 
 HEPATIC_TREES = (
     ((34, 24, 30), (1.0, -0.2, 0.1), 5.5, 5, 30.0),  # right portal branch
@@ -108,18 +109,18 @@ HEPATIC_TREES = (
     ((30, 4, 80), (1.0, 0.0, -0.7), 5.5, 5, 30.0),  # right hepatic vein
     ((26, 12, 80), (0.3, 0.9, -0.6), 5.0, 4, 28.0),  # middle and left hepatic vein
 )
-"""Root, direction, radius, generations, first length."""
+"""Root, direction, radius, generations and first length."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an organ lies in this patient, and how large it is, against the atlas: (3,) each."""
+    """Position and size of a patient's organ relative to the atlas, (3,) each."""
 
     shift_mm: NDArray[np.float64]
     scale: NDArray[np.float64]
 
     def of(self, shape: Shape) -> Shape:
-        """The shape scaled about the middle of its box, then shifted."""
+        """The shape scaled about the centre of its box, then shifted."""
         low, high = np.array(shape.low), np.array(shape.high)
         middle, half = (low + high) / 2, (high - low) / 2
         moved = middle + self.shift_mm
@@ -136,7 +137,7 @@ def _posed_sdf(coords: Coords, *, shape: Shape, moves: list[tuple[float, float, 
 
 @dataclass(frozen=True)
 class Organs:
-    """The shapes of one patient's organs, disjoint up to the thinnest seams."""
+    """Shapes of one patient's organs, disjoint except for very thin seams."""
 
     liver: Shape
     spleen: Shape
@@ -148,7 +149,7 @@ class Organs:
 
 
 def draw_poses(rng: np.random.Generator) -> dict[str, Pose]:
-    """A pose for each of ORGANS."""
+    """Draw a pose for each of ORGANS."""
     draws = np.clip(rng.standard_normal((len(ORGANS), 2, 3)), -POSE_LIMIT, POSE_LIMIT)
     return {
         name: Pose(POSE_SHIFT_MM * shift, 1 + POSE_SCALE_SD * scale)
@@ -157,7 +158,7 @@ def draw_poses(rng: np.random.Generator) -> dict[str, Pose]:
 
 
 def draw_hepatic(rng: np.random.Generator) -> list[Tree]:
-    """The vessel trees of the liver."""
+    """Draw the vessel trees of the liver."""
     return [
         grow_tree(rng, root, toward, radius, generations=generations, step_mm=step)
         for root, toward, radius, generations, step in HEPATIC_TREES
@@ -196,13 +197,13 @@ def build_organs(poses: dict[str, Pose], habitus: Habitus) -> Organs:
 
 
 def _kidney(side: int, pose: Pose) -> tuple[Shape, Shape]:
-    """A bean with its hilum turned to the spine and forward; and the fat in its sinus."""
+    """A bean whose hilum faces the spine and the front, and the fat in its sinus."""
     centre = np.array((side * KIDNEY_XY[0], KIDNEY_XY[1], KIDNEY_Z[side]))
     about_x, about_y = KIDNEY_TURN
     axes = turned(about_x=about_x, about_y=side * about_y)
     bean = ellipsoid(centre, KIDNEY_RADII, axes, KIDNEY_POWER)
     sinus = ellipsoid(centre + mirrored(np.array(SINUS_OFFSET), side), SINUS_RADII, axes)
-    # One pose for both, about the middle of the bean.
+    # Both have the same pose, about the centre of the bean.
     bean, sinus = pose.of(bean), pose.of(Shape(bean.low, bean.high, sinus.sdf))
     return without(bean, sinus, 0.0, 4.0), sinus
 
@@ -223,7 +224,7 @@ def _near_spine(coords: Coords) -> Array:
 
 
 def paint_organs(canvas: Canvas, organs: Organs, hepatic: list[Tree]) -> None:
-    """The labelled organs of the belly and their vessels, large ones first."""
+    """Paint the labelled organs of the abdomen and their vessels, large ones first."""
     _paint_stomach(canvas, organs.stomach)
     canvas.paint(organs.liver, HU["liver"], "liver", texture_hu=TEXTURE_HU["liver"], rough_mm=1.0)
     where = canvas.window(organs.liver)

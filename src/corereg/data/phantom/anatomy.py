@@ -1,4 +1,4 @@
-"""Phantom, stage 3 of 4: one patient's anatomy, and its picture at any positions.
+"""Phantom, stage 3 of 4: one patient's anatomy, rendered at any positions.
 
 Upstream: motion, wall, chest, abdomen. Downstream: images.
 """
@@ -48,15 +48,15 @@ LABELS: dict[str, dict[str, int]] = {
         "ribs": 10,
     },
 }
-"""Number of each labelled structure. "abdomen" has the organs and the numbers of Learn2Reg's AbdomenCTCT."""
+"""Label number of each structure. "abdomen" has the organs and numbers of Learn2Reg's AbdomenCTCT."""
 
 COARSE_MM, FINE_MM = (28.0, 70.0), (9.0, 22.0)
-"""Wavelengths of the two textures."""
+"""Wavelengths of the coarse and the fine texture."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One patient: everything that `render` needs, and nothing of the grid."""
+    """One patient: everything that `render` needs, independent of any grid."""
 
     shape: SubjectMap
     habitus: Habitus
@@ -69,7 +69,7 @@ class Subject:
     def render(self, coords: Coords, spacing_mm: float, kind: str) -> tuple[Array, NDArray[np.uint8]]:
         """Noise-free HU and labels at world positions (three arrays (I, J, K), millimetres, RAS+).
 
-        Both are functions of the position alone, so that an image at moved positions is the moved image, exactly.
+        Both depend on the position alone, so that the image at moved positions is exactly the moved image.
         """
         atlas = self.shape(coords)
         coarse, fine = (waves.at(atlas)[0] for waves in self.textures)
@@ -85,7 +85,7 @@ class Subject:
 
 
 def draw_subject(rng: np.random.Generator) -> Subject:
-    """A patient drawn at random."""
+    """Draw a patient at random."""
     shape, habitus = draw_subject_map(rng), draw_habitus(rng)
     organs = build_organs(draw_poses(rng), habitus)
     textures = (draw_texture(rng, COARSE_MM), draw_texture(rng, FINE_MM))

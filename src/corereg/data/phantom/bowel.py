@@ -1,4 +1,4 @@
-"""Phantom, stage 3 of 4, second coat: duodenum, small bowel, colon with stool and gas. None is labelled.
+"""Phantom, stage 3 of 4, second layer: duodenum, small bowel, colon with stool and gas. None is labelled.
 
 Upstream: tubes. Downstream: anatomy.
 """
@@ -23,7 +23,7 @@ DUODENUM = np.array(
     ),
     float,
 )
-"""Knots x, y, z, radius; so is the colon."""
+"""Knots of x, y, z, radius, as in COLON."""
 COLON = np.array(
     (
         *((92, 22, -180, 26), (98, 14, -120, 25), (98, 14, -72, 22), (84, 50, -58, 20), (50, 80, -62, 19)),
@@ -33,7 +33,7 @@ COLON = np.array(
     float,
 )
 HAUSTRA_MM, HAUSTRA_TURN = 3.0, 2.1
-"""How far the colon's pouches bulge, and their phase from one point of its curve to the next."""
+"""How far the pouches of the colon bulge, and their phase from one point of its curve to the next."""
 COLON_GAS = ((88, 40, -112), (20, 93, -68), (-34, 91, -64), (-92, 62, -32), (92, 40, -160), (-100, 18, -150))
 GAS_RADII_MM = (15, 8, 12)
 
@@ -41,11 +41,11 @@ LAYERS = (
     *((34.0, -96.0, -64.0, 64.0, 5), (60.0, -84.0, -64.0, 64.0, 5), (84.0, -104.0, -64.0, 64.0, 5)),
     *((46.0, -26.0, -78.0, -14.0, 3), (72.0, -40.0, -70.0, 30.0, 2)),
 )
-"""Depth (y), uppermost height, leftmost and rightmost x, and rows of each layer of loops: ileum, then jejunum."""
+"""Depth (y), top height, leftmost and rightmost x, and number of rows of each layer of loops: ileum, then jejunum."""
 ROW_STEP_MM, KNOTS_PER_ROW, LOOP_RADIUS_MM = 26.0, 6, 12.0
-"""Each layer runs to and fro in rows."""
+"""Distance of the rows in which a layer runs back and forth, knots in a row, and mean radius."""
 WIGGLE_MM, WIGGLE_LIMIT, RADIUS_SPREAD = 6.0, 1.5, (0.75, 1.15)
-"""Deviation of a knot's place between patients, its limit in deviations, range of the radius."""
+"""Standard deviation of a knot's position between patients, its limit in standard deviations, range of the radius."""
 
 MESENTERY_ROOT, MESENTERY_TOWARD = (14.0, 34.0, -70.0), (-0.1, 0.3, -1.0)
 MESENTERY_RADIUS_MM, MESENTERY_GENERATIONS, MESENTERY_STEP_MM = 4.0, 6, 30.0
@@ -53,14 +53,14 @@ MESENTERY_RADIUS_MM, MESENTERY_GENERATIONS, MESENTERY_STEP_MM = 4.0, 6, 30.0
 
 @dataclass(frozen=True)
 class Bowel:
-    """One patient's loops, knots (N, 4) each, and the vessels between them."""
+    """One patient's loops, as knots (N, 4), and the vessels between them."""
 
     loops: list[NDArray[np.float64]]
     mesentery: Tree
 
 
 def draw_bowel(rng: np.random.Generator) -> Bowel:
-    """Loops that lie differently in every patient."""
+    """Draw loops whose course differs in every patient."""
     loops = []
     for depth, top, leftmost, rightmost, rows in LAYERS:
         across = np.linspace(leftmost, rightmost, KNOTS_PER_ROW)
@@ -85,7 +85,7 @@ def draw_bowel(rng: np.random.Generator) -> Bowel:
 
 
 def paint_bowel(canvas: Canvas, bowel: Bowel) -> None:
-    """Vessels, then loops, duodenum and colon."""
+    """Paint vessels, then loops, duodenum and colon."""
     paint_tree(canvas, bowel.mesentery, HU["portal vein"])
     for knots in (*bowel.loops, DUODENUM):
         _paint_gut(canvas, knots, "bowel", 0.0)

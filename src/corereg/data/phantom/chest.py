@@ -1,4 +1,4 @@
-"""Phantom, stage 3 of 4, third coat: diaphragm, lungs with their vessels and airways, heart, great vessels, gullet.
+"""Phantom, stage 3 of 4, third layer: diaphragm, lungs with vessels and airways, heart, great vessels, oesophagus.
 
 Upstream: torso, tubes. Downstream: anatomy.
 """
@@ -23,24 +23,25 @@ from corereg.data.phantom.tubes import Tree, grow_tree, mirrored, paint_tree, pa
 __all__ = ["draw_pulmonary", "paint_chest", "paint_great_vessels"]
 
 DIAPHRAGM_HALF_MM, LUNG_GAP_MM, PLEURA_MM, PERICARDIUM_MM, AIRWAY_WALL_MM = 2.2, 3.0, 2.5, 5.0, 1.5
-"""Half thickness of the diaphragm; distance of the lungs from its middle, from the wall, from the heart."""
+"""Half the thickness of the diaphragm; distance of the lungs from its middle, from the wall and from the heart; wall of
+the airways."""
 
 MEDIASTINUM_MM, HILUM_MM, UPPER_MM = 13.0, 17.0, 16.0
-"""Half width of the space between the lungs: least, added at the hilum, added above the heart."""
+"""Half the width of the space between the lungs: minimum, addition at the hilum, addition above the heart."""
 HILUM_AT, HILUM_REACH = (-8.0, 178.0), (30.0, 45.0)
-"""Place (y, z) and extent of the hilum."""
+"""Position (y, z) and extent of the hilum."""
 UPPER_Z, UPPER_TURN_MM, UPPER_Y, UPPER_REACH_MM = 215.0, 18.0, 8.0, 40.0
 COLUMNS = ((-26.0, -32.0, 14.0), (28.0, 10.0, 16.0))
-"""What the lungs leave free beside the heart, from top to bottom: x, y, radius of the descending aorta and the cavae.
-The pocket between each and the heart is filled, as its tip would be a lung of its own."""
+"""Columns next to the heart that the lungs leave free over their whole height, for the descending aorta and the venae
+cavae: x, y, radius. The pocket between each column and the heart is filled, or its tip would be a separate lung."""
 
 HEART_AXES = np.array(((-0.66, 0.50, -0.56), (0.604, 0.797, 0.0), (0.446, -0.338, -0.828)))
-"""From base to apex (to the left, forward, down), and two directions at right angles to it, in rows."""
+"""Direction from base to apex (left, forward, down) and two directions perpendicular to it, in rows."""
 HEART_BODY = ((-26, 34, 128), (60, 43, 41))
 RIGHT_ATRIUM, LEFT_ATRIUM = ((24, 22, 140), (29, 31, 36)), ((-8, 4, 152), (36, 22, 24))
 LEFT_BLOOD, RIGHT_BLOOD = ((-34, 28, 124), (42, 20, 20)), ((-14, 54, 126), (40, 15, 22))
 RIGHT_ATRIAL_BLOOD, LEFT_ATRIAL_BLOOD = ((26, 22, 140), (23, 25, 30)), ((-8, 2, 153), (31, 17, 19))
-"""Centre, radii."""
+"""Centres and radii."""
 HEART_LIFT_MM = 3.0
 
 # Knots of tubes: x, y, z, radius.
@@ -90,12 +91,12 @@ ARTERIES = {
 
 HILUS = np.array((42.0, -6.0, 183.0))
 LUNG_BRANCHES = np.array(((0.5, 0.2, 1.0), (0.9, 0.6, -0.1), (0.7, -0.6, 0.0), (0.5, -0.5, -1.0), (0.5, 0.3, -0.9)))
-"""Where the trees of the right lung grow from, and to."""
+"""Root and directions of the trees of the right lung."""
 LUNG_RADIUS_MM, LUNG_STEP_MM, LUNG_GENERATIONS = 5.5, 30.0, 6
 
 
 def draw_pulmonary(rng: np.random.Generator) -> dict[int, list[Tree]]:
-    """The vessel trees of the right (1) and the left lung (-1)."""
+    """Draw the vessel trees of the right (1) and the left lung (-1)."""
     return {
         side: [
             grow_tree(
@@ -113,7 +114,7 @@ def draw_pulmonary(rng: np.random.Generator) -> dict[int, list[Tree]]:
 
 
 def paint_chest(canvas: Canvas, frame: Frame, pulmonary: dict[int, list[Tree]]) -> None:
-    """Diaphragm, lungs with vessels and airways, heart. `pulmonary`: from `draw_pulmonary`."""
+    """Paint diaphragm, lungs with vessels (from `draw_pulmonary`) and airways, and heart."""
     sheet = smooth_max(np.abs(frame.diaphragm) - np.float32(DIAPHRAGM_HALF_MM), frame.cavity, 3.0)
     canvas.paint_sdf(sheet, HU["muscle"])
     core = _heart(frame)
@@ -136,7 +137,7 @@ def paint_chest(canvas: Canvas, frame: Frame, pulmonary: dict[int, list[Tree]]) 
 
 
 def paint_great_vessels(canvas: Canvas) -> None:
-    """Vessels, gullet and windpipe: after the organs, which they run through or beside."""
+    """Paint vessels, oesophagus and trachea, after the organs that they run through or next to."""
     for tissue, vessels in (("vein", VEINS), ("artery", ARTERIES)):
         for vessel in vessels.values():
             paint_tube(canvas, np.array(vessel, float), HU[tissue], "")
@@ -151,14 +152,14 @@ def paint_great_vessels(canvas: Canvas) -> None:
 
 
 def _heart(frame: Frame) -> Shape:
-    """Ventricles and atria, resting on the diaphragm."""
+    """Shape of ventricles and atria, resting on the diaphragm."""
     habitus = frame.habitus
     parts = [ellipsoid(*HEART_BODY, HEART_AXES), ellipsoid(*RIGHT_ATRIUM), ellipsoid(*LEFT_ATRIUM)]
     return clipped(union(parts, 14.0), lambda coords: np.float32(HEART_LIFT_MM) - diaphragm(coords, habitus), 8.0)
 
 
 def _on_canvas(canvas: Canvas, shape: Shape) -> Array:
-    """A shape's distance on the whole canvas; far away, where it does not matter, one large number."""
+    """A shape's distance on the whole canvas; a constant far from the shape, where it does not matter."""
     far = np.float32(30)
     sdf = np.full(canvas.image.shape, far)
     low, high = (
@@ -172,13 +173,13 @@ def _on_canvas(canvas: Canvas, shape: Shape) -> Array:
 
 
 def _mediastinum(coords: Coords) -> Array:
-    """What lies between the lungs: narrow in front, wide at the hilum, around spine and great vessels behind."""
+    """The space between the lungs: narrow in front, wide at the hilum, around spine and great vessels behind."""
     x, y, z = coords
     hilum = np.exp(-(((y - HILUM_AT[0]) / HILUM_REACH[0]) ** 2) - ((z - HILUM_AT[1]) / HILUM_REACH[1]) ** 2)
     upper = (0.5 + 0.5 * np.tanh((z - UPPER_Z) / UPPER_TURN_MM)) * np.exp(-(((y - UPPER_Y) / UPPER_REACH_MM) ** 2))
     between = np.abs(x) - (MEDIASTINUM_MM + HILUM_MM * hilum + UPPER_MM * upper)
     half = level("spine_half_width", z)
-    # In front of the bodies' centres the spine is round; behind, all down to the wall belongs to it.
+    # The spine is round in front of the centres of its bodies; behind them everything up to the wall belongs to it.
     ahead = np.maximum(y - spine_y(z) + half * np.float32(0.3), 0)
     result = smooth_min(between, np.sqrt(x**2 + ahead**2) - half - 4, 8.0)
     for centre_x, centre_y, radius in COLUMNS:

@@ -1,4 +1,4 @@
-"""Phantom, written to disk: a cohort of patients and breathing pairs with their fields, as a Learn2Reg data set."""
+"""Phantom, stage 4 of 4, on disk: patients and breathing pairs with their fields, as a Learn2Reg data set."""
 
 import os
 import shutil
@@ -16,24 +16,24 @@ from corereg.data.layouts.learn2reg_writer import (
     field_name,
     pair_entry,
     scan_entry,
-    write_field,
     write_json,
     write_scan,
 )
 from corereg.data.phantom.images import LABELS, check_phantom, make_breathing_pair, make_subject
 from corereg.errors import InputError
+from corereg.io.transforms.formats.learn2reg import write_disp_vox
 
 __all__ = ["write_cohort"]
 
 TASK = "Phantom"
 
 MAX_SUBJECTS = 9999
-"""File names have four digits for the case. Also the distance between the seeds of two cohorts, less one."""
+"""Largest case number of four digits, as file names have them. The seeds of two cohorts are one more apart."""
 
 MAX_BREATHING_PAIRS = 2
 
 EXHALE, INHALE = 0, 1
-"""Modality numbers of the breathing pairs' file names."""
+"""Modality numbers in the file names of breathing pairs."""
 
 
 def write_cohort(
@@ -48,24 +48,25 @@ def write_cohort(
     """Write a cohort as a Learn2Reg data set and return the path of its dataset JSON.
 
     `imagesTr`, `labelsTr`: one scan per patient, Phantom_<case>_0000. `registration_val`: all pairs of the last third
-    of the patients (two at least). `imagesTs`, `labelsTs`: the last two patients again, breathed out (_0000, fixed) and
-    in (_0001, moving); `registration_test` lists these pairs, and `fieldsTs/disp_<case>_0000_<case>_0001.nii.gz` holds
-    the exact field of each. The folder appears when it is complete; the same arguments give the same bytes.
+    of the patients (at least two). `imagesTs`, `labelsTs`: the last two patients again, after breathing out (_0000,
+    fixed) and in (_0001, moving); `registration_test` lists these pairs, and
+    `fieldsTs/disp_<case>_0000_<case>_0001.nii.gz` holds the exact field of each. The folder appears once complete; the
+    same arguments give the same bytes.
 
     Args:
-        progress: called with the number of patients and pairs done, and of all.
+        progress: called with the number of patients and pairs done, and their total.
 
     Raises:
-        InputError: fewer than 2 or more than 9999 subjects, what `make_subject` refuses, a directory that is not empty,
-            is a file or cannot be made.
+        InputError: there are fewer than 2 or more than 9999 subjects, `make_subject` refuses an argument, or the
+            directory is not empty, is a file or cannot be created.
     """
     if not 2 <= subjects <= MAX_SUBJECTS:
-        raise InputError(f"got {subjects} phantom subjects, expected 2 to {MAX_SUBJECTS}; a pair takes two")
+        raise InputError(f"got {subjects} phantom subjects, expected 2 to {MAX_SUBJECTS}; a pair needs two")
     check_phantom(seed, kind, spacing_mm)
     target = Path(directory).absolute()
     with _staged_folder(target) as folder:
-        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "fieldsTs"):
-            (folder / part).mkdir()
+        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "fieldsTs"):
+            (folder / name).mkdir()
         cases = range(1, subjects + 1)
         breathing_cases = cases[-MAX_BREATHING_PAIRS:]
         total = len(cases) + len(breathing_cases)
@@ -106,7 +107,7 @@ def _scan(case: int, modality: int) -> str:
 
 
 def _subject_seed(seed: int, case: int) -> int:
-    """No two cohorts share a patient."""
+    """Seed of a patient; no two cohorts share one."""
     return seed * (MAX_SUBJECTS + 1) + case
 
 
@@ -123,25 +124,24 @@ def _write_pair(folder: Path, case: int, seed: int, kind: str, spacing_mm: float
     for phase, image, labels in phases:
         write_scan(folder / "imagesTs" / f"{_scan(case, phase)}.nii.gz", image.astype(np.int16), pair.grid)
         write_scan(folder / "labelsTs" / f"{_scan(case, phase)}.nii.gz", labels, pair.grid)
-    write_field(folder / "fieldsTs" / field_name(case, EXHALE, INHALE), pair.disp_vox)
+    write_disp_vox(folder / "fieldsTs" / field_name(case, EXHALE, INHALE), pair.disp_vox)
 
 
 @contextmanager
 def _staged_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its name when the block succeeds, and vanishes when it fails."""
+    """A folder next to `target` that takes its name if the block succeeds, and is removed if it fails."""
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        found = "is a file" if target.is_file() else "is not empty"
-        raise InputError(f"got the output folder {target}, which {found}, expected a new or empty one; choose another")
+        problem = "is a file" if target.is_file() else "is not empty"
+        raise InputError(f"the output folder {target} {problem}, expected a new or empty folder; choose another")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=target.parent))
     except OSError as error:
         raise InputError(
-            f"got the output folder {target}, which cannot be made ({error.strerror}), expected one to write to; "
-            "choose another"
+            f"the output folder {target} cannot be created ({error.strerror}); choose a folder you can write to"
         ) from None
     try:
-        # One level down: mkdtemp's own folder is closed to everyone else.
+        # One level down, since only the user can enter mkdtemp's own folder.
         folder = staging / target.name
         folder.mkdir()
         yield folder

@@ -1,11 +1,11 @@
-"""Phantom: labelled synthetic CT of the trunk, with exactly known motion, for demonstrations, tests and pre-training.
+"""Phantom, stage 4 of 4: grids, noise and breathing pairs.
 
-A patient's image is a function of position (anatomy), evaluated at each voxel; no image is ever interpolated.
-A breathing pair is one patient at x and at x + u(x), with u given by formulas (motion). So
+A breathing pair is one patient at x and at x + u(x), where formulas give u (see `motion`). Therefore
 
     fixed(x) = anatomy(x + u(x)),  moving(x) = anatomy(x),  hence  moving(x + u(x)) = fixed(x)
 
-holds exactly before noise is added, and needs no inverse. Fixed is breathed out, moving is breathed in.
+holds exactly before noise is added, and needs no inverse. Fixed is after breathing out, moving after breathing in.
+Upstream: anatomy, motion. Downstream: cohort.
 """
 
 from dataclasses import dataclass
@@ -25,26 +25,26 @@ KINDS = tuple(LABELS)
 
 FIELD_OF_VIEW_MM = {"abdomen": (336.0, 264.0, 288.0), "chest": (336.0, 264.0, 312.0)}
 CENTRE_MM = {"abdomen": (0.0, 4.0, -22.0), "chest": (0.0, 2.0, 151.0)}
-"""World position (RAS+) of the middle of the field of view; z = 0 lies at the first lumbar vertebra."""
+"""World position (RAS+) of the centre of the field of view; z = 0 is at the first lumbar vertebra."""
 
 SPACING_LIMITS_MM = (1.0, 8.0)
-"""Finer needs gigabytes, coarser loses the small organs."""
+"""Finer grids need gigabytes, coarser ones lose the small organs."""
 
 NOISE_HU = 12.0
-"""Deviation of the noise of a standard-dose abdominal CT, smoothed to a few millimetres."""
+"""Standard deviation of the noise of a standard-dose abdominal CT, smoothed to a few millimetres."""
 GRAIN_VOXELS, GRAIN_SHARE = 1.0, 0.7
-"""Width of the correlated part of the noise (a reconstruction kernel's), and its share of the amplitude."""
+"""Width of the correlated part of the noise (as left by a reconstruction kernel), and its share of the amplitude."""
 
 HU_LIMITS = (-1024.0, 3071.0)
-"""The 12 bits of a CT scanner."""
+"""Range of the 12 bits of a CT scanner."""
 
 ANATOMY, MOTION, NOISE, PAIR_NOISE = 0, 1, 2, 3
-"""Independent streams of chance of one seed: a subject alone and the same subject's breathing pair share ANATOMY."""
+"""Independent random streams of one seed: a subject and the same subject's breathing pair share ANATOMY."""
 
 
 @dataclass(frozen=True)
 class BreathingPair:
-    """One patient breathed out (fixed) and in (moving), and the exact motion between: moving(x + u(x)) = fixed(x)."""
+    """One patient after breathing out (fixed) and in (moving), and the exact motion: moving(x + u(x)) = fixed(x)."""
 
     fixed: Array
     """(I, J, K) float32, whole HU."""
@@ -52,14 +52,16 @@ class BreathingPair:
     moving: Array
     moving_labels: NDArray[np.uint8]
     disp_vox: Array
-    """(3, I, J, K) float32: u, in voxels."""
+    """u in voxels, (3, I, J, K) float32."""
     grid: Grid
 
 
 def make_subject(
     seed: int, kind: str = "abdomen", spacing_mm: float = 3.0, *, noise_hu: float = NOISE_HU
 ) -> tuple[Array, NDArray[np.uint8], Grid]:
-    """One patient: image (I, J, K) float32 of whole HU, labels (I, J, K) as numbered in LABELS[kind], and their grid.
+    """Make one patient.
+
+    Returns: image (I, J, K) float32 in whole HU, labels (I, J, K) numbered as in LABELS[kind], and their grid.
 
     Raises:
         InputError: an unknown kind, a spacing outside 1 to 8 mm, a negative seed or noise.
@@ -74,10 +76,10 @@ def make_subject(
 def make_breathing_pair(
     seed: int, kind: str = "abdomen", spacing_mm: float = 3.0, *, noise_hu: float = NOISE_HU
 ) -> BreathingPair:
-    """The patient of the same seed, breathed out and in, each with noise of its own.
+    """Make the patient of the same seed after breathing out and in, each image with its own noise.
 
     Raises:
-        InputError: as `make_subject`.
+        InputError: as for `make_subject`.
     """
     check_phantom(seed, kind, spacing_mm, noise_hu)
     grid = _grid(kind, spacing_mm)
@@ -101,7 +103,7 @@ def make_breathing_pair(
 
 
 def check_phantom(seed: int, kind: str, spacing_mm: float, noise_hu: float = NOISE_HU) -> None:
-    """Refuse arguments that no phantom can be made of.
+    """Refuse arguments that cannot make a phantom.
 
     Raises:
         InputError: an unknown kind, a spacing outside 1 to 8 mm, a negative seed or noise.
@@ -118,7 +120,7 @@ def check_phantom(seed: int, kind: str, spacing_mm: float, noise_hu: float = NOI
 
 
 def _grid(kind: str, spacing_mm: float) -> Grid:
-    """An axis-aligned RAS grid of cubic voxels over the field of view."""
+    """An axis-aligned RAS grid of isotropic voxels over the field of view."""
     i, j, k = (round(extent / spacing_mm) for extent in FIELD_OF_VIEW_MM[kind])
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = np.asarray(CENTRE_MM[kind]) - spacing_mm * (np.array([i, j, k]) - 1) / 2
@@ -133,7 +135,7 @@ def _positions(grid: Grid) -> Coords:
 
 
 def _with_noise(image: Array, rng: np.random.Generator, noise_hu: float) -> Array:
-    """White and correlated noise of `noise_hu` together, then whole HU within the scanner's range."""
+    """The image with white and correlated noise of deviation `noise_hu`, in whole HU within the scanner's range."""
     from scipy.ndimage import gaussian_filter
 
     white, grain = (rng.standard_normal(image.shape, np.float32) for _ in range(2))

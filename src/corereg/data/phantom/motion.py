@@ -1,6 +1,6 @@
-"""Phantom, stage 2 of 4: smooth maps of position, all analytic: textures, the shape of a subject, breathing.
+"""Phantom, stage 2 of 4: smooth analytic maps of position: textures, the shape of a subject, breathing.
 
-`subject_map` takes a patient's world positions to the atlas, in which the organs are described. `Breathing` moves
+`SubjectMap` takes a patient's world positions to the atlas, in which the organs are described. `Breathing` moves
 positions of one patient. Both are checked to be one-to-one (det J > 0) when they are drawn.
 Upstream: shapes. Downstream: images.
 """
@@ -17,46 +17,47 @@ from corereg.data.phantom.torso import spine_y
 __all__ = ["Breathing", "SubjectMap", "Waves", "draw_breathing", "draw_subject_map", "draw_texture", "smallest_det"]
 
 SUBJECT_WAVES, SUBJECT_WAVELENGTH_MM, SUBJECT_RMS_MM = 14, (150.0, 420.0), 6.0
-"""Differences between patients beyond organ sizes: waves, longer than an organ, of this deviation per component."""
+"""Differences between patients beyond organ sizes: number of waves, wavelengths longer than an organ, and standard
+deviation per component."""
 
 SUBJECT_SCALE_SD = (0.035, 0.045, 0.04)
-"""Deviation of a patient's width, depth and height from the atlas."""
+"""Standard deviation of a patient's width, depth and height relative to the atlas."""
 
 TEXTURE_WAVES = 18
 
 MIN_DET = 0.35
-"""Smallest volume change a drawn map may cause. Stronger ones are scaled down: they would tear thin organs apart."""
+"""Smallest local volume ratio of a drawn map. Stronger maps are scaled down, as they would tear thin organs apart."""
 
 CHECK_STEP_MM, CHECK_REACH_MM = 14.0, (170.0, 135.0, 330.0)
-"""Raster of the check. The shortest wave is 10 times as long, so that nothing hides between its points."""
+"""Raster of the check. The shortest wave is 10 times as long, so no fold can hide between the points."""
 
 DIFFERENCE_MM = 0.5
-"""Half step of the central differences of the check."""
+"""Half the step of the check's central differences."""
 
 DIAPHRAGM_DROP_MM = (20.0, 23.0)
-"""Cranio-caudal excursion of a deep breath: 20-30 mm are usual in breath-hold CT, up to 60 in full inspiration."""
+"""Craniocaudal excursion of a deep breath: usually 20-30 mm in breath-hold CT, up to 60 mm in full inspiration."""
 
 WALL_RISE_MM = (17.0, 20.0)
-"""Antero-posterior excursion of the anterior wall, chest and belly."""
+"""Anteroposterior excursion of the anterior wall of chest and belly."""
 
 RIB_FLARE_MM = (3.0, 5.0)
 """Outward excursion of the flanks."""
 
 WANDER_RMS_MM, WANDER_WAVELENGTH_MM, WANDER_WAVES = 1.2, (120.0, 260.0), 8
-"""What breathing does to organs beyond the regular pattern."""
+"""Irregular part of the organs' motion in breathing."""
 
 REST_RADII_MM = (36.0, 44.0, 120.0)
-"""Distances from the spine (aside, ahead, behind) within which breathing fades to nothing; the back lies on
-the table."""
+"""Distances from the spine (to the side, in front, behind) within which breathing fades to zero: the back rests on the
+table."""
 
 BELLOWS_CENTRE_MM, BELLOWS_REACH_MM = 55.0, (100.0, 115.0)
-"""Height of the largest cranio-caudal motion, and how far it reaches downwards and upwards (Gaussian deviations)."""
+"""Height of the largest craniocaudal motion, and its reach downwards and upwards (Gaussian deviations)."""
 
 WALL_REACH_MM = 75.0
-"""Distance in front of the spine at which the antero-posterior motion has half its size."""
+"""Distance in front of the spine at which the anteroposterior motion has half its size."""
 
 LATERAL_REACH_MM, LATERAL_LOSS = (150.0, 115.0), 0.6
-"""Half axes of the trunk, and the share of the cranio-caudal motion that is lost there: ribs do not sink."""
+"""Half axes of the trunk, and the share of the craniocaudal motion lost there, since ribs do not sink."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Waves:
 
     def at(self, coords: Coords) -> list[Array]:
         """The C components at the given positions (millimetres)."""
-        # Plain sums, no matrix products: a BLAS may add in another order on another number of threads.
+        # Plain sums instead of matrix products: the order in which a BLAS adds depends on the number of threads.
         x, y, z = coords
         totals = [np.zeros(x.shape, np.float32) for _ in range(self.amplitudes.shape[1])]
         for (kx, ky, kz), phase, amplitudes in zip(self.vectors, self.phases, self.amplitudes, strict=True):
@@ -97,7 +98,7 @@ def _draw_waves(
 
 
 def draw_texture(rng: np.random.Generator, wavelengths_mm: tuple[float, float]) -> Waves:
-    """A scalar field of unit deviation."""
+    """Draw a scalar field of unit standard deviation."""
     return _draw_waves(rng, TEXTURE_WAVES, wavelengths_mm, 1.0, 1)
 
 
@@ -116,7 +117,7 @@ class SubjectMap:
 
 
 def draw_subject_map(rng: np.random.Generator) -> SubjectMap:
-    """A patient's body shape; one-to-one."""
+    """Draw a patient's body shape, a one-to-one map."""
     scale = 1 + np.clip(rng.standard_normal(3), -2, 2) * SUBJECT_SCALE_SD
     waves = _draw_waves(rng, SUBJECT_WAVES, SUBJECT_WAVELENGTH_MM, SUBJECT_RMS_MM, 3)
     size = (float(scale[0]), float(scale[1]), float(scale[2]))
@@ -127,10 +128,10 @@ def draw_subject_map(rng: np.random.Generator) -> SubjectMap:
 
 @dataclass(frozen=True)
 class Breathing:
-    """Positions at the end of breathing out -> the same points of the body after breathing in, in one patient.
+    """Positions of one patient after breathing out -> the same points of the body after breathing in.
 
-    The offset u(x) depends on where in the anatomy x lies: the spine rests, the diaphragm and what hangs on it sink,
-    the anterior wall rises, the flanks widen.
+    The offset u(x) depends on the anatomy at x: the spine rests, the diaphragm and the organs attached to it sink, the
+    anterior wall rises, the flanks widen.
     """
 
     subject: SubjectMap
@@ -167,7 +168,7 @@ class Breathing:
 
 
 def draw_breathing(rng: np.random.Generator, subject: SubjectMap) -> Breathing:
-    """A breath of one patient; one-to-one."""
+    """Draw a breath of one patient, a one-to-one map."""
     drop, rise, flare = (float(rng.uniform(*span)) for span in (DIAPHRAGM_DROP_MM, WALL_RISE_MM, RIB_FLARE_MM))
     wander = _draw_waves(rng, WANDER_WAVES, WANDER_WAVELENGTH_MM, WANDER_RMS_MM, 3)
     breathing = Breathing(subject, drop, rise, flare, wander)
@@ -178,7 +179,7 @@ def draw_breathing(rng: np.random.Generator, subject: SubjectMap) -> Breathing:
 
 
 def smallest_det(mapping: Callable[[Coords], Coords]) -> float:
-    """The smallest Jacobian determinant of a map of positions over the trunk, by central differences."""
+    """Smallest Jacobian determinant of a map of positions over the trunk, by central differences."""
     axes = [np.arange(-reach, reach + 1, CHECK_STEP_MM, dtype=np.float32) for reach in CHECK_REACH_MM]
     points = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
     columns = []

@@ -1,8 +1,8 @@
-"""Phantom, stage 1 of 4: implicit shapes, and the canvas they are painted on.
+"""Phantom, stage 1 of 4: implicit shapes, and the canvas on which they are painted.
 
-A shape is a function of position, negative inside, whose value near the boundary is about the distance in millimetres.
-An image is therefore a function of position too: where the positions are deformed, the image is deformed exactly,
-with no interpolation. Positions are in atlas millimetres, RAS+. Downstream: torso, tubes.
+A shape is a function of position, negative inside, whose value near the boundary approximates the distance in
+millimetres. An image is therefore a function of position too: deforming the positions deforms the image exactly,
+without interpolation. Positions are in atlas millimetres, RAS+. Downstream: torso, tubes.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,17 +45,17 @@ Window = tuple[slice, slice, slice]
 AIR_HU = -1000.0
 
 EDGE_WIDTH = 2.0
-"""Width of a boundary in voxels, over which the tissues mix: a voxel's own extent and a scanner's blur."""
+"""Width, in voxels, over which tissues mix at a boundary: the voxel's own extent plus a scanner's blur."""
 
 MARGIN_MM = 6.0
-"""Added to each shape's box: for the soft boundary and for rough surfaces."""
+"""Margin added to each shape's box for its soft boundary and rough surface."""
 
 EVERYWHERE: Window = (slice(None), slice(None), slice(None))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A signed distance, and the box (atlas millimetres) outside of which it is positive."""
+    """A signed distance, and the box (atlas millimetres) outside which it is positive."""
 
     low: Point
     high: Point
@@ -63,7 +63,7 @@ class Shape:
 
     @staticmethod
     def of(low: NDArray[np.float64], high: NDArray[np.float64], sdf: Callable[[Coords], Array]) -> "Shape":
-        """A shape with its box given as arrays (3,)."""
+        """A shape whose box is given as arrays (3,)."""
         return Shape(_point(low), _point(high), sdf)
 
 
@@ -73,8 +73,8 @@ class Canvas:
     Args:
         coords_mm: (3, I, J, K) float32, the atlas position of each voxel.
         spacing_mm: voxel size, which sets the width of soft boundaries.
-        labels: number of each labelled structure by name; every other structure erases the labels it covers.
-        textures: two (I, J, K) fields of zero mean and unit deviation, coarse and fine.
+        labels: label numbers by name of the structure; all other structures erase the labels they cover.
+        textures: coarse and fine texture, (I, J, K) each, with zero mean and unit standard deviation.
     """
 
     def __init__(self, coords_mm: Array, spacing_mm: float, labels: dict[str, int], textures: tuple[Array, Array]):
@@ -89,7 +89,7 @@ class Canvas:
         self._highest = [c.max(axis=axes) for c, axes in zip(self.coords, others, strict=True)]
 
     def window(self, shape: Shape) -> Window | None:
-        """The slices of the grid that hold all voxels in the shape's box, or None where there are none."""
+        """The slices of the grid that hold all voxels in the shape's box, or None if there are none."""
         slices = []
         for low, high, lowest, highest in zip(shape.low, shape.high, self._lowest, self._highest, strict=True):
             inside = np.flatnonzero((highest > low - MARGIN_MM) & (lowest < high + MARGIN_MM))
@@ -99,7 +99,7 @@ class Canvas:
         return slices[0], slices[1], slices[2]
 
     def occupancy(self, sdf: Floats) -> Array:
-        """Share of the shape in each voxel, 0 to 1, one half on the boundary."""
+        """Share of each voxel that the shape fills: 0 to 1, one half on the boundary."""
         share = np.clip(np.float32(0.5) - sdf / self._edge_mm, 0, 1)
         return np.asarray(share * share * (3 - 2 * share), np.float32)
 
@@ -113,12 +113,13 @@ class Canvas:
         rough_mm: float = 0.0,
         within: Array | None = None,
     ) -> None:
-        """Cover what is there with a shape of `hu`, and write its label.
+        """Paint a shape of `hu` over the image, and write its label.
 
         Args:
-            name: of the structure, "" for one that has no label; None leaves the labels as they are (a detail inside).
-            texture_hu: deviation of the coarse and the fine texture.
-            rough_mm: deviation of the surface, which follows the coarse texture.
+            name: name of the structure; "" for a structure without a label; None leaves the labels as they are, for a
+                detail inside a structure.
+            texture_hu: standard deviation of the coarse and the fine texture.
+            rough_mm: standard deviation of the surface, which follows the coarse texture.
             within: (I, J, K) shares to which the shape is confined.
         """
         where = self.window(shape)
@@ -140,7 +141,7 @@ class Canvas:
         texture_hu: tuple[float, float] = (0.0, 0.0),
         within: Array | None = None,
     ) -> None:
-        """As `paint`, for a signed distance that was computed on the voxels of `where`; `hu` may vary there too."""
+        """As `paint`, with a signed distance computed on the voxels of `where`, on which `hu` may vary."""
         share = self.occupancy(sdf)
         if within is not None:
             share = share * within[where]
@@ -154,18 +155,18 @@ class Canvas:
 
 
 def smooth_max(a: Floats, b: Floats, blend_mm: float) -> Array:
-    """The intersection of two shapes with an edge rounded over `blend_mm`."""
+    """Intersection of two shapes, its edge rounded over `blend_mm`."""
     h = np.clip(np.float32(0.5) + (a - b) * np.float32(0.5 / blend_mm), 0, 1)
     return np.asarray(b + (a - b) * h + np.float32(blend_mm) * h * (1 - h), np.float32)
 
 
 def smooth_min(a: Floats, b: Floats, blend_mm: float) -> Array:
-    """The union of two shapes with a seam filled over `blend_mm`."""
+    """Union of two shapes, its seam filled over `blend_mm`."""
     return -smooth_max(-a, -b, blend_mm)
 
 
 def turned(about_x: float = 0.0, about_y: float = 0.0, about_z: float = 0.0) -> NDArray[np.float64]:
-    """(3, 3): the three axes in rows, after turns about x, then y, then z (radians)."""
+    """The three axes in rows, (3, 3), after rotations about x, then y, then z (radians)."""
     columns = np.eye(3)
     for axis, angle in enumerate((about_x, about_y, about_z)):
         c, s = np.cos(angle), np.sin(angle)
@@ -177,10 +178,10 @@ def turned(about_x: float = 0.0, about_y: float = 0.0, about_z: float = 0.0) -> 
 
 
 def ellipsoid(centre: Vector, radii: Vector, axes: NDArray[np.float64] | None = None, power: float = 2.0) -> Shape:
-    """An ellipsoid (`power` 2), or a fuller body (above 2); `axes` (3, 3) holds the directions of the radii in rows."""
+    """An ellipsoid (`power` 2) or a fuller body (above 2). `axes` (3, 3) holds the directions of the radii in rows."""
     origin, extent = np.asarray(centre, np.float64), np.asarray(radii, np.float64)
     rows = np.eye(3) if axes is None else axes
-    # A power above 2 fills the corners: the box of the radii is then the bound, not the ellipsoid's own.
+    # A power above 2 fills the corners, so that the box of the radii is the bound instead of the ellipsoid's own.
     reach = np.sqrt(((rows * extent[:, None]) ** 2).sum(0)) if power <= 2 else (np.abs(rows) * extent[:, None]).sum(0)
 
     sdf = partial(_ellipsoid_sdf, origin=origin, extent=extent, rows=rows, power=power)
@@ -220,18 +221,18 @@ def _capsule_sdf(
 
 
 def capsules(points: NDArray[np.float64], radii_mm: NDArray[np.float64]) -> list[Shape]:
-    """A tube along `points` (N, 3) with radii (N,) as N - 1 shapes, each with its own small box."""
+    """A tube along `points` (N, 3) with radii (N,), as N - 1 shapes with small boxes."""
     pairs = zip(points[:-1], points[1:], radii_mm[:-1], radii_mm[1:], strict=True)
     return [_capsule(start, end, float(a), float(b)) for start, end, a, b in pairs]
 
 
 def chain(points: NDArray[np.float64], radii_mm: NDArray[np.float64], blend_mm: float) -> Shape:
-    """A tube along `points` as one shape with smooth joints: for organs, whose distance others need."""
+    """A tube along `points` as one shape with smooth joints, for organs whose distance other organs need."""
     return union(capsules(points, radii_mm), blend_mm)
 
 
 def curve(knots: NDArray[np.float64], step_mm: float = 9.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A smooth line through knots (M, 4) of x, y, z, radius: points (N, 3) about `step_mm` apart, and radii (N,)."""
+    """Points (N, 3) about `step_mm` apart, and radii (N,), of a smooth curve through knots (M, 4): x, y, z, radius."""
     from scipy.interpolate import PchipInterpolator  # scipy.interpolate takes long to import
 
     lengths = np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1)
@@ -242,7 +243,7 @@ def curve(knots: NDArray[np.float64], step_mm: float = 9.0) -> tuple[NDArray[np.
 
 
 def union(shapes: Sequence[Shape], blend_mm: float) -> Shape:
-    """All shapes together, seams filled."""
+    """Union of all shapes, seams filled."""
     low = np.min([shape.low for shape in shapes], axis=0) - blend_mm / 4
     high = np.max([shape.high for shape in shapes], axis=0) + blend_mm / 4
     return Shape.of(low, high, partial(_union_sdf, shapes=shapes, blend_mm=blend_mm))
@@ -261,12 +262,12 @@ def clipped(shape: Shape, bound: Callable[[Coords], Array], blend_mm: float) -> 
 
 
 def without(shape: Shape, other: Shape, gap_mm: float, blend_mm: float) -> Shape:
-    """The shape, dented where `other` comes closer than `gap_mm`."""
+    """The shape, dented wherever `other` is closer than `gap_mm`."""
     return clipped(shape, lambda coords: gap_mm - other.sdf(coords), blend_mm)
 
 
 def inset(shape: Shape, depth_mm: float) -> Shape:
-    """The shape with its outer `depth_mm` peeled off."""
+    """The shape without its outer `depth_mm`."""
     return Shape(shape.low, shape.high, lambda coords: shape.sdf(coords) + np.float32(depth_mm))
 
 

@@ -1,7 +1,7 @@
-"""Phantom: what each tissue measures on a contrast-enhanced CT, in HU, and how unevenly.
+"""Phantom, stage 3 of 4: HU of each tissue on a contrast-enhanced CT, and the strength of its texture.
 
-Rounded textbook values of the portal venous phase. Bone marrow is that of the spine, cortex what a voxel of a few
-millimetres sees of it.
+Rounded textbook values of the portal venous phase. Bone marrow is that of the spine; cortex is averaged over a voxel of
+a few millimetres.
 """
 
 __all__ = ["HU", "TEXTURE_HU"]
@@ -64,4 +64,4 @@ TEXTURE_HU = {
     "bowel": (8.0, 10.0),
     "stool": (30.0, 45.0),
 }
-"""Deviations of the coarse and the fine texture; tissues that are not here are even."""
+"""Standard deviations of the coarse and the fine texture; other tissues have none."""

@@ -1,7 +1,7 @@
-"""Phantom: the frame of the atlas, in which all organs lie: spine curve, trunk outlines, diaphragm.
+"""Phantom, stage 3 of 4: the frame of the atlas that holds all organs: spine curve, trunk outlines, diaphragm.
 
 Atlas millimetres, RAS+: x = 0 in the midline, y = 0 half-way through the trunk, z = 0 at the first lumbar vertebra.
-The tables give an adult of about 170 cm; levels and diameters were read off CT scans, rounded to millimetres.
+The tables describe an adult of about 170 cm; levels and diameters were read off CT scans, rounded to millimetres.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ VERTEBRA_Z = (
     *(32.0, 60.0, 86.0, 111.0, 135.0, 158.0, 181.0, 203.0, 224.0, 245.0, 265.0, 284.0),  # T12 ... T1
     *(302.0, 319.0, 335.0, 350.0, 365.0, 380.0),  # C7 ...
 )
-"""Heights of the vertebral bodies' centres."""
+"""Heights of the centres of the vertebral bodies."""
 
 SPINE_Z = (-215, -180, -146, -110, -73, -36, 0, 32, 86, 135, 181, 224, 265, 284, 320, 380)
 SPINE_SIZE_Z = (-180, -110, 0, 86, 181, 284, 340)
@@ -46,28 +46,28 @@ LEVELS = {
     "muscle_b": (TRUNK_Z, (99, 100, 102, 104, 106, 107, 108, 107, 102, 92, 80, 66, 56)),
     "muscle_y": (TRUNK_Z, (4, 6, 8, 8, 8, 5, 1, -3, -9, -14, -17, -17, -14)),
 }
-"""Curves along z: heights, values. Of the trunk's outlines in the transverse plane: half axes a (x) and b (y), and the
-y of their centres."""
+"""Curves along z: heights and values. Each outline of the trunk in the transverse plane has half axes a (along x) and b
+(along y) and a centre at y."""
 
 LEVEL_STEP_MM = 1.0
 
 OUTLINE_POWER = 2.4
-"""Of the superellipses: a trunk is a little squarer than an ellipse."""
+"""Power of the superellipses: a trunk is slightly squarer than an ellipse."""
 
 DOME_BASE_MM, DOME_X_MM, DOME_WIDTH_MM = 79.0, (66.0, -68.0), 46.0
-"""Height of the diaphragm's middle, and lateral position and width of its two domes."""
+"""Height of the middle of the diaphragm, lateral positions and width of its two domes."""
 
 RECESS_MM, RECESS_TILT, RECESS_TURN_MM = 82.0, 0.42, 55.0
-"""Depth of the costophrenic recess below the dome: at the flanks, how much more behind than in front, and over which
-distance that changes."""
+"""Depth of the costophrenic recess below the dome at the flanks, its relative increase towards the back, and the
+distance over which that changes."""
 
 FAT_SHARE = {"side": 0.9, "depth": 0.75, "forward": 0.2}
-"""Where the fat under the skin lies, as shares of the habitus' thickness."""
+"""Distribution of the fat under the skin, as shares of the habitus' thickness."""
 
 
 @cache
 def _curve(name: str) -> tuple[float, Array, Array]:
-    """Lowest height, and values and differences of a curve at steps of LEVEL_STEP_MM from there."""
+    """Lowest height of a curve, and its values and differences at steps of LEVEL_STEP_MM from there."""
     from scipy.interpolate import PchipInterpolator  # scipy.interpolate takes long to import
 
     z, values = LEVELS[name]
@@ -77,16 +77,16 @@ def _curve(name: str) -> tuple[float, Array, Array]:
 
 
 def level(name: str, z: Array) -> Array:
-    """The value of one of the curves at heights z; constant beyond its ends."""
+    """Value of one of the curves at heights z, constant beyond its ends."""
     lowest, table, steps = _curve(name)
-    # The steps are even: several times faster than np.interp, which has to search.
+    # Even steps make this several times faster than np.interp, which has to search.
     position = np.clip((z - lowest) / LEVEL_STEP_MM, 0, len(steps) - 1e-3)
     index = position.astype(np.int32)
     return np.asarray(table[index] + (position - index).astype(np.float32) * steps[index], np.float32)
 
 
 def spine_y(z: Array) -> Array:
-    """Antero-posterior position of the vertebral bodies' centres."""
+    """Anteroposterior position of the centres of the vertebral bodies."""
     return level("spine_y", z)
 
 
@@ -96,12 +96,12 @@ PITCH_MM = tuple(float(p) for p in np.gradient(np.asarray(VERTEBRA_Z)))
 
 @dataclass(frozen=True)
 class Habitus:
-    """What makes one trunk differ from another, beyond its size."""
+    """Differences between trunks beyond their size."""
 
     fat_mm: float
-    """Thickness under the skin."""
+    """Thickness of the fat under the skin."""
     dome_mm: tuple[float, float]
-    """Heights of the right and left dome above the diaphragm's middle."""
+    """Heights of the right and left dome above the middle of the diaphragm."""
 
 
 def draw_habitus(rng: np.random.Generator) -> Habitus:
@@ -110,7 +110,7 @@ def draw_habitus(rng: np.random.Generator) -> Habitus:
 
 
 class Frame:
-    """The trunk's surfaces at given atlas positions: signed distances (I, J, K), each computed when first asked for."""
+    """Surfaces of the trunk at given atlas positions: signed distances (I, J, K), each computed on first use."""
 
     def __init__(self, coords: Coords, habitus: Habitus):
         self.coords = coords
@@ -134,7 +134,7 @@ class Frame:
 
     @cached_property
     def diaphragm(self) -> Array:
-        """Negative below it."""
+        """The diaphragm; negative below it."""
         return diaphragm(self.coords, self.habitus)
 
 
@@ -159,12 +159,12 @@ def diaphragm(coords: Coords, habitus: Habitus) -> Array:
 
 
 def abdominal_space(habitus: Habitus, gap_mm: float) -> Callable[[Coords], Array]:
-    """Signed distance of the space below the diaphragm and inside the wall, `gap_mm` away from both."""
+    """Signed distance to the space below the diaphragm and inside the wall, `gap_mm` away from both."""
     return lambda coords: smooth_max(cavity(coords), diaphragm(coords, habitus), 8.0) + np.float32(gap_mm)
 
 
 def _outline(coords: Coords, name: str, side: float, depth: float, forward: float) -> tuple[Array, Array]:
-    """Signed distance to a superellipse whose axes change with z, and the fraction of its size reached (1 on it)."""
+    """Signed distance to a superellipse whose axes change with z, and the position relative to its size (1 on it)."""
     x, y, z = coords
     a = level(f"{name}_a", z) + np.float32(side)
     b = level(f"{name}_b", z) + np.float32(depth)

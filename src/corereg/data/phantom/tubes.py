@@ -1,4 +1,4 @@
-"""Phantom: tubes along curves, and trees of them: vessels, airways, gut.
+"""Phantom, stage 1 of 4: tubes along curves and trees of tubes, for vessels, airways and gut.
 
 Upstream: shapes. Downstream: wall, chest, abdomen, bowel.
 """
@@ -13,16 +13,16 @@ from corereg.data.phantom.shapes import Array, Canvas, Vector, capsules, curve
 __all__ = ["Tree", "grow_tree", "mirrored", "paint_tree", "paint_tube"]
 
 SHRINK, SHORTEN, SPREAD = 0.78, 0.84, 0.6
-"""Of trees: ratio of radii and of lengths from one generation to the next (two daughters share the flow: Murray's cube
-law gives 0.79), sine of the mean branching angle."""
+"""Ratio of radii and of lengths from one generation of a tree to the next (two daughters share the flow: Murray's cube
+law gives 0.79), and sine of the mean branching angle."""
 
 LENGTH_SPREAD, ANGLE_SPREAD = (0.75, 1.25), (0.6, 1.3)
-"""Least and largest share of the mean length, and of the mean angle."""
+"""Smallest and largest factor on the mean length and on the mean angle."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Branches of a vessel tree: starts and ends (N, 2, 3), radii at both (N, 2), atlas millimetres."""
+    """Branches of a vessel tree: starts and ends (N, 2, 3), and radii at both (N, 2), in atlas millimetres."""
 
     lines: NDArray[np.float64]
     radii_mm: NDArray[np.float64]
@@ -37,12 +37,12 @@ def grow_tree(
     generations: int,
     step_mm: float,
 ) -> Tree:
-    """A tree that forks at every node, in planes drawn at random.
+    """Grow a tree that forks at every node, in randomly drawn planes.
 
     Args:
-        root: (3,), where the trunk starts.
-        toward: (3,), its direction.
-        step_mm: its mean length.
+        root: (3,), start of the trunk.
+        toward: (3,), direction of the trunk.
+        step_mm: mean length of the trunk.
     """
     lines, radii = [], []
     direction = np.asarray(toward, np.float64)
@@ -63,7 +63,7 @@ def grow_tree(
 
 
 def paint_tree(canvas: Canvas, tree: Tree, hu: float, within: Array | None = None) -> None:
-    """The branches as details of what they run through, faded out outside `within` (I, J, K)."""
+    """Paint the branches as details of the structure they run through, faded out outside `within` (I, J, K)."""
     for line, radii in zip(tree.lines, tree.radii_mm, strict=True):
         for shape in capsules(line, radii):
             canvas.paint(shape, hu, within=within)
@@ -79,14 +79,14 @@ def paint_tube(
     texture_hu: tuple[float, float] = (0.0, 0.0),
     within: Array | None = None,
 ) -> None:
-    """A tube through knots (N, 4) of x, y, z, radius. The other arguments: as `Canvas.paint`."""
+    """Paint a tube through knots (N, 4) of x, y, z, radius. The other arguments are those of `Canvas.paint`."""
     points, radii = curve(knots)
     for shape in capsules(points, radii + thicker_mm):
         canvas.paint(shape, hu, name, texture_hu=texture_hu, within=within)
 
 
 def mirrored(table: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """A table of positions given for the right (+x) as it is for `side` 1 or -1."""
+    """A table of positions on the right (+x), mirrored to the left if `side` is -1."""
     result = table.copy()
     result[..., 0] *= side
     return result

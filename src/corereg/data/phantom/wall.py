@@ -1,4 +1,4 @@
-"""Phantom, stage 3 of 4, first coat and last: skin, fat and muscle of the trunk; and its bones.
+"""Phantom, stage 3 of 4, first layer: skin, fat and muscle of the trunk; and its bones, painted after the chest.
 
 Upstream: torso. Downstream: anatomy.
 """
@@ -26,9 +26,9 @@ __all__ = ["paint_skeleton", "paint_wall"]
 
 SKIN_MM, CORTEX_MM = 2.5, 2.5
 
-# Of the right side; the left is the mirror image. Knots: x, y, z, radius.
+# The right side; the left one is its mirror image. Knots: x, y, z, radius.
 AXILLA = ((128, -12, 236), (20, 34, 58), 0.0)
-"""Fat of the armpit: centre, radii, turn about z (radians)."""
+"""Fat of the armpit: centre, radii, rotation about z (radians)."""
 SUBSCAPULAR = ((106, -50, 230), (34, 8, 50), 0.8)
 QUADRATUS = ((66, -60, -62), (24, 11, 62))
 PSOAS = np.array(
@@ -38,49 +38,49 @@ CRUS = np.array(((12, -7, -30, 5), (15, -13, 10, 5), (16, -6, 62, 4.5)), float)
 SCAPULA = ((94, -70, 216), (38, 5, 62), 0.6)
 CLAVICLE = np.array(((16, 44, 240, 8), (50, 46, 256, 6), (100, 18, 276, 6), (140, -8, 286, 7)), float)
 HIP = ((98, 0, -168), (8, 60, 62), 0.55, -0.42, 2.3)
-"""Wing of the hip bone: centre, radii, turns about z and y, power."""
+"""Wing of the hip bone: centre, radii, rotations about z and y, power."""
 
 BACK_MUSCLE = (34.0, 22.0, 32.0, 17.0, 2.0)
 """Erector spinae: lateral and backward position, half axes (the second from the muscles' surface), rim of fat."""
 
 FAR_MM = 400.0
-"""Larger than any field of view."""
+"""A distance larger than any field of view."""
 
 SPINE_BOX_MM = (48.0, -115.0, 15.0)
-"""Half width, back and front of the box around the spine."""
+"""Half the width, back and front of the box around the spine."""
 DISC_MM = (4.0, 8.0)
-"""Height of the discs in the upper chest and in the loin."""
+"""Height of the discs in the upper chest and in the lumbar spine."""
 WAIST = 0.07
-"""How much slimmer a vertebral body is at half height."""
+"""How much narrower a vertebral body is at half height."""
 CANAL_RADIUS_MM, CANAL_FLATNESS, FLUID_MM, LAMINA_MM, LAMINA_SHARE = 8.5, 1.2, 4.0, 3.0, 0.34
-"""Spinal canal and the bone around it; half the laminae's height as a share of a vertebra's."""
+"""Spinal canal and the bone around it; half the height of the laminae as a share of a vertebra's."""
 TRANSVERSE_MM, TRANSVERSE_HALF_MM = (28.0, 40.0), 5.0
-"""Reach of the transverse processes (chest, loin), and their half thickness."""
+"""Reach of the transverse processes (thoracic, lumbar), and half their thickness."""
 SPINOUS_MM, SPINOUS_SLANT = (3.4, 8.5, 30.0), (0.75, 0.15)
-"""Spinous processes: half width, half height, length behind the canal; drop per millimetre, chest and loin."""
-LOIN_Z, CHEST_Z = -40.0, 120.0
-"""Below and above, a vertebra is wholly lumbar or thoracic."""
+"""Spinous processes: half width, half height, length behind the canal; drop per millimetre, thoracic and lumbar."""
+LUMBAR_Z, THORACIC_Z = -40.0, 120.0
+"""Heights below and above which a vertebra is entirely lumbar or thoracic."""
 
 T12 = 7
 """Index of the twelfth thoracic vertebra in VERTEBRA_Z."""
 RIB_DEPTH_MM, RIB_HALF_THICKNESS_MM, RIB_HALF_HEIGHT_MM, RIB_LIFT_MM = 5.5, 3.8, 6.8, 8.0
 """Distance of a rib's middle from the cavity, size of its section, height of its head above its vertebra's centre."""
 RIB_FALL_MM = (55.0, 95.0, 125.0, 145.0, 155.0, 160.0, 160.0, 163.0, 167.0, 172.0, 175.0, 150.0)
-"""How far rib 1 ... 12 would sink on the way from the spine to the front."""
+"""Descent of ribs 1 to 12 over the whole path from the spine to the front."""
 RIB_START, RIB_END = 0.13, (0.84, 0.82, 0.80, 0.79, 0.78, 0.76, 0.74, 0.69, 0.63, 0.57, 0.42, 0.30)
-"""Where the bone of the ribs starts and ends, as a fraction of that way."""
+"""Start and end of the ribs' bone, as fractions of that path."""
 RIB_FALL_POWER, HALF_WAY_ROUND_MM = 0.9, 330.0
 CARTILAGE_RISE_MM = (0.0, 60.0, 140.0, 220.0, 290.0, 340.0, 380.0, 400.0, 420.0, 420.0)
-"""How steeply the cartilages of rib 1 ... 10 rise to the sternum, per unit of the way."""
+"""Rise of the cartilages of ribs 1 to 10 towards the sternum, per unit of the path."""
 CARTILAGE_END = 0.95
 
 STERNUM_Z, STERNUM_HALF_WIDTH_MM, STERNUM_HALF_DEPTH_MM = (78.0, 232.0), 17.0, 5.0
 MANUBRIUM_Z, MANUBRIUM_MM, MANUBRIUM_TURN_MM = 190.0, 8.0, 40.0
-"""Where the sternum starts to widen, by how much, over which height."""
+"""Height at which the sternum starts to widen, by how much, and over which distance."""
 
 
 def paint_wall(canvas: Canvas, frame: Frame) -> None:
-    """Skin, fat, muscle, the fat inside the cavity, and the muscles that bulge into it."""
+    """Paint skin, fat, muscle, the fat inside the cavity, and the muscles that bulge into it."""
     muscle, texture = HU["muscle"], TEXTURE_HU["muscle"]
     canvas.paint_sdf(frame.skin, HU["skin"])
     canvas.paint_sdf(frame.skin + np.float32(SKIN_MM), HU["fat"], texture_hu=TEXTURE_HU["fat"])
@@ -99,7 +99,7 @@ def paint_wall(canvas: Canvas, frame: Frame) -> None:
 
 
 def _paint_back_muscle(canvas: Canvas, frame: Frame, side: int) -> None:
-    """The thin fat around the erector spinae."""
+    """Paint the thin layer of fat around the erector spinae."""
     x, y, z = canvas.coords
     lateral, behind, half_width, half_depth, rim_mm = BACK_MUSCLE
     across = (x - side * lateral) / half_width
@@ -109,7 +109,7 @@ def _paint_back_muscle(canvas: Canvas, frame: Frame, side: int) -> None:
 
 
 def paint_skeleton(canvas: Canvas, frame: Frame) -> None:
-    """Ribs with cartilages, sternum, shoulder blades, collar bones, hip bones, spine with discs and canal."""
+    """Paint ribs with cartilages, sternum, shoulder blades, collar bones, hip bones, and spine with discs and canal."""
     _paint_ribs(canvas, frame)
     _paint_sternum(canvas, frame)
     for side in (1, -1):
@@ -120,12 +120,12 @@ def paint_skeleton(canvas: Canvas, frame: Frame) -> None:
         centre, radii, about_z, about_y, power = HIP
         axes = turned(about_y=side * about_y, about_z=side * about_z)
         _paint_bone(canvas, ellipsoid(mirrored(np.array(centre, float), side), radii, axes, power))
-    # Last, so that a rib cuts no transverse process off.
+    # Last, so that no rib cuts off a transverse process.
     _paint_spine(canvas)
 
 
 def _bone_hu(sdf: Floats) -> Array:
-    """Marrow inside, cortex within CORTEX_MM of the surface."""
+    """HU of a bone: marrow inside, cortex within CORTEX_MM of the surface."""
     depth = np.clip((-sdf - np.float32(CORTEX_MM - 1)) / 2, 0, 1)
     return np.asarray(HU["cortex"] + (HU["marrow"] - HU["cortex"]) * depth, np.float32)
 
@@ -143,12 +143,12 @@ def _at(canvas: Canvas, where: Window) -> Coords:
 
 
 def _box(half_x: float, y: tuple[float, float], z: tuple[float, float]) -> Shape:
-    """A box without a surface: for finding a window."""
+    """A box without a surface, to find a window with."""
     return Shape((-half_x, y[0], z[0]), (half_x, y[1], z[1]), lambda coords: np.zeros_like(coords[0]))
 
 
 def _paint_spine(canvas: Canvas) -> None:
-    """All vertebrae at once: along the spine their shapes repeat, so positions are folded onto one vertebra."""
+    """Paint all vertebrae at once: shapes repeat along the spine, so positions are folded onto one vertebra."""
     half_x, back, front = SPINE_BOX_MM
     where = canvas.window(_box(half_x, (back, front), (-FAR_MM, FAR_MM)))
     if where is None:
@@ -156,7 +156,7 @@ def _paint_spine(canvas: Canvas) -> None:
     x, y, z = _at(canvas, where)
     behind = spine_y(z) - y
     half_depth = level("spine_half_depth", z)
-    thoracic = np.clip((z - LOIN_Z) / (CHEST_Z - LOIN_Z), 0, 1)
+    thoracic = np.clip((z - LUMBAR_Z) / (THORACIC_Z - LUMBAR_Z), 0, 1)
     from_centre, pitch = _fold(z)
 
     disc = DISC_MM[1] + (DISC_MM[0] - DISC_MM[1]) * thoracic
@@ -184,14 +184,14 @@ def _paint_spine(canvas: Canvas) -> None:
 def _spinous(x: Array, z: Array, past_canal: Floats, thoracic: Floats) -> Array:
     half_width, half_height, length = SPINOUS_MM
     slant = SPINOUS_SLANT[1] + (SPINOUS_SLANT[0] - SPINOUS_SLANT[1]) * thoracic
-    # Sheared before it is folded: a process may reach down to the next vertebra's level without a break.
+    # Sheared before folding, so that a process can reach down to the next vertebra's level without a break.
     from_centre, _ = _fold(z + slant * np.maximum(past_canal, 0))
     flat = smooth_max(np.abs(x) - half_width, np.abs(from_centre) - half_height, 2.0)
     return smooth_max(flat, np.maximum(past_canal - length, -past_canal - 2), 3.0)
 
 
 def _fold(z: Floats) -> tuple[Array, Array]:
-    """Height above the centre of the nearest vertebra, and the height of one vertebra with its disc."""
+    """Height above the centre of the nearest vertebra, and height of a vertebra with its disc."""
     position = np.interp(z, VERTEBRA_Z, np.arange(len(VERTEBRA_Z))).astype(np.float32)
     pitch = np.interp(z, VERTEBRA_Z, PITCH_MM).astype(np.float32)
     offset: Array = position - np.round(position).astype(np.float32)
@@ -199,22 +199,22 @@ def _fold(z: Floats) -> tuple[Array, Array]:
 
 
 def _paint_ribs(canvas: Canvas, frame: Frame) -> None:
-    """Ribs lie on one surface a little outside the cavity, each at its own height."""
+    """Paint the ribs, which lie on one surface slightly outside the cavity, each at its own height."""
     shell = np.abs(frame.cavity - np.float32(RIB_DEPTH_MM))
     near = shell < 3 * RIB_HALF_THICKNESS_MM
     x, y, z = (c[near] for c in canvas.coords)
     across = shell[near] / RIB_HALF_THICKNESS_MM
-    way = np.arctan2(np.abs(x), level("cavity_y", z) - y) / np.float32(np.pi)
+    along = np.arctan2(np.abs(x), level("cavity_y", z) - y) / np.float32(np.pi)
     bone, cartilage = (np.full(x.shape, np.float32(FAR_MM)) for _ in range(2))
     for rib, (fall, end) in enumerate(zip(RIB_FALL_MM, RIB_END, strict=True)):
         head = VERTEBRA_Z[T12 + len(RIB_END) - 1 - rib] + RIB_LIFT_MM
-        centre = head - fall * np.minimum(way, end) ** RIB_FALL_POWER
+        centre = head - fall * np.minimum(along, end) ** RIB_FALL_POWER
         steepness = float(np.hypot(1, fall / HALF_WAY_ROUND_MM))
-        ends = np.maximum(way - end, RIB_START - way) * HALF_WAY_ROUND_MM
+        ends = np.maximum(along - end, RIB_START - along) * HALF_WAY_ROUND_MM
         bone = np.minimum(bone, np.maximum(_rib_section(across, (z - centre) / steepness), ends))
         if rib < len(CARTILAGE_RISE_MM):
-            centre = centre + CARTILAGE_RISE_MM[rib] * np.maximum(way - end, 0)
-            ends = np.maximum(way - CARTILAGE_END, end - way) * HALF_WAY_ROUND_MM
+            centre = centre + CARTILAGE_RISE_MM[rib] * np.maximum(along - end, 0)
+            ends = np.maximum(along - CARTILAGE_END, end - along) * HALF_WAY_ROUND_MM
             cartilage = np.minimum(cartilage, np.maximum(_rib_section(across, z - centre), ends))
     tissues = ((cartilage, np.full_like(x, HU["cartilage"]), ""), (bone, _bone_hu(bone), "ribs"))
     for sdf_near, hu_near, name in tissues:

@@ -1,6 +1,6 @@
-"""What each scan of a cohort is: its content's hash, grid and modality, or why it cannot be used. Remembered on disk.
+"""What each scan of a cohort is: its content hash, grid and modality, or why it cannot be used. Findings stay on disk.
 
-A scan is opened once. After that its files are hashed only if their size or time has changed.
+A scan is opened once. After that its files are hashed again only if their size or modification time has changed.
 """
 
 import hashlib
@@ -21,41 +21,40 @@ from corereg.io.json_files import load_json, save_json
 from corereg.preprocessing.intensity import detect_modality
 from corereg.provenance import hash_files
 
-__all__ = ["Finding", "looks_like_labels", "survey"]
+__all__ = ["Finding", "inspect_scans", "looks_like_labels"]
 
 INDEX = "scans.json"
 INDEX_VERSION = 1
-"""To be raised when scans are judged differently."""
+"""Increment when the inspection rules change."""
 
 TWO_FILE_SUFFIXES = (".mhd", ".nhdr")
-"""Headers; the voxels lie beside them in a file that begins with the same name."""
-
+"""Suffixes of headers whose voxels lie in another file that begins with the same name."""
 
 LABEL_SHARE = 0.75
-"""Share of equal neighbours above which whole numbers are labels. It was 0.91 at least in 82 label maps (7 to 59
-structures, 1 to 3 mm) and 0.41 at most in 91 CT and MR images rounded to 8 bits. The number of values does not tell: a
-T1 image in wide use (Colin 27) has 127 of them, a label map of a whole body as many."""
+"""Share of equal neighbours above which whole numbers are taken for labels. It was at least 0.91 in 82 label maps (7 to
+59 structures, 1 to 3 mm) and at most 0.41 in 91 CT and MR images rounded to 8 bits. The number of distinct values does
+not help: a widely used T1 image (Colin 27) has 127 of them, and a whole-body label map has as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One scan, looked at."""
+    """What the inspection of one scan found."""
 
     sha256: str = ""
-    """Of its files' content."""
+    """Hash of the content of its files."""
     grid: Grid | None = None
     modality: str = ""
-    """"ct" or "mr", as its intensities look."""
+    """"ct" or "mr", judged by its intensities."""
     problem: str | None = None
-    """Why it cannot be used, in one line; None where it can, and then there is a grid."""
+    """Why it cannot be used, in one line; None for a usable scan, which then has a grid."""
 
 
-def survey(scans: Sequence[Scan], folder: Path, say: Callable[[str], None]) -> list[Finding]:
-    """Look at scans, one at a time.
+def inspect_scans(scans: Sequence[Scan], folder: Path, progress: Callable[[str], None]) -> list[Finding]:
+    """Inspect scans one at a time; findings of an earlier inspection are reused.
 
     Args:
-        folder: where the findings are remembered; it exists.
-        say: called with a line before a scan is opened.
+        folder: existing folder that keeps the findings.
+        progress: called with a line before a scan is opened.
     """
     index = load_json(folder / INDEX)
     if index.get("version") != INDEX_VERSION:
@@ -69,13 +68,13 @@ def survey(scans: Sequence[Scan], folder: Path, say: Callable[[str], None]) -> l
             if hashes.get(key, [None])[0] != stamp:
                 hashes[key], changed = [stamp, hash_files(_files(scan.image))], True
         except OSError as error:
-            problem = f"got {scan.name}, which cannot be read ({error}), expected an image; check the file"
+            problem = f"{scan.name} cannot be read ({error}), expected an image; check the file"
             findings.append(Finding(problem=problem))
             continue
         sha256 = hashes[key][1]
         if sha256 not in contents:
-            say(f"reading scan {number} of {len(scans)}: {scan.name}")
-            contents[sha256] = _look_at(scan)
+            progress(f"reading scan {number} of {len(scans)}: {scan.name}")
+            contents[sha256] = _inspect(scan)
             save_json(folder / INDEX, index)
             changed = False
         findings.append(_finding(sha256, **contents[sha256]))
@@ -91,16 +90,16 @@ def _finding(sha256: str, shape: list[int], affine: list[list[float]], modality:
     return Finding(sha256, Grid((i, j, k), np.array(affine)), modality)
 
 
-def _look_at(scan: Scan) -> dict[str, Any]:
-    """The arguments of `_finding`, fit for JSON."""
+def _inspect(scan: Scan) -> dict[str, Any]:
+    """The arguments of `_finding` as JSON values."""
     try:
         image = read_image(scan.image)
     except InputError as error:
-        # The content is remembered wherever it lies: the name says which it is, the path would not.
+        # Findings belong to the content, wherever it lies: the message names the scan, not its path.
         return {"shape": [], "affine": [], "modality": "", "problem": str(error).replace(str(scan.image), scan.name)}
     problem = None
     if looks_like_labels(image.array):
-        problem = f"got {scan.name}, which looks like a label map, expected an image; give the image that it belongs to"
+        problem = f"{scan.name} looks like a label map, expected an image; give the image that it belongs to"
     return {
         "shape": list(image.grid.shape),
         "affine": image.grid.affine.tolist(),
@@ -110,10 +109,10 @@ def _look_at(scan: Scan) -> dict[str, Any]:
 
 
 def looks_like_labels(array: NDArray[Any]) -> bool:
-    """Whether voxels are whole numbers, none of them negative, and mostly equal their neighbours.
+    """Whether voxels are non-negative whole numbers that mostly equal their neighbours.
 
     Args:
-        array: (I, J, K); neighbours are those along the first axis that both are above the smallest value.
+        array: (I, J, K). Neighbours lie along the first axis, and both must exceed the smallest value.
     """
     background = array.min()
     if background < 0 or (array.dtype.kind == "f" and (array != np.rint(array)).any()):

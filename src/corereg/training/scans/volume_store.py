@@ -1,7 +1,8 @@
-"""Volumes of one shape in one file: rows are added one by one and looked up by a key.
+"""Volumes of one shape in one file: volumes are appended one by one and looked up by a key.
 
-`<stem>.f16` has the voxels (float16, little-endian, C order, no header), `<stem>.json` the row of each key and what is
-known of it. A row is listed when it is on disk: what an interruption left behind is not, and the next row replaces it.
+`<stem>.f16` holds the voxels (float16, little-endian, C order, no header), `<stem>.json` the row of each key and the
+facts stored with it. A row is listed only once it is on disk: whatever an interruption left behind is unlisted, and the
+next row overwrites it.
 """
 
 import errno
@@ -19,20 +20,20 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.io.json_files import load_json, save_json
 
-__all__ = ["RowFile"]
+__all__ = ["VolumeStore"]
 
 DTYPE = np.dtype("<f2")
-"""Scaled CT lies in -2..2, where it is exact to half a Hounsfield unit."""
+"""Scaled CT lies in -2..2, where half precision is exact to half a Hounsfield unit."""
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class RowFile:
-    """Rows on disk. One process at a time may add to them.
+class VolumeStore:
+    """Volumes on disk, a row each. Only one process at a time may add to them.
 
     Args:
-        stem: path without the endings; its folder exists.
-        shape: (I, J, K) of each row.
+        stem: path without suffixes, in an existing folder.
+        shape: (I, J, K) of each volume.
     """
 
     def __init__(self, stem: Path, shape: tuple[int, int, int]) -> None:
@@ -49,11 +50,11 @@ class RowFile:
         return key in self._facts
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """What is known of a key: its "row", where it has one, and what was given with it."""
+        """The facts stored under a key, and its "row" if it has a volume."""
         return self._facts[key]
 
     def check_space(self, rows: int) -> None:
-        """Whether the disk has room for so many more.
+        """Check that the disk has room for this many more rows.
 
         Raises:
             InputError: it has not.
@@ -62,10 +63,10 @@ class RowFile:
             raise self._too_little_space(rows)
 
     def add(self, key: str, volume: NDArray[np.float32] | None, **facts: Any) -> None:
-        """Write a row, or where there is no volume, what is known alone.
+        """Append a volume with its facts, or the facts alone.
 
         Raises:
-            InputError: the disk is full; the rows so far stay.
+            InputError: the disk is full; earlier rows stay.
         """
         with self._full_disk_in_one_line():
             if volume is not None:
@@ -76,7 +77,7 @@ class RowFile:
         self._rows += volume is not None
 
     def array(self) -> NDArray[np.float16]:
-        """(N, I, J, K): all rows, at least one, mapped into memory and not to be written to."""
+        """(N, I, J, K): all rows (at least one) as a read-only memory map."""
         return np.memmap(self._voxels, DTYPE, mode="r", shape=(self._rows, *self.shape))
 
     def _append(self, row: NDArray[np.float16]) -> None:
@@ -103,6 +104,6 @@ class RowFile:
         folder = self._voxels.parent
         free, needed = (math.ceil(n / 2**20) for n in (shutil.disk_usage(folder).free, rows * self.row_bytes))
         return InputError(
-            f"got {free} MB of free disk space for {folder}, expected {needed} MB more for {rows} scans; free some, or "
+            f"got {free} MB of free disk space in {folder}, expected {needed} MB for {rows} more scans; free some, or "
             "choose another folder for the cache"
         )

@@ -1,7 +1,7 @@
 """A cohort on one working grid: aligned, scaled and kept on disk. Training maps it into memory and opens no scan again.
 
-A cache folder holds what is known of each scan (`survey`) and, for each way of preparing scans, their voxels
-(`row_file`): `volumes-<key>`, where <key> is a hash of all that decides the voxels besides the scan itself.
+A cache folder holds the findings about each scan (`inspection`) and, for each way of preparing scans, their voxels
+(`volume_store`) in `volumes-<key>`, where <key> hashes everything that decides the voxels except the scan itself.
 """
 
 import hashlib
@@ -25,23 +25,25 @@ from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.atomic import ensure_output_folder
 from corereg.io.images.image import read_image
-from corereg.method.affine.coarse_copies import CoarseCopy, align_copies, coarse_copy
-from corereg.preprocessing.intensity import MODALITIES, normalise
+from corereg.method.affine.align import align
+from corereg.method.affine.coarse_copies import CoarseCopy, coarse_copy
+from corereg.preprocessing.intensity import normalise
+from corereg.preprocessing.modality import MODALITIES
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image
-from corereg.training.scans.inspection import Finding, survey
-from corereg.training.scans.volume_store import RowFile
+from corereg.training.scans.inspection import Finding, inspect_scans
+from corereg.training.scans.volume_store import VolumeStore
 
 __all__ = ["Volumes", "prepare_volumes"]
 
 ROWS_VERSION = 1
-"""To be raised when the same scans and settings give other voxels."""
+"""Increment when the same scans and settings give different voxels."""
 
 LARGEST_FACTOR = 4.0
-"""Between a scan's extent along R, A or S and the cohort's median. Fields of view for the same part of the body differ
-by 2 to 3; beyond 4 it is another part, or a header whose spacing is wrong."""
+"""Largest ratio of a scan's extent along R, A or S to the cohort's median, and of the median to the extent. Fields of
+view of one body part differ by a factor of 2 to 3; beyond 4 it is another part, or the header's spacing is wrong."""
 
 SEED = 0
-"""Of the pre-alignment's samples: a cohort is the same for every seed of the training."""
+"""Seed of the pre-alignment's samples: a cohort does not depend on the training's seed."""
 
 CPU = torch.device("cpu")
 
@@ -51,25 +53,25 @@ class Volumes:
     """A cohort on its working grid."""
 
     grid: Grid
-    """Sizes are multiples of 16."""
+    """Working grid; its sizes are multiples of 16."""
     array: NDArray[np.float16]
     """(N, I, J, K), scaled intensities in a read-only memory map. Rows that `rows` does not name belong to scans that
-    are not asked for, or that have changed since."""
+    were not requested or have changed since."""
     rows: Mapping[int, int]
-    """Row of each scan, by its index in `Dataset.scans`. Scans that are left out are absent."""
+    """Row of each scan, by its index in `Dataset.scans`; skipped scans have none."""
     skipped: tuple[tuple[str, str], ...]
-    """Name of each scan that is left out, and in one line why."""
+    """Name of each skipped scan, and the reason in one line."""
     modality: str
-    """"ct", "ct-abdomen" or "mr", as intensities are scaled; "mixed" where that differs."""
+    """How intensities are scaled: "ct", "ct-abdomen" or "mr", or "mixed" if scans differ."""
     affines: Mapping[int, Matrix]
-    """(4, 4), world of the working grid to world of the scan, by the scan's index; the identity where it lies as is."""
+    """(4, 4), working grid's world to scan's world, by the scan's index; the identity for a scan used as it lies."""
     fingerprint: str
-    """sha256 of the scans' contents, in order, and of the settings. Names and places of files do not count."""
+    """SHA-256 of the scans' contents, in order, and of the settings. Names and locations of files do not count."""
     field_of_view: tuple[int, int, int]
-    """Sizes of the part of the grid, from voxel 0, that is not padding."""
+    """Size of the part of the grid, from voxel 0, that is not padding."""
 
     def image(self, row: int) -> Tensor:
-        """(1, 1, I, J, K) float32."""
+        """The volume in a row, (1, 1, I, J, K) float32."""
         return torch.from_numpy(self.array[row].astype(np.float32))[None, None]
 
 
@@ -83,48 +85,47 @@ def prepare_volumes(
     scans: Iterable[int] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Volumes:
-    """Bring scans to one working grid, each once, or take them from the cache.
+    """Bring each scan to one working grid, once, or take it from the cache.
 
-    The grid is that of the scan of median volume. Scans that all lie on one grid are used as they lie; else each is
-    pre-aligned to that scan, as `register` does with a pair, so that n scans take n alignments.
+    The grid is that of the scan of median volume. Scans that all lie on one grid are used as they lie; otherwise each
+    is pre-aligned to that scan, as `register` does with a pair, so that n scans take n alignments.
 
     Args:
-        folder: the cache; it is made where it is missing. Several processes may share it.
-        spacing_mm: of the working grid; by default 2 mm, finer or coarser as `choose_working_grid` has it.
+        folder: the cache, created if missing. Several processes may share it.
+        spacing_mm: voxel size of the working grid; `choose_working_grid` chooses it by default.
         modality: one of MODALITIES; "auto" decides for each scan.
         affine: "auto", or "none" to trust the headers.
         scans: indices of the scans to prepare; by default those of all pairs.
         progress: called with a line before each scan that is not in the cache.
 
     Raises:
-        InputError: a setting that there is not, fewer than two scans that can be used, a folder that cannot be written
-            to, a full disk.
+        InputError: an unknown setting, fewer than two usable scans, a folder that cannot be written to, a full disk.
     """
     for name, value, allowed in (("modality", modality, MODALITIES), ("affine", affine, ("auto", "none"))):
         if value not in allowed:
             raise InputError(f"got {name} {value!r}, expected one of {', '.join(allowed)}; choose one")
-    say = progress or (lambda line: None)
+    progress = progress or (lambda line: None)
     if scans is None:
         scans = (scan for pair in dataset.training + dataset.validation for scan in pair)
     wanted = {index: dataset.scans[index] for index in sorted(set(scans))}
     folder = ensure_output_folder(folder)
-    with _locked(folder, say):
-        findings = dict(zip(wanted, survey(list(wanted.values()), folder, say), strict=True))
+    with _locked(folder, progress):
+        findings = dict(zip(wanted, inspect_scans(list(wanted.values()), folder, progress), strict=True))
         problems = {index: found.problem for index, found in findings.items() if found.problem is not None}
         problems |= _odd_sizes(findings, wanted)
         _check_number(wanted, problems)
         usable = {index: found for index, found in findings.items() if index not in problems}
         plan = _plan(wanted, usable, spacing_mm, modality, affine)
-        rows = RowFile(folder / f"volumes-{plan.key[:16]}", plan.grid.shape)
-        _fill(rows, plan, say)
-    facts = {index: rows[content] for index, content in plan.contents.items()}
+        store = VolumeStore(folder / f"volumes-{plan.key[:16]}", plan.grid.shape)
+        _fill(store, plan, progress)
+    facts = {index: store[content] for index, content in plan.contents.items()}
     problems |= {index: fact["problem"] for index, fact in facts.items() if "problem" in fact}
     _check_number(wanted, problems)
     used = [index for index in plan.scans if index not in problems]
     modalities = {plan.modalities[index] for index in used}
     return Volumes(
         grid=plan.grid,
-        array=rows.array(),
+        array=store.array(),
         rows={index: facts[index]["row"] for index in used},
         skipped=tuple((wanted[index].name, problems[index]) for index in sorted(problems)),
         modality=modalities.pop() if len(modalities) == 1 else "mixed",
@@ -136,33 +137,33 @@ def prepare_volumes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What becomes of each scan, and what is the same for all."""
+    """How each scan is prepared, and what all share."""
 
     scans: Mapping[int, Scan]
     contents: Mapping[int, str]
-    """Hashes, by which rows are found."""
+    """Hash of each scan's content, the key of its row."""
     modalities: Mapping[int, str]
     grid: Grid
     reference: int
     reference_grid: Grid
     aligned: bool
-    """Whether the scans are aligned to the reference."""
+    """Whether scans are aligned to the reference."""
     key: str
-    """Hash of the settings."""
+    """Hash of everything but the scans that decides the voxels."""
 
 
 def _plan(
     scans: Mapping[int, Scan], findings: Mapping[int, Finding], spacing_mm: float | None, modality: str, affine: str
 ) -> _Plan:
     grids = _grids(findings)
-    # Equal volumes go by content, so that the order of the scans does not matter.
+    # Ties are broken by content, so that the order of the scans does not matter.
     by_volume = sorted(grids, key=lambda index: (math.prod(grids[index].extent_mm), findings[index].sha256))
     reference = by_volume[len(by_volume) // 2]
     grid = grids[reference]
-    # Whatever memory happens to be free now: a cohort's grid must not change from one start to the next.
+    # Unlimited memory: a cohort's grid must not depend on what happens to be free at this start.
     working = choose_working_grid(grid, grid, spacing_mm=spacing_mm, memory_bytes=sys.maxsize)
     aligned = affine == "auto" and not all(grid.close_to(other) for other in grids.values())
-    target = findings[reference].sha256 if aligned else None
+    aligned_to = findings[reference].sha256 if aligned else None
     return _Plan(
         scans={index: scans[index] for index in findings},
         contents={index: found.sha256 for index, found in findings.items()},
@@ -171,26 +172,26 @@ def _plan(
         reference=reference,
         reference_grid=grid,
         aligned=aligned,
-        key=_sha256([ROWS_VERSION, working.shape, working.affine.tolist(), modality, target]),
+        key=_sha256([ROWS_VERSION, working.shape, working.affine.tolist(), modality, aligned_to]),
     )
 
 
-def _fill(rows: RowFile, plan: _Plan, say: Callable[[str], None]) -> None:
-    """Add the rows that are missing. A scan that turns out to be of no use is remembered as that."""
-    # By content: a scan may be there twice.
-    missing = {content: index for index, content in plan.contents.items() if content not in rows}
-    rows.check_space(len(missing))
+def _fill(store: VolumeStore, plan: _Plan, progress: Callable[[str], None]) -> None:
+    """Add the missing rows. A scan that turns out to be unusable is remembered with its problem."""
+    # By content, as two files may hold the same scan.
+    missing = {content: index for index, content in plan.contents.items() if content not in store}
+    store.check_space(len(missing))
     fixed = None
     if plan.aligned and missing:
         fixed = coarse_copy(read_image(plan.scans[plan.reference].image), plan.modalities[plan.reference])
     for number, (content, index) in enumerate(missing.items(), start=1):
-        say(f"preparing scan {number} of {len(missing)}: {plan.scans[index].name}")
+        progress(f"preparing scan {number} of {len(missing)}: {plan.scans[index].name}")
         try:
             volume, matrix = _prepared(plan, index, fixed)
         except InputError as error:
-            rows.add(content, None, problem=str(error))
+            store.add(content, None, problem=str(error))
         else:
-            rows.add(content, volume, affine=matrix.tolist())
+            store.add(content, volume, affine=matrix.tolist())
 
 
 def _prepared(plan: _Plan, index: int, fixed: CoarseCopy | None) -> tuple[NDArray[np.float32], Matrix]:
@@ -198,11 +199,11 @@ def _prepared(plan: _Plan, index: int, fixed: CoarseCopy | None) -> tuple[NDArra
     scan, modality = plan.scans[index], plan.modalities[index]
     image, matrix = read_image(scan.image), np.eye(4)
     if fixed is not None and index != plan.reference:
-        matrix = align_copies(fixed, coarse_copy(image, modality), seed=SEED).affine
+        matrix = align(fixed, coarse_copy(image, modality), seed=SEED).affine
     if not plan.grid.overlaps(image.grid, matrix):
         raise InputError(
-            f"got {scan.name}, which shares nothing with {plan.scans[plan.reference].name} in world coordinates, "
-            "expected an overlap; check its header, or leave the affine pre-alignment on"
+            f"{scan.name} does not overlap {plan.scans[plan.reference].name} in world coordinates; check its header, "
+            "or leave the affine pre-alignment on"
         )
     volume, _ = resample_image(image.array, image.grid, plan.grid, affine=matrix, device=CPU)
     return normalise(volume, modality)[0, 0].numpy(), matrix
@@ -230,10 +231,9 @@ def _millimetres(extent: NDArray[np.float64]) -> str:
 def _check_number(wanted: Mapping[int, Scan], problems: Mapping[int, str]) -> None:
     left = len(wanted) - len(problems)
     if left < 2:
-        first = f" The first that is not: {next(iter(problems.values()))}" if problems else ""
+        first = f" First problem: {next(iter(problems.values()))}" if problems else ""
         raise InputError(
-            f"got {left} scans that can be used, of {len(wanted)}, expected at least two; give more, or repair "
-            f"these.{first}"
+            f"got {left} usable scans of {len(wanted)}, expected at least two; add more, or repair these.{first}"
         )
 
 
@@ -242,13 +242,13 @@ def _sha256(content: list[Any]) -> str:
 
 
 @contextmanager
-def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One process at a time fills a cache; the others wait, and then find it full."""
+def _locked(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time fills a cache; the others wait and then find it filled."""
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for another process that prepares scans in {folder}")
+        progress(f"waiting for another process that prepares scans in {folder}")
         lock.acquire()
     try:
         yield
