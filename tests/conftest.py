@@ -27,6 +27,15 @@ def data_dir() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """Small inputs that once went wrong, which are no part of the project."""
+    root = Path(os.environ.get("COREREG_CASES", Path(__file__).parents[2] / "shared" / "cases"))
+    if not root.is_dir():
+        pytest.skip(f"no inputs that went wrong at {root} (set COREREG_CASES)")
+    return root
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)

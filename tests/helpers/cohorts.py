@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.evaluation.metrics import warp_labels
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import write_image
 from corereg.io.transforms.formats.itk_field import write_displacement_field
+from corereg.io.transforms.formats.learn2reg import write_disp_vox
 from helpers.grids import make_grid
 
 SHAPE = (24, 30, 26)
@@ -35,7 +35,7 @@ class Cohort:
         folder.mkdir(parents=True, exist_ok=True)
         factor = np.float32(np.broadcast_to(np.asarray(scale), 3)).reshape(3, 1, 1, 1)
         for name, disp_vox in self.fields.items():
-            write_field(folder / f"{name}.nii.gz", disp_vox * factor)
+            write_disp_vox(folder / f"{name}.nii.gz", disp_vox * factor)
         return folder
 
     def disp_mm(self, name: str) -> NDArray[np.float32]:

@@ -1,10 +1,11 @@
-"""DICOM series written by GDCM."""
+"""DICOM files: series written by GDCM, and single files of any kind by pydicom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import SimpleITK
 from numpy.typing import NDArray
 
@@ -70,3 +71,92 @@ def write_series(
         if slope(k) != 1:  # behind the writer's back, which would divide by it
             file = Path(writer.GetFileName())
             file.write_bytes(file.read_bytes().replace(SLOPE_TAG + b"1 ", SLOPE_TAG + f"{slope(k):.1f}"[-2:].encode()))
+
+
+ENHANCED_CT, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.66.4"
+
+DOSE, CAPTURE = "1.2.840.10008.5.1.4.1.1.481.2", "1.2.840.10008.5.1.4.1.1.7"
+
+
+def write_dicom(path: Path, pixels: NDArray[Any], **tags: Any) -> Path:
+    """One file: pixels (rows, columns), (frames, rows, columns) or (rows, columns, 3), and tags by their keywords."""
+    data = pydicom.Dataset()
+    data.SOPClassUID, data.Modality, data.SeriesInstanceUID = CT_STORAGE, "CT", SERIES
+    data.SOPInstanceUID = pydicom.uid.generate_uid()
+    colour = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    frames = pixels.ndim == 3 and not colour
+    data.Rows, data.Columns = pixels.shape[1:] if frames else pixels.shape[:2]
+    data.SamplesPerPixel = 3 if colour else 1
+    data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    if colour:
+        data.PlanarConfiguration = 0
+    if frames:
+        data.NumberOfFrames = len(pixels)
+    data.BitsAllocated = data.BitsStored = 8 * pixels.itemsize
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
+    data.PixelData = pixels.tobytes()
+    for keyword, value in tags.items():
+        setattr(data, keyword, value)
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_slices(
+    folder: Path,
+    array: NDArray[Any],
+    depths_mm: Sequence[float],
+    *,
+    tags: Callable[[int], dict[str, Any]] = lambda k: {},
+) -> None:
+    """An axial series of (I, J, K) in LPS order, 2 x 1.5 mm, at given depths; `tags` overrides those of slice k."""
+    for k, depth in enumerate(depths_mm):
+        own = {
+            "ImagePositionPatient": [-30, -20, depth],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [1.5, 2],
+        }
+        write_dicom(folder / f"IM{(k * 7) % 97:03d}.dcm", np.ascontiguousarray(array[:, :, k].T), **(own | tags(k)))
+
+
+def functional_group(position: Sequence[float] | None = None, slope: float | None = None) -> pydicom.Dataset:
+    """What an enhanced file says about one frame, or (without a position) about all."""
+    group = pydicom.Dataset()
+
+    def add(sequence: str, **tags: Any) -> None:
+        item = pydicom.Dataset()
+        for keyword, value in tags.items():
+            setattr(item, keyword, value)
+        setattr(group, sequence, [item])
+
+    if position is None:
+        add("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+        add("PixelMeasuresSequence", PixelSpacing=[1.5, 2], SliceThickness=3)
+    else:
+        add("PlanePositionSequence", ImagePositionPatient=list(position))
+    if slope is not None:
+        add("PixelValueTransformationSequence", RescaleSlope=slope, RescaleIntercept=-1024, RescaleType="HU")
+    return group
+
+
+def write_enhanced(
+    path: Path,
+    array: NDArray[Any],
+    depths_mm: Sequence[float],
+    *,
+    order: Sequence[int] | None = None,
+    slopes: Sequence[float] | None = None,
+) -> Path:
+    """An enhanced multi-frame CT of (I, J, K) at given depths, its frames in any order, each with its own slope."""
+    order = range(len(depths_mm)) if order is None else order
+    return write_dicom(
+        path,
+        np.ascontiguousarray(array.T[list(order)]),
+        SOPClassUID=ENHANCED_CT,
+        SharedFunctionalGroupsSequence=[functional_group(slope=None if slopes else 1)],
+        PerFrameFunctionalGroupsSequence=[
+            functional_group((-30, -20, depths_mm[k]), slopes[k] if slopes else None) for k in order
+        ],
+    )

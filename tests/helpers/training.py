@@ -12,7 +12,7 @@ from corereg.training.loop import Run
 from corereg.training.train import train
 from helpers.scenes import centred_grid, hounsfield, voxels_mm
 
-GRID = centred_grid((37, 30, 33), (4.0, 4.4, 3.6), "LPS")
+GRID = centred_grid((37, 28, 33), (4.0, 4.4, 3.6), "LPS")
 
 SMALL: dict[str, Any] = {
     "cycles": 2,
@@ -42,7 +42,7 @@ def patient(number: int) -> np.ndarray:
 
 
 def run(dataset: Path, out: Path, cache: Path, **settings: Any) -> Any:
-    options = {k: settings.pop(k) for k in ("resume", "more_stages", "devices") if k in settings}
+    options = {k: settings.pop(k) for k in ("resume", "more_stages", "devices", "log") if k in settings}
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     return train(dataset, out, settings=SMALL | dotted, device="cpu", cache=cache, **options)
 

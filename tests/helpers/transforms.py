@@ -87,7 +87,7 @@ def label_map(grid: Grid, dtype: type) -> Image:
 
 def written(transform: Transform, folder: Path, name: str, file: str | None = None) -> Path:
     path = folder / (file or FILES[name])
-    FORMATS[name].write(path, transform)
+    FORMATS[name].write(path, transform.stored())
     return path
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import write_image
 from corereg.io.images.itk import LPS_RAS
-from corereg.io.transforms.formats.registry import read_transform
 from corereg.io.transforms.transform import Transform
 from helpers.scenes import centred_grid, scan, voxels_mm, wave
 from helpers.transforms import (
@@ -107,7 +106,7 @@ def ants_registration(folder: Path, **options: Any) -> Any:
 
 def test_what_ants_found_is_read_as_ants_applies_it(images: Path) -> None:
     found = ants_registration(images)
-    transform = read_transform(images / "syn_", moving=images / "moving.nii.gz")
+    transform = Transform.load(images / "syn_", moving=images / "moving.nii.gz")
     assert transform.names == ("deformation", "affine")
     difference = np.abs(found["warpedmovout"].numpy() - transform.apply(images / "moving.nii.gz").array)
     assert difference[comparable(transform)].max() < TOLERANCE_HU
