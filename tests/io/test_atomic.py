@@ -56,7 +56,6 @@ def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:
         ("out.jpg", RAMP, "expected a name ending in"),
         ("out.nii", RAMP[1:], "(11, 16, 20) for"),
         ("out.nii", RAMP.astype(np.complex64), "complex voxels"),
-        ("out.nii", RAMP.astype(np.int64) * 2**40, "integers of at most 32 bits"),
         ("nowhere/out.nii", RAMP, "make it first"),
         (".", RAMP, "expected"),
     ],
@@ -76,7 +75,7 @@ def test_name_of_a_folder_is_refused_as_output(tmp_path: Path) -> None:
 def test_output_folder_that_is_a_file_or_in_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
-        assert "is or lies in a file" in refusal(ensure_output_folder, path)
+        assert "is a file or lies in one" in refusal(ensure_output_folder, path)
 
 
 def test_output_folder_that_is_not_writable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

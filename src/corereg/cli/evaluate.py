@@ -39,8 +39,12 @@ def evaluate(
 ) -> None:
     """Score displacement FIELDS on the pairs of a data set by the formulas of the Learn2Reg challenge."""
     from corereg.evaluation.evaluate import evaluate as score
+    from corereg.io.atomic import check_output
     from corereg.report.tables import evaluation_table, write_csv
 
+    for path in (csv, json):
+        if path is not None:
+            check_output(path)
     with progress_line() as progress:
         found = score(dataset, fields, against=against, split=pairs, partial=partial, check=check, progress=progress)
         if csv is not None:

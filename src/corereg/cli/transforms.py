@@ -55,8 +55,12 @@ def apply(
     """Warp an image onto the transform's grid, or map points and meshes from the fixed to the moving image."""
     if (source is None) != (out is None) or (source is None and jacobian is None):
         raise InputError("expected INPUT together with -o, or --jacobian FILE, or all three; add what is missing")
+    from corereg.io.atomic import check_output
     from corereg.io.transforms.apply import ImageOptions, apply_to_file, load_chain, write_jacobian
 
+    for path in (out, jacobian):
+        if path is not None:
+            check_output(path)
     chain = load_chain(
         [transform, *(then or [])], fixed=fixed, moving=moving, inverse=inverse, source_format=source_format
     )
@@ -87,8 +91,11 @@ def convert(
     without: Annotated[list[str] | None, typer.Option(help="Name of a part to leave out; may be repeated.")] = None,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
+    from corereg.io.atomic import check_output
     from corereg.io.transforms.convert import convert_transform
 
+    if to != "ants":  # a prefix of names
+        check_output(out)
     convert_transform(
         transform,
         out,

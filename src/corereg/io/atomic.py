@@ -1,6 +1,6 @@
 """Outputs appear under their names only when they are complete, and all files of a set together.
 
-Files are written into a staging folder beside their place and moved from there: a single file by one rename. A set of
+Files are written into a staging folder next to their place and moved from there: a single file by one rename. A set of
 files is published in two steps, so that a process killed at any moment neither mixes old and new files nor loses the
 new ones: a rename gives the staging folder a fixed name, from then on the set counts as written; then the old files are
 removed and the new ones moved to their places. Whoever next reads or writes in the folder finishes that (`settle`), and
@@ -185,8 +185,8 @@ def _finish(pending: Path, *, alone: bool) -> None:
     """
     try:
         plan = json.loads((pending / PLAN).read_text())
-    except FileNotFoundError:  # another has finished it
-        return
+    except FileNotFoundError:  # all has been moved, and this folder is being removed
+        plan = {"names": [], "obsolete": []}
     folder = pending.parent
     waiting = [name for name in plan["names"] if (pending / name).exists()]
     # Old files go before new ones come. The last name says that a set is complete: it goes first and comes last.
@@ -195,7 +195,8 @@ def _finish(pending: Path, *, alone: bool) -> None:
     for name in waiting:
         with suppress(FileNotFoundError):
             os.replace(pending / name, folder / name)
-    shutil.rmtree(pending, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(pending)
 
 
 @contextmanager

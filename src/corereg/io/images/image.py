@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
-from corereg.io.atomic import atomic_path
+from corereg.io.atomic import atomic_path, settle
 from corereg.io.images.checks import (
     check_contrast,
     check_labelled,
@@ -203,6 +203,7 @@ def _storable(array: NDArray[Any], keep_float64: bool, name: str) -> NDArray[Any
 
 def _read(path: Path, series: str | None = None) -> StoredVolume:
     """Read any supported source. Values are as they are in it."""
+    settle(path.parent)
     if not path.exists():
         raise InputError(f"got {path}, which does not exist, expected {KNOWN}; check the path")
     if series is not None and not path.is_dir():
@@ -218,7 +219,7 @@ def _read(path: Path, series: str | None = None) -> StoredVolume:
         if suffix == ".npz":
             return read_npz(path)
     except PermissionError:
-        raise InputError(f"got {path}, which may not be read, expected {KNOWN}; ask for the permission") from None
+        raise InputError(f"got {path}, which may not be read, expected {KNOWN}; change its permissions") from None
     cure = "give the folder that it is in" if suffix in (".dcm", ".ima") else "convert it"
     raise InputError(f"got {path}, which is not an image by its name, expected {KNOWN}; {cure}")
 

@@ -11,8 +11,11 @@ import numpy as np
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
-from corereg.io.images.image import ITK_SUFFIXES, as_image
+from corereg.io.atomic import settle
+from corereg.io.images.image import ITK_SUFFIXES
 from corereg.io.images.nifti import is_nifti
+from corereg.io.images.nifti_reader import open_nifti
+from corereg.io.images.reference import as_reference
 from corereg.io.transforms.formats.ants import AFFINE, WARP, read_ants, write_ants
 from corereg.io.transforms.formats.fsl import FSL_INTENTS, read_fsl, write_fsl
 from corereg.io.transforms.formats.itk import (
@@ -33,7 +36,6 @@ from corereg.io.transforms.formats.niftyreg import (
 )
 from corereg.io.transforms.formats.npz import FIELD_KEY, read_plain, write_plain
 from corereg.io.transforms.formats.stored import Located, StoredTransform
-from corereg.lazy import nibabel
 
 __all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "detect_format", "format_of_name", "read_stored"]
 
@@ -92,6 +94,7 @@ def read_stored(
     Raises:
         InputError: it is not a transform, or a grid is missing.
     """
+    settle(path.parent)
     name = source_format or detect_format(path)
     return check_format(name).read(path, _located(fixed), _located(moving))
 
@@ -154,16 +157,16 @@ def _warn_of_half_a_pair(path: Path) -> None:
 
 def _nifti_format(path: Path, challenge: bool) -> str:
     try:
-        image = nibabel().load(path)
-    except Exception:  # the reader explains it better
+        file = open_nifti(path)
+    except InputError:  # the reader explains it better
         return "itk-field"
-    intent = int(image.header["intent_code"])
-    if image.header["intent_name"].item() == INTENT_NAME:
+    intent = int(file.header["intent_code"])
+    if file.header["intent_name"].item() == INTENT_NAME:
         return "niftyreg"
     if intent in FSL_INTENTS:
         return "fsl"
-    vectors = len(image.shape) == 4 and image.shape[3] == VECTOR_COMPONENTS
-    bare = intent == 0 and np.array_equal(image.affine, np.eye(4))
+    vectors = len(file.shape) == 4 and file.shape[3] == VECTOR_COMPONENTS
+    bare = intent == 0 and np.array_equal(file.affine, np.eye(4))
     return "learn2reg" if vectors and (bare or challenge) else "itk-field"
 
 
@@ -176,4 +179,4 @@ def _is_plain(path: Path) -> bool:
 
 
 def _located(image: Any) -> Located | None:
-    return image if image is None or isinstance(image, Grid) else as_image(image)
+    return image if image is None or isinstance(image, Grid) else as_reference(image)
