@@ -72,6 +72,7 @@ def compared(made, tmp_path_factory) -> tuple[Benchmark, Path, Path]:
     plan = Plan(
         methods=("truth", "half", "some", "hang", "absent"),
         templates=templates(folder, made),
+        skip_missing=True,
         budget_seconds=4.0,
         keep_fields=True,
     )
@@ -185,6 +186,12 @@ class TestMistakes:
         monkeypatch.setenv("COREREG_CACHE", str(tmp_path / "cache"))
         with pytest.raises(InputError, match="corereg peers install greedy"):
             benchmark(made.path, tmp_path / "out", Plan(methods=("greedy",)))
+        assert not (tmp_path / "out").exists()
+
+    def test_a_requested_method_that_is_missing_is_refused_at_once(self, made, tmp_path):
+        plan = Plan(methods=("truth", "absent"), templates=templates(tmp_path, made))
+        with pytest.raises(InputError, match=r"no-such-tool is not found.*--skip-missing"):
+            benchmark(made.path, tmp_path / "out", plan)
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("words", [["--methods", "nonsense"], ["--affine", "maybe"], ["--model", "no.safetensors"]])

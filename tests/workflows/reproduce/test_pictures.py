@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corereg.data.layouts.learn2reg_writer import write_field
 from corereg.data.layouts.listing import Scan
 from corereg.evaluation.cases import Case, Cases
 from corereg.io.images.image import write_image
+from corereg.io.transforms.formats.learn2reg import write_disp_vox
 from corereg.workflows.reproduce.pictures import _Slice, draw_pair, shown_cases
 from helpers.grids import ORIENTATIONS, make_grid
 
@@ -63,7 +63,7 @@ def test_a_picture_is_drawn_the_same_every_time(tmp_path: Path) -> None:
         write_image(tmp_path / f"{name}.nii.gz", rng.normal(0, 80, SHAPE).astype(np.float32), grid)
         write_image(tmp_path / f"{name}_labels.nii.gz", labels, grid)
         scans.append(Scan(name, tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_labels.nii.gz"))
-    write_field(tmp_path / "field.nii.gz", np.ones((3, *SHAPE), np.float32))
+    write_disp_vox(tmp_path / "field.nii.gz", np.ones((3, *SHAPE), np.float32))
     for file in ("a.png", "b.png"):
         draw_pair(tmp_path / file, Case(*scans), {"ours": tmp_path / "field.nii.gz"})
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
