@@ -116,7 +116,10 @@ def _from_maps(name: str, folder: Path, version: int | None) -> Image:
     for task, numbers in NUMBERS[version].items():
         file = folder / f"{name}{task}.nii.gz"
         if not file.is_file():
-            raise InputError(f"the label map {file} is missing; version {version} writes it with the task{task}")
+            name_of_task = task.lstrip("_") or "total"
+            raise InputError(
+                f"the label map {file} is missing; version {version} writes it with the task {name_of_task}"
+            )
         labels = read_labels(file)
         parts |= {structure: (labels, labels.array == number) for structure, number in numbers.items()}
     return _merged(name, parts)
