@@ -22,7 +22,7 @@ LOG_EVERY_S = 30.0
 
 
 ORDER = ("register", "apply", "convert", "train", "evaluate", "benchmark", "batch")
-"""Of the commands in `corereg --help`; others follow."""
+"""Order of the commands in `corereg --help`; others follow."""
 
 
 class _Commands(typer.core.TyperGroup):
