@@ -133,7 +133,9 @@ def _energy_errors(start: Tensor, compared: Compared, config: RefineConfig) -> t
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     exact = start.double().requires_grad_(True)
-    value = energy(box_mean(exact, times=3), Compared(*(None if t is None else t.double() for t in compared)), config)
+    value = energy(
+        box_mean(exact, times=3), Compared(*(None if t is None else t.double() for t in compared.tensors)), config
+    )
     (gradient,) = torch.autograd.grad(value, exact)
     factors = energy_factors(compared.fixed, start, config, compared.weight)
     found, found_gradient = energy_gradient(Problem.of(*compared, *factors), start, smoothing=3)

@@ -14,6 +14,7 @@ from corereg.preprocessing.modality import Modality
 from corereg.settings import Option, Setting, allowed, check, settings_of, with_options, with_settings
 
 __all__ = [
+    "CORRELATION",
     "DEFAULT_MODEL",
     "DIFFEOMORPHIC",
     "PAPER_PASSES",
@@ -35,6 +36,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_MODEL = "mind"
 
 DIFFEOMORPHIC: Final = "diffeomorphic"
+CORRELATION: Final = "correlation"
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -85,6 +87,9 @@ class RefineConfig:
     """Features with more channels than this are projected to this many."""
     parametrisation: Annotated[Literal["displacement", "diffeomorphic"], Option()] = "displacement"
     """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
+    similarity: Annotated[Literal["features", "correlation"], Option()] = "features"
+    """What the full grid compares: the model's features, or the local correlation of the two images, which suits two
+    scans of one contrast and does not mind bias fields."""
 
     def __post_init__(self) -> None:
         check(self)

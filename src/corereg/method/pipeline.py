@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corereg.geometry.displacement import Disp, sdlogj
 from corereg.method.coarse.passes import coarse_displacement, full_grid_displacement
-from corereg.method.config import DIFFEOMORPHIC, PipelineConfig
+from corereg.method.config import CORRELATION, DIFFEOMORPHIC, PipelineConfig
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
 from corereg.method.refine.pair import Direction, refine_pair
 from corereg.method.refine.regularisation_search import search_regularisation
@@ -117,8 +117,10 @@ def register_volumes(
 def _fine_features(
     model: FeatureModel, images: Sequence[Image5D], config: PipelineConfig
 ) -> list[Float[Tensor, "1 C I J K"]] | None:
-    """The images' features on the full grid, or None if there is no refinement there."""
+    """What the full grid compares of each image, or None if there is no refinement there."""
     wanted = config.fine if config.fine is not None else images[0].numel() <= FINE_VOXELS
+    if wanted and config.refine.similarity == CORRELATION:
+        return list(images)
     found = [model.fine(image) for image in images] if wanted else []
     given = [features for features in found if features is not None]
     return given or None

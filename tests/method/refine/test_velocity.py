@@ -35,7 +35,7 @@ def test_gradient_of_the_energy_against_float64(weighted):
     loss = velocity_energy(velocity, both_ways, RefineConfig(regularisation=2.0))
     (ours,) = torch.autograd.grad(loss, velocity)
     exact = velocity.detach().double().requires_grad_()
-    in_double = [Compared(*(None if t is None else t.double() for t in way)) for way in both_ways]
+    in_double = [Compared(*(None if t is None else t.double() for t in way.tensors)) for way in both_ways]
     expected_loss = velocity_energy(exact, in_double, RefineConfig(regularisation=2.0))
     (expected,) = torch.autograd.grad(expected_loss, exact)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)

@@ -17,7 +17,17 @@ from torch import Tensor
 
 from corereg.geometry.kernels.threads import kernel, run_slabs
 
-__all__ = ["Band", "apply_bands", "box_band", "box_mean", "filter_plane", "filter_row", "upsample", "upsampling_band"]
+__all__ = [
+    "Band",
+    "apply_bands",
+    "box_band",
+    "box_mean",
+    "filter_plane",
+    "filter_row",
+    "upsample",
+    "upsampling_band",
+    "window_band",
+]
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
@@ -71,6 +81,14 @@ def _doubling_matrix(coarse: int, factor: int, fine: int) -> NDArray[np.float64]
 def box_band(size: int, times: int, *, adjoint: bool = False) -> Band:
     """`times` normalised means of 3 neighbours along an axis, or their adjoint, which differs at the border."""
     matrix = _mean_matrix(size, times)
+    return band(matrix.T if adjoint else matrix)
+
+
+@cache
+def window_band(size: int, radius: int, *, adjoint: bool = False) -> Band:
+    """Mean over the up to 2 * radius + 1 voxels that exist around each, or the adjoint of that."""
+    near = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) <= radius
+    matrix = near / near.sum(1, keepdims=True)
     return band(matrix.T if adjoint else matrix)
 
 

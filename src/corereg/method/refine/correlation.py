@@ -10,32 +10,18 @@ and the noise floor n keeps flat regions from pulling. Source: Cachier et al., "
 registration", CVIU 2003; squared and windowed as in Avants et al., Medical Image Analysis 2008.
 """
 
-from typing import NamedTuple
-
-import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from corereg.method.features.model import Image5D
 
-__all__ = ["NOISE", "RADIUS", "Images", "local_correlation", "mean_over", "same_contrast"]
+__all__ = ["NOISE", "RADIUS", "local_correlation"]
 
 RADIUS = 2
 """Half-width of the window in voxels, as greedy's and ANTs's default for fine grids."""
 
 NOISE = 1e-4
 """Variance below which contrast counts as noise: (1 % of the scaled intensity range) squared."""
-
-SAME_CONTRAST = 0.35
-"""Signed local correlation after the coarse stage above which two images count as one contrast."""
-
-
-class Images(NamedTuple):
-    """The scaled images whose local correlation counts, on the grid of the refinement."""
-
-    fixed: Image5D
-    moving: Image5D
 
 
 def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, noise: float = NOISE) -> Image5D:
@@ -49,23 +35,3 @@ def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, 
     warped_variance = (mean(warped * warped) - warped_mean * warped_mean).clamp(min=0) + noise
     covariance = mean(fixed * warped) - fixed_mean * warped_mean
     return covariance / (fixed_variance * warped_variance).sqrt()
-
-
-def mean_over(values: Image5D, weight: Float[Tensor, "B 1 I J K"] | None, *, least: float) -> Float[Tensor, ""]:
-    """Mean of a map over the voxels that count."""
-    return values.mean() if weight is None else (weight * values).sum() / weight.sum().clamp(min=least)
-
-
-def same_contrast(fixed: Image5D, warped: Image5D, weight: Float[Tensor, "B 1 I J K"] | None) -> float:
-    """How far two roughly aligned images share one contrast: signed local correlation where both have structure.
-
-    Returns: 1 for images that differ by a local linear map, near 0 for unrelated contrasts, negative for inverted ones.
-    """
-    def mean(volume: Tensor) -> Tensor:
-        return functional.avg_pool3d(volume, 2 * RADIUS + 1, stride=1, padding=RADIUS, count_include_pad=False)
-
-    counts = torch.ones_like(fixed) if weight is None else weight
-    structure = [(mean(v * v) - mean(v) ** 2).clamp(min=0) for v in (fixed, warped)]
-    joint = counts * (structure[0] * structure[1]).sqrt()
-    total = float(joint.sum())
-    return float((joint * local_correlation(fixed, warped)).sum()) / total if total > 0 else 0.0

@@ -11,8 +11,10 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.warp import warp
 from corereg.method.config import RefineConfig
 from corereg.method.features.model import Features
+from corereg.method.refine.correlation import local_correlation
 
 __all__ = [
+    "CORRELATION_WEIGHT",
     "DATA_WEIGHT",
     "DIFFUSION_WEIGHT",
     "FEATURE_SCALE",
@@ -29,6 +31,9 @@ __all__ = [
 DATA_WEIGHT, FEATURE_SCALE, DIFFUSION_WEIGHT = 12.0, 5.0, 0.65
 """Constants of the paper's energy; `regularisation` scales the last."""
 
+CORRELATION_WEIGHT = 15.0
+"""Weight of the mean of 1 - cc^2, such that one R gives about as smooth a displacement as with features."""
+
 NO_WEIGHT = 1e-6
 """Sum of weights below which no voxel counts, so that the data term is zero."""
 
@@ -40,14 +45,31 @@ class Compared(NamedTuple):
     moving: Features
     weight: Float[Tensor, "B 1 I J K"] | None
     """How much each voxel's match counts; None counts all voxels equally."""
+    radius: int = 0
+    """Half-width of the windows if `fixed` and `moving` are images whose local correlation counts; 0 for features."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fixed, moving and weight."""
+        return self.fixed, self.moving, self.weight
+
+    def pair(self, n: int) -> "Compared":
+        """The n-th pair of the batch, as a batch of one."""
+        weight = None if self.weight is None else self.weight[n : n + 1]
+        return Compared(self.fixed[n : n + 1], self.moving[n : n + 1], weight, self.radius)
 
 
 def data_energy(disp_vox: Disp, compared: Compared) -> Float[Tensor, ""]:
     """The first term of E."""
-    fixed, moving, weight = compared
-    squared = ((FEATURE_SCALE * (warp(moving, disp_vox) - fixed)) ** 2).mean(1, keepdim=True)
-    data = squared.mean() if weight is None else (weight * squared).sum() / weight.sum().clamp(min=NO_WEIGHT)
-    return DATA_WEIGHT * data
+    fixed, moving, weight, radius = compared
+    warped = warp(moving, disp_vox)
+    if radius:
+        differences, factor = 1 - local_correlation(fixed, warped, radius=radius) ** 2, CORRELATION_WEIGHT
+    else:
+        differences, factor = ((FEATURE_SCALE * (warped - fixed)) ** 2).mean(1, keepdim=True), DATA_WEIGHT
+    if weight is None:
+        return factor * differences.mean()
+    return factor * (weight * differences).sum() / weight.sum().clamp(min=NO_WEIGHT)
 
 
 def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
@@ -80,10 +102,10 @@ def energy(disp_vox: Disp, compared: Compared, config: RefineConfig) -> Float[Te
 
 
 def energy_factors(
-    fixed: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
+    fixed: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None, *, radius: int = 0
 ) -> tuple[Float[Tensor, "B"], tuple[float, ...], float]:
-    """The factors of E = data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along axis a
-    + volume x sum of squared divergences."""
+    """The factors of E = data[b] x weighted sum of squared differences (of 1 - cc^2 with a radius) + smooth[a] x sum of
+    squared steps along axis a + volume x sum of squared divergences."""
     shape = start_vox.shape[2:]
     voxels = start_vox.new_full((len(start_vox),), shape.numel(), dtype=torch.float64)
     counted = voxels if weight is None else weight.detach().double().sum((1, 2, 3, 4)).clamp(min=NO_WEIGHT)
@@ -92,4 +114,5 @@ def energy_factors(
     inside = math.prod(max(n - 2, 0) for n in shape)
     preserved = config.volume_preservation if inside else 0.0
     volume = config.regularisation * DIFFUSION_WEIGHT * preserved / max(inside, 1)
-    return DATA_WEIGHT * FEATURE_SCALE**2 / (fixed.shape[1] * counted), smooth, volume
+    data = CORRELATION_WEIGHT if radius else DATA_WEIGHT * FEATURE_SCALE**2 / fixed.shape[1]
+    return data / counted, smooth, volume

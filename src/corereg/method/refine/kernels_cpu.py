@@ -20,11 +20,13 @@ from corereg.geometry.kernels.filter import Band, box_band, filter_plane, filter
 from corereg.geometry.kernels.simd_loops import compare
 from corereg.geometry.kernels.threads import kernel, run_slabs
 from corereg.method.refine.integers import Integers, as_integers, padded_channels
+from corereg.method.refine.kernels_cpu_correlation import Correlation, correlation_force, set_force_pull
 from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
 
 __all__ = ["Factors", "energy_gradient", "minimise"]
 
 Array = NDArray[np.float32]
+NONE = np.empty(0, np.float32)
 U, F = np.uint64, np.float32
 """Types of offsets and values. Unsigned offsets into flat arrays spare every inner loop a test for negative ones."""
 
@@ -36,8 +38,8 @@ ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 
 
 class Factors(NamedTuple):
-    """Factors of the energy: data x sum of squared differences + smooth[a] x sum of squared steps along axis a + volume
-    x sum of squared divergences."""
+    """Factors of the energy: data x sum of squared differences (or 1 - cc^2) + smooth[a] x sum of squared steps along
+    axis a + volume x sum of squared divergences."""
 
     data: float
     smooth: tuple[float, ...]
@@ -54,6 +56,7 @@ def minimise(
     steps: int,
     learning_rate: float,
     smoothing: int,
+    radius: int = 0,
 ) -> tuple[Array, list[float]]:
     """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means.
 
@@ -61,10 +64,11 @@ def minimise(
         fixed, moving: features (I, J, K, C).
         start: (3, I, J, K), v before the first step.
         voxel_weight: (I, J, K), or None for 1 everywhere.
+        radius: half-width of the windows if the local correlation of two images (C = 1) counts; 0 compares features.
 
     Returns: s(v) after the last step, and the energy before each step.
     """
-    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
+    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing, radius)
     shape = problem.shape
     parameters = start.flatten()
     state = parameters, np.zeros_like(parameters), np.zeros_like(parameters)
@@ -80,10 +84,17 @@ def minimise(
 
 
 def energy_gradient(
-    fixed: Array, moving: Array, parameters: Array, voxel_weight: Array | None, factors: Factors, *, smoothing: int
+    fixed: Array,
+    moving: Array,
+    parameters: Array,
+    voxel_weight: Array | None,
+    factors: Factors,
+    *,
+    smoothing: int,
+    radius: int = 0,
 ) -> tuple[float, Array]:
     """The energy of s(parameters) and its gradient with respect to the parameters, computed once as in `minimise`."""
-    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing)
+    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing, radius)
     disp, planes, pulled = (np.empty(parameters.size, np.float32) for _ in range(3))
     run_slabs(_smooth_planes, problem.shape[0], parameters.flatten(), planes, problem.shape, problem.forward)
     energy = _evaluate(problem, planes, disp, pulled)
@@ -96,6 +107,7 @@ class _Problem(NamedTuple):
 
     shape: tuple[int, ...]
     features: tuple[Integers, Integers]
+    correlation: Correlation | None
     mask: Array
     factors: Factors
     channels: tuple[int, ...]
@@ -105,15 +117,22 @@ class _Problem(NamedTuple):
     """Work space, empty if there is no volume term."""
 
 
-def _prepare(fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int) -> _Problem:
+def _prepare(
+    fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int, radius: int
+) -> _Problem:
     shape = fixed.shape[:3]
-    mask = np.empty(0, np.float32) if voxel_weight is None else voxel_weight.reshape(-1)
+    mask = NONE if voxel_weight is None else voxel_weight.reshape(-1)
     forward = tuple(box_band(n, smoothing) for n in shape)
     adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
-    features, unit = as_integers(fixed, moving)
-    factors = factors._replace(data=factors.data * unit**2)
+    features, correlation = (np.empty(0, np.int16),) * 2, None
+    if radius:
+        correlation = Correlation.of(fixed[..., 0], moving[..., 0], radius=radius)
+    else:
+        features, unit = as_integers(fixed, moving)
+        factors = factors._replace(data=factors.data * unit**2)
     divergence = np.empty(shape[0] * shape[1] * shape[2] if factors.volume else 0, np.float32)
-    return _Problem(shape, features, mask, factors, padded_channels(fixed.shape[3]), forward, adjoint, divergence)
+    channels = padded_channels(fixed.shape[3])
+    return _Problem(shape, features, correlation, mask, factors, channels, forward, adjoint, divergence)
 
 
 def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
@@ -122,15 +141,17 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
     Args:
         planes: the parameters smoothed along j and k.
     """
-    shape, features, mask, factors, channels, forward, adjoint, divergence = problem
+    shape, features, correlation, mask, factors, channels, forward, adjoint, divergence = problem
     weights = np.array((factors.data, *factors.smooth, factors.volume))
     slopes, energies = (2 * weights).astype(np.float32), np.empty((shape[0], 5))
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
     if factors.volume:
         run_slabs(divergence_planes, shape[0], disp, divergence, shape)
-    run_slabs(
-        _energy_planes, shape[0], features, (disp, divergence), mask, slopes, channels, shape, adjoint, pulled, energies
-    )
+    volumes = disp, divergence, NONE, NONE
+    if correlation is not None:
+        energies[:, 0], force = correlation_force(correlation, disp, mask, factors.data)
+        volumes = disp, divergence, force, correlation.slopes
+    run_slabs(_energy_planes, shape[0], features, volumes, mask, slopes, channels, shape, adjoint, pulled, energies)
     return float(weights @ energies.sum(0))
 
 
@@ -195,14 +216,17 @@ def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first,
 @kernel
 def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, out, energies, first, last):
     """Sums of the energy per plane, and its gradient's planes after the adjoint smoothing along j and k."""
-    disp, divergence = volumes
+    disp, divergence, force, slopes = volumes
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     gradient = np.empty(U(3) * plane, np.float32)
     lines = np.empty(plane, np.float32)
     for i in range(U(first), U(last)):
         energy = energies[i]
-        energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
+        if force.size:
+            set_force_pull(force, slopes, gradient, shape, i)
+        else:
+            energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
         energy[1] = energy[2] = energy[3] = energy[4] = 0.0
         if divergence.size:
             energy[4] = add_divergence_pull(divergence, gradient, shape, factors[4], i)

@@ -4,7 +4,8 @@ Minimises, over a displacement v on the 1/2 grid,
 
     E(v) = 12 mean_x mean_c (5 M_c(x + s(v)(x)) - 5 F_c(x))^2 + R 0.65 (D(s(v)) + K mean_x (div s(v)(x))^2)
 
-by Adam, where s is three 3x3x3 means and D the diffusion energy. The last term is not in the paper (K = 0 there).
+by Adam, where s is three 3x3x3 means and D the diffusion energy. The last term is not in the paper (K = 0 there). On
+the full grid, two images' local correlation may take the place of the features: see `correlation`.
 """
 
 import torch
@@ -22,34 +23,37 @@ __all__ = ["refine"]
 
 
 def refine(
-    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, *, weight: Tensor | None = None
+    fixed: Features,
+    moving: Features,
+    start_vox: Disp,
+    config: RefineConfig,
+    *,
+    weight: Tensor | None = None,
+    radius: int = 0,
 ) -> tuple[Disp, tuple[float, ...]]:
     """Refine a displacement by minimising E, for each pair of the batch independently.
 
     Args:
-        fixed, moving: features on the 1/2 grid.
-        start_vox: the displacement to start from, in voxels of the 1/2 grid.
+        fixed, moving: features; with a radius, images (B, 1, I, J, K).
+        start_vox: the displacement to start from, in voxels of their grid.
         weight: (B, 1, I, J, K), how much each voxel counts; None counts all equally.
+        radius: half-width in voxels of the windows in which the images are correlated; 0 compares features.
 
-    Returns: the displacement s(v) on the 1/2 grid, and E before each step, averaged over the pairs.
+    Returns: the displacement s(v), and E before each step, averaged over the pairs.
     """
+    compared = Compared(fixed, moving, weight, radius)
+    tensors = (*compared.tensors, start_vox)
     thick = min(start_vox.shape[2:]) > 1
-    if thick and use_triton(fixed, moving, start_vox, weight):
-        disp_vox, energies = _refine_on_cuda(fixed, moving, start_vox, config, weight)
+    if thick and not radius and use_triton(*tensors):
+        disp_vox, energies = _refine_on_cuda(compared, start_vox, config)
     else:
-        compiled = thick and use_kernels(fixed, moving, start_vox, weight)
-        refine_one = _refine_on_cpu if compiled else _refine_plainly
-        pairs = [slice(n, n + 1) for n in range(len(start_vox))]
-        found = [
-            refine_one(fixed[n], moving[n], start_vox[n], config, None if weight is None else weight[n]) for n in pairs
-        ]
+        refine_one = _refine_on_cpu if thick and use_kernels(*tensors) else _refine_plainly
+        found = [refine_one(compared.pair(n), start_vox[n : n + 1], config) for n in range(len(start_vox))]
         disp_vox, energies = (torch.cat(parts, at) for at, parts in enumerate(zip(*found, strict=True)))
     return disp_vox, tuple(energies.mean(1).tolist())
 
 
-def _refine_plainly(
-    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
-) -> tuple[Disp, Float[Tensor, "S 1"]]:
+def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
     parameters = start_vox.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
     losses = parameters.new_empty(config.steps, 1, requires_grad=False)
@@ -57,20 +61,19 @@ def _refine_plainly(
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)
-            loss = energy(smooth, Compared(fixed, moving, weight), config)
+            loss = energy(smooth, compared, config)
         torch.autograd.backward(loss)
         optimiser.step()
         losses[step] = loss.detach()
     return box_mean(parameters.detach(), times=config.smoothing), losses
 
 
-def _refine_on_cpu(
-    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
-) -> tuple[Disp, Float[Tensor, "S 1"]]:
+def _refine_on_cpu(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
     """`_refine_plainly` on the compiled CPU kernels."""
     from corereg.method.refine.kernels_cpu import Factors, minimise
 
-    data, smooth, volume = energy_factors(fixed, start_vox, config, weight)
+    fixed, moving, weight, radius = compared
+    data, smooth, volume = energy_factors(fixed, start_vox, config, weight, radius=radius)
     fixed_last, moving_last = (f[0].detach().permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
     disp_vox, energies = minimise(
         fixed_last,
@@ -81,16 +84,16 @@ def _refine_on_cpu(
         steps=config.steps,
         learning_rate=config.learning_rate,
         smoothing=config.smoothing,
+        radius=radius,
     )
     return torch.from_numpy(disp_vox)[None], torch.tensor(energies, dtype=torch.float64)[:, None]
 
 
-def _refine_on_cuda(
-    fixed: Features, moving: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None
-) -> tuple[Disp, Float[Tensor, "S B"]]:
+def _refine_on_cuda(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S B"]]:
     """`_refine_plainly` on the compiled CUDA kernels, for all pairs at once."""
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
+    fixed, moving, weight = compared.tensors
     return minimise(
         Problem.of(fixed, moving, weight, *energy_factors(fixed, start_vox, config, weight)),
         start_vox.detach().contiguous(),

@@ -15,7 +15,8 @@ from corereg.geometry.strided import subsample
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords, sample
 from corereg.method.coarse.passes import FINAL_SMOOTHING, full_grid_displacement
-from corereg.method.config import DIFFEOMORPHIC, RefineConfig
+from corereg.method.config import CORRELATION, DIFFEOMORPHIC, RefineConfig
+from corereg.method.refine.correlation import RADIUS
 from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.velocity import refine_velocity
@@ -41,7 +42,8 @@ class Direction(NamedTuple):
     half: tuple[Tensor, Tensor]
     """Features of the fixed and of the moving image on the 1/2 grid."""
     full: tuple[Tensor, Tensor] | None
-    """The same features on the full grid; None ends the refinement on the 1/2 grid."""
+    """What the full grid compares: the same features there, or the images if `RefineConfig.similarity` is correlation.
+    None ends the refinement on the 1/2 grid."""
     counts: tuple[Tensor | None, Tensor | None]
     """1 where the fixed and the moving image have data that counts, on the full grid; None counts all."""
 
@@ -79,11 +81,15 @@ def _refine_level(
     for direction, disp_vox in zip(directions, _displacements(starts, config), strict=True):
         features = direction.half if stride > 1 else direction.full
         assert features is not None
-        compared.append(Compared(*features, weight=_weight(disp_vox, *direction.counts, stride=stride)))
+        radius = RADIUS if stride == 1 and config.similarity == CORRELATION else 0
+        compared.append(Compared(*features, _weight(disp_vox, *direction.counts, stride=stride), radius))
     if config.parametrisation == DIFFEOMORPHIC:
         velocity, losses = refine_velocity(compared, starts[0], config)
         return [velocity], losses
-    found = [refine(c.fixed, c.moving, u, config, weight=c.weight) for c, u in zip(compared, starts, strict=True)]
+    found = [
+        refine(one.fixed, one.moving, start, config, weight=one.weight, radius=one.radius)
+        for one, start in zip(compared, starts, strict=True)
+    ]
     fields = [disp_vox for disp_vox, _ in found]
     if len(fields) > 1:
         fields = list(inverse_consistent(*fields, steps=SYMMETRY_STEPS))

@@ -63,7 +63,7 @@ def refine_velocity(
 
 
 def _data(disp_vox: Disp, compared: Compared) -> Tensor:
-    if min(disp_vox.shape[2:]) > 1 and use_kernels(disp_vox.detach(), *compared):
+    if min(disp_vox.shape[2:]) > 1 and use_kernels(disp_vox.detach(), *compared.tensors):
         energy: Tensor = _CompiledData.apply(disp_vox, compared)  # type: ignore[no-untyped-call]
         return energy
     return data_energy(disp_vox, compared)
@@ -77,7 +77,7 @@ class _CompiledData(torch.autograd.Function):
         from corereg.method.refine.kernels_cpu import Factors, energy_gradient
 
         still = RefineConfig(regularisation=0.0)
-        data, smooth, _ = energy_factors(compared.fixed, disp_vox, still, compared.weight)
+        data, smooth, _ = energy_factors(compared.fixed, disp_vox, still, compared.weight, radius=compared.radius)
         fixed, moving = (f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (compared.fixed, compared.moving))
         value, gradient = energy_gradient(
             fixed,
@@ -86,6 +86,7 @@ class _CompiledData(torch.autograd.Function):
             None if compared.weight is None else compared.weight[0, 0].contiguous().numpy(),
             Factors(float(data), smooth),
             smoothing=0,
+            radius=compared.radius,
         )
         ctx.save_for_backward(torch.from_numpy(gradient)[None])
         return disp_vox.new_tensor(value)

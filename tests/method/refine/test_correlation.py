@@ -1,0 +1,86 @@
+"""Local correlation: its value against a slow loop, its gradient against float64, and what it is good for."""
+
+import numpy as np
+import pytest
+import torch
+
+from corereg.geometry.strided import box_mean
+from corereg.geometry.warp import warp
+from corereg.method.config import RefineConfig
+from corereg.method.refine.correlation import NOISE, local_correlation
+from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.optimise import refine
+from helpers.kernels import FAR, assert_same, each_shape, smooth_noise
+
+
+def test_local_correlation_against_a_loop_over_windows(generator):
+    fixed, warped = (smooth_noise(generator, 1, 1, 5, 7, 6) for _ in range(2))
+    found = local_correlation(fixed.double(), warped.double(), radius=2)[0, 0]
+    f, w = (volume[0, 0].double().numpy() for volume in (fixed, warped))
+    for place in np.ndindex(f.shape):
+        window = tuple(slice(max(0, n - 2), n + 3) for n in place)
+        a, b = f[window].ravel(), w[window].ravel()
+        expected = np.cov(a, b, bias=True)[0, 1] / np.sqrt((a.var() + NOISE) * (b.var() + NOISE))
+        assert float(found[place]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_local_correlation_ignores_gain_and_offset_of_either_image(generator):
+    fixed, warped = (10 * smooth_noise(generator, 1, 1, 8, 9, 7) for _ in range(2))
+    assert torch.allclose(local_correlation(fixed, 3 * warped - 4), local_correlation(fixed, warped), atol=1e-2)
+
+
+@each_shape
+@pytest.mark.parametrize("radius", [1, 2, 3])
+@pytest.mark.parametrize("size", [2.0, FAR])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_of_the_kernels_against_float64(shape, radius, size, weighted, generator):
+    pytest.importorskip("numba")
+    from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+
+    config = RefineConfig(regularisation=2.0)
+    fixed, moving = (smooth_noise(generator, 1, 1, *shape) for _ in range(2))
+    start = smooth_noise(generator, 1, 3, *shape, size=size)
+    weight = (torch.rand(1, 1, *shape, generator=generator) * 2 - 0.5).clamp(0, 1) if weighted else None
+    exact = start.double().requires_grad_(True)
+    given = None if weight is None else weight.double()
+    loss = energy(box_mean(exact, times=3), Compared(fixed.double(), moving.double(), given, radius), config)
+    (expected,) = torch.autograd.grad(loss, exact)
+    data, smooth, volume = energy_factors(fixed, start, config, weight, radius=radius)
+    value, gradient = energy_gradient(
+        *(image[0].permute(1, 2, 3, 0).contiguous().numpy() for image in (fixed, moving)),
+        start[0].numpy(),
+        None if weight is None else weight[0, 0].numpy(),
+        Factors(float(data), smooth, volume),
+        smoothing=3,
+        radius=radius,
+    )
+    assert value == pytest.approx(loss.item(), rel=1e-5)
+    assert np.linalg.norm(gradient - expected[0].numpy()) < 1e-4 * float(expected.norm())
+
+
+@each_shape
+def test_refinement_by_correlation_is_that_of_plain_torch(shape, generator, monkeypatch):
+    fixed, moving = (smooth_noise(generator, 1, 1, *shape) for _ in range(2))
+    start = smooth_noise(generator, 1, 3, *shape, size=2.0)
+    config = RefineConfig(steps=5, learning_rate=0.02)
+    assert_same(monkeypatch, lambda: refine(fixed, moving, start, config, radius=2)[0], relative=1e-4)
+
+
+def test_refinement_by_correlation_finds_a_shift_under_a_bias_field(generator):
+    shape = (26, 22, 30)
+    moving = smooth_noise(generator, 1, 1, *shape)
+    shift = torch.tensor([0.8, -0.6, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *shape)
+    bias = torch.linspace(0.5, 2.0, shape[0]).view(1, 1, -1, 1, 1)
+    fixed = bias * warp(moving, shift)
+    found, losses = refine(fixed, moving, torch.zeros(1, 3, *shape), RefineConfig(learning_rate=0.2), radius=2)
+    inner = (found - shift)[:, :, 4:-4, 4:-4, 4:-4].norm(dim=1)
+    assert losses[-1] < 0.2 * losses[0]
+    assert float(inner.mean()) < 0.15
+
+
+def test_images_without_contrast_pull_nowhere(generator):
+    flat = torch.full((1, 1, 9, 8, 11), 0.3)
+    start = smooth_noise(generator, 1, 3, 9, 8, 11, size=1.0)
+    found, losses = refine(flat, flat, start, RefineConfig(steps=3, regularisation=0.0), radius=2)
+    assert torch.isfinite(found).all()
+    assert losses[0] == pytest.approx(losses[-1])
