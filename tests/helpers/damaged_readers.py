@@ -37,15 +37,15 @@ def main(seed: int, cases: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         # In a child too: once ITK has started threads in this process, its children could not use it.
-        ((outcome, told),) = in_children(1, lambda _: make_bases(root))
+        ((outcome, report),) = in_children(1, lambda _: make_bases(root))
         if outcome == FAULT:
-            raise SystemExit(told)
+            raise SystemExit(report)
         for kind in KINDS:
             found = in_children(cases, partial(read_damaged, root, kind, seed))
             counts = {outcome: sum(1 for each, _ in found if each == outcome) for outcome in (READ, REFUSED, FAULT)}
             faults = [
-                f"case {case} of seed {seed}: {told[-2000:]}"
-                for case, (outcome, told) in enumerate(found)
+                f"case {case} of seed {seed}: {report[-2000:]}"
+                for case, (outcome, report) in enumerate(found)
                 if outcome == FAULT
             ]
             print(json.dumps({"kind": kind, **counts, "faults": faults}), flush=True)

@@ -66,7 +66,7 @@ def in_children(cases: int, read: Callable[[int], object]) -> list[tuple[str, st
     """What came of `read(0)` to `read(cases - 1)`: read, refused in one line, or a fault with its traceback.
 
     Many cases share a child, because a fork of so large a process takes longer than a case; a child that ends by a
-    signal has told which case it was at.
+    signal has reported all cases before.
     """
     found: list[tuple[str, str]] = []
     while len(found) < cases:
@@ -74,8 +74,8 @@ def in_children(cases: int, read: Callable[[int], object]) -> list[tuple[str, st
         child = os.fork()
         if not child:
             os.close(receiving)
-            with os.fdopen(sending, "w") as told:
-                _read_all(range(len(found), cases), read, told)
+            with os.fdopen(sending, "w") as reports:
+                _read_all(range(len(found), cases), read, reports)
             os._exit(0)
         os.close(sending)
         with os.fdopen(receiving) as telling:
@@ -87,7 +87,7 @@ def in_children(cases: int, read: Callable[[int], object]) -> list[tuple[str, st
     return found
 
 
-def _read_all(cases: Iterable[int], read: Callable[[int], object], told: TextIO) -> None:
+def _read_all(cases: Iterable[int], read: Callable[[int], object], reports: TextIO) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -96,8 +96,8 @@ def _read_all(cases: Iterable[int], read: Callable[[int], object], told: TextIO)
     os.dup2(silent, 2)
     for case in cases:
         signal.alarm(LONGEST_SECONDS)
-        told.write(json.dumps(_outcome(case, read)) + "\n")
-        told.flush()
+        reports.write(json.dumps(_outcome(case, read)) + "\n")
+        reports.flush()
 
 
 def _outcome(case: int, read: Callable[[int], object]) -> tuple[str, str]:

@@ -24,7 +24,7 @@ LONGEST_LINE = 2**15
 MOST_AXES = 5
 
 LARGEST_NUMBER = 1e30
-"""Of spacing, origin and direction: far beyond any patient, and far below where products overflow."""
+"""Largest spacing, origin and direction: far beyond any patient, and far below where products overflow."""
 
 META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4}
 META_BYTES |= {"LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.io.images.checks import one_line, scalar_volume_shape
+from corereg.geometry.grid import Grid
+from corereg.io.images.checks import one_line, plausible_grid, scalar_volume_shape
 from corereg.io.images.compression import GZIP_MAGIC, inflated
 from corereg.io.images.nifti_geometry import check_spacing, header_affine, mm_affine, warn_of_doubtful_geometry
 from corereg.io.images.sizes import check_compressed_size, check_memory, check_stored_size
@@ -53,6 +54,17 @@ class NiftiFile:
     dtype: np.dtype[Any]
     affine: NDArray[np.float64]
     usual_form: bool
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the first three axes.
+
+        Raises:
+            InputError: fewer axes, or an impossible geometry.
+        """
+        if len(self.shape) < 3:
+            raise InputError(f"got {self.path} of shape {self.shape}, expected at least three axes; check the file")
+        return plausible_grid(self.shape, self.affine, str(self.path))
 
     @property
     def step(self) -> float:
@@ -154,7 +166,7 @@ def _values_of_nibabel(image: Any) -> tuple[NDArray[Any], float]:
 
 
 def _first_bytes(file: Path, size: int, asked: Path) -> bytes:
-    """At most so many bytes of a file, inflated if it is compressed."""
+    """Up to this many bytes of a file, inflated if it is compressed."""
     try:
         with open(file, "rb") as stream:
             packed = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC

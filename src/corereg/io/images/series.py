@@ -100,8 +100,7 @@ def _nifti_series(path: Path) -> Series | None:
     name = str(path)
     check_spacing(file.header, name)
     warn_of_doubtful_geometry(file.header, file.shape, name)
-    grid = plausible_grid(file.shape, file.affine, name)
-    return Series(file.read(), grid, file.header, name, file.step)
+    return Series(file.read(), file.grid, file.header, name, file.step)
 
 
 def _itk_series(path: Path) -> Series | None:

@@ -1,0 +1,1 @@
+"""Points and meshes in and out."""

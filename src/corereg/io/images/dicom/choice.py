@@ -16,6 +16,9 @@ __all__ = ["Stack", "choose_stack"]
 SAME_PIXELS = 0.5
 """Corners of slices on one grid lie within this share of a pixel, however their headers were rounded."""
 
+PARALLEL = 0.99
+"""Cosine between the normals of slices, above which a series that was split is reported."""
+
 SHOWN_SERIES = 6
 """How many series a message lists."""
 
@@ -75,6 +78,13 @@ def choose_stack(folder: Path, series: str | None) -> tuple[Stack, tuple[str, ..
             f"got the folder {folder} with {len(equal)} equally large {'stacks' if one else 'series'}: "
             f"{_listed([str(stack) for stack in equal])}, expected a single largest one; {cure}"
         )
+    parallel = sum(len(stack.frames) for stack in stacks if stack is not best and _is_part_of(best, stack))
+    if parallel:
+        warn(
+            f"{folder}: {parallel} slices were left out, whose size or pixel spacing differs from that of the "
+            f"{len(best.frames)} slices of the series {best.series} that were read",
+            stacklevel=2,
+        )
     passed_over = [str(stack) for stack in stacks if stack is not best] + others
     remarks = (f"{folder}: read the series {best}, not {_listed(passed_over)}",) if passed_over else ()
     return best, remarks
@@ -124,6 +134,13 @@ def _fit_together(one: Frame, other: Frame) -> bool:
         return False
     apart = np.abs((one.axes - other.axes) * one.size).max()
     return bool(apart <= SAME_PIXELS * np.linalg.norm(one.axes, axis=0).min())
+
+
+def _is_part_of(best: Stack, other: Stack) -> bool:
+    """Whether slices may belong to the same volume: a localiser in the series lies across the others."""
+    normals = [np.cross(*stack.frames[0].axes.T) for stack in (best, other)]
+    one, two = (normal / np.linalg.norm(normal) for normal in normals)
+    return best.series == other.series and bool(abs(one @ two) > PARALLEL)
 
 
 def _others(files: Sequence[DicomFile]) -> list[str]:

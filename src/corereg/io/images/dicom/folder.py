@@ -1,4 +1,4 @@
-"""A DICOM folder: the best series in it, or the one that is asked for, as one volume."""
+"""A DICOM folder: the best series in it, or the one that the caller names, as one volume."""
 
 from pathlib import Path
 from typing import Any

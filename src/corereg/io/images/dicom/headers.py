@@ -206,7 +206,7 @@ def _frames(path: Path, data: Any) -> list[Frame]:
 
 
 def _offsets(data: Any, count: int) -> NDArray[np.float64]:
-    """Of the frames of a classic multi-frame file along the normal, from the first."""
+    """Distances of the frames of a classic multi-frame file from the first one, along the normal."""
     stated = data.get("GridFrameOffsetVector")
     if stated is not None and len(stated) == count:
         offsets = _numbers(stated, count)
