@@ -1,6 +1,7 @@
 """Scans, folders and checkpoints that training cannot use: one line, and nothing lost."""
 
 import errno
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from corereg.training import checkpoint as checkpoint_module
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
 from corereg.training.objective.objective import Losses, Objective
 from corereg.training.train import MODEL, train
+from helpers.pickles import Planted
 from helpers.training import GRID, SMALL, patient, rows_of, run, weights_of
 
 
@@ -32,6 +34,43 @@ def test_labels_in_place_of_images(tmp_path):
         write_image(tmp_path / "scans" / f"{n}.nii.gz", (patient(n) > 100).astype(np.uint8), GRID)
     with pytest.raises(InputError, match="label"):
         run(tmp_path / "scans", tmp_path / "out", tmp_path / "cache")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown setting": ({"settings": {"cycels": 1}}, "did you mean cycles?"),
+    "a setting out of bounds": ({"settings": {"cycles": 0}}, "at least 1"),
+    "an unknown recipe": ({"recipe": "abdomen"}, "abdomen-ct"),
+    "an unknown device": ({"device": "tpu"}, "device"),
+    "no device": ({"devices": 0}, "at least 1"),
+    "no checkpoint": ({"resume": True}, "start without --resume"),
+    "a negative number of stages": ({"more_stages": -1}, "--more-stages"),
+    "no data set": ({"dataset": "nowhere.json"}, "nowhere.json"),
+    "an empty folder": ({"dataset": "empty"}, "empty"),
+    "a single scan": ({"dataset": "single"}, "two"),
+    "scans that cannot be read": ({"dataset": "broken"}, "usable"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("there", [False, True], ids=["a new folder", "a folder of the user's"])
+def test_a_refused_run_leaves_no_folder_and_no_file(name, there, cohort_json, tmp_path, monkeypatch):
+    options, words = REFUSED[name]
+    for folder in ("empty", "single", "broken"):
+        (tmp_path / folder).mkdir()
+    write_image(tmp_path / "single" / "a.nii.gz", patient(1), GRID)
+    for n in range(3):
+        (tmp_path / "broken" / f"{n}.nii.gz").write_bytes(b"nothing")
+    out = tmp_path / "new" / "run"
+    if there:
+        out.mkdir(parents=True)
+        (out / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(words)):
+        train(**{"dataset": cohort_json, "out": out, "settings": SMALL, "device": "cpu"} | options)
+    if there:
+        assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    else:
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(finished, cohort_json, cache, tmp_path):
@@ -61,8 +100,18 @@ def test_resume_with_other_scans(finished, cache, tmp_path):
 def test_a_checkpoint_that_is_none(tmp_path):
     path = tmp_path / CHECKPOINT
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="expected a checkpoint"):
+    with pytest.raises(InputError, match="expected a checkpoint") as caught:
         load_checkpoint(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_pickle_in_place_of_a_checkpoint_is_neither_run_nor_said_to_be_safe(tmp_path):
+    torch.save({"planted": Planted(tmp_path / "executed")}, tmp_path / CHECKPOINT)
+    with pytest.raises(InputError, match="expected a checkpoint") as caught:
+        load_checkpoint(tmp_path / CHECKPOINT)
+    assert "weights_only" not in str(caught.value)
+    assert "likely succeed" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_scans(

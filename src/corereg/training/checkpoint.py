@@ -89,9 +89,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except InputError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        # Not the words of torch, which advise reading the file in a way that lets it run code.
+        reason = f" ({error})" if type(error) is ValueError else ""
         raise InputError(
-            f"got {path}, expected a checkpoint of this version of corereg ({reason}); start a new run"
+            f"got {path}, expected a checkpoint of this version of corereg{reason}; start a new run"
         ) from None
 
 

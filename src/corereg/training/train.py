@@ -1,9 +1,11 @@
 """`corereg.train`: from a data set of unlabelled scans to a model file."""
 
 import os
+import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,7 +19,7 @@ from lightning_fabric import Fabric
 from corereg.data.hold_out import hold_out
 from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
-from corereg.io.atomic import atomic_path, ensure_output_folder
+from corereg.io.atomic import atomic_path, output_folder
 from corereg.method.device import find_device
 from corereg.method.features.model_file import save_model
 from corereg.method.features.network import ConvNetModel
@@ -104,7 +106,7 @@ def train(
         InputError: unusable scans, settings or folder; a loss that became NaN or infinite; a full disk.
         Interrupted: a signal asked the run to stop; the checkpoint is written.
     """
-    folder = ensure_output_folder(out)
+    folder = Path(out)
     settled, resume = _settle(folder, recipe, config, settings or {}, resume, more_stages)
     if not isinstance(dataset, Dataset):
         dataset = read_dataset(dataset, pairing=settled.pairing, metadata=None if metadata is None else Path(metadata))
@@ -113,7 +115,7 @@ def train(
     task = _Task(
         dataset=dataset,
         folder=folder,
-        cache=folder / "cache" if cache is None else ensure_output_folder(cache),
+        cache=folder / "cache" if cache is None else Path(cache),
         config=settled,
         resume=resume,
         tensorboard=tensorboard,
@@ -123,11 +125,25 @@ def train(
     if devices * nodes > 1:
         # Separate processes cannot draw on the caller's screen.
         task = replace(task, progress=_ignore, log=_log_line)
-    with atomic_path(folder / CONFIG) as staged:
-        staged.write_text(yaml.safe_dump(as_settings(settled), sort_keys=False), encoding="utf-8")
     fabric = _fabric(find_device(device), devices, nodes)
-    metrics: Mapping[str, float] = fabric.launch(partial(_run, task=task))
+    with output_folder(folder), _emptied_if_refused(folder), output_folder(task.cache):
+        with atomic_path(folder / CONFIG) as staged:
+            staged.write_text(yaml.safe_dump(as_settings(settled), sort_keys=False), encoding="utf-8")
+        metrics: Mapping[str, float] = fabric.launch(partial(_run, task=task))
     return TrainingResult(folder, folder / MODEL, metrics)
+
+
+@contextmanager
+def _emptied_if_refused(folder: Path) -> Iterator[None]:
+    """Remove what a run that cannot begin has put into its folder, up to the first checkpoint."""
+    before = set(folder.iterdir())
+    try:
+        yield
+    except InputError:
+        if not (folder / CHECKPOINT).exists():
+            for path in set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _ignore(line: str) -> None: ...
