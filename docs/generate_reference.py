@@ -17,7 +17,7 @@ __all__ = ["contents"]
 ROOT = Path(__file__).parents[1]
 
 WIDTH, INDENT = 120, " " * 4
-"""Of the lines of Python files."""
+"""Longest line in Python files."""
 
 PAGE = """<!-- Made by `make reference` from the definitions in src/corereg: do not edit. -->
 # Settings

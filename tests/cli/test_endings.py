@@ -1,6 +1,7 @@
 """How a command ends early: signals, full disks, names and terminals that cannot be used. One line, nothing left."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -31,8 +32,10 @@ def test_module_is_the_command() -> None:
 
 
 def test_help_begins_with_register(command: Command) -> None:
-    commands = [line.split()[1] for line in command("--help").out.split("Commands")[1].splitlines() if line[:3] == "│ " + line[2:3]]
-    assert commands[:3] == ["register", "apply", "convert"]
+    commands = command("--help").out.split("Commands")[1]
+    positions = [commands.index(f"\u2502 {name} ") for name in ("register", "apply", "convert", "train", "evaluate")]
+    assert positions == sorted(positions)
+    assert positions[0] == commands.index("\u2502 ")
 
 
 @pytest.mark.parametrize("place", ["before", "after", "variable"])
@@ -77,7 +80,7 @@ def test_refusals_of_the_system_are_no_bugs(code: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=lambda value: str(value)
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
 )
 def test_registration_stopped_by_a_signal_ends_with_one_line_and_leaves_nothing(
     scans: Path, tmp_path: Path, number: int, status: int
@@ -115,9 +118,8 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
 
 def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt), signals_raise() as received:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+    with signals_raise() as received, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
     assert received == [signal.SIGTERM]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
@@ -140,20 +142,92 @@ def test_what_a_signal_caused_is_told_from_what_it_did_not(
     assert (None if stopped is None else stopped.exit_status) == status
 
 
-def test_terminal_without_unicode_gets_escapes(scans: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.argv[4] += '/\\xe9'; from corereg.cli import main; main()"
-    arguments = [sys.executable, "-c", code, "apply", str(scans / "field.nii.gz"), str(scans / "moving.nii.gz"), "-o"]
-    assert arguments  # the name is made in the process: the encoding of arguments is not what is tested
+@pytest.mark.parametrize("name", ["\xe9.nii.gz".encode(), b"\xff.nii.gz"], ids=["not ASCII", "not UTF-8"])
+def test_names_that_the_terminal_lacks_are_escaped(scans: Path, field: Path, tmp_path: Path, name: bytes) -> None:
+    out = os.fsencode(tmp_path) + b"/" + name
     done = subprocess.run(
-        [sys.executable, "-c", f"print('\\xe9', end=''); {PRINTS}"],
+        [sys.executable, "-m", "corereg", "apply", str(field), str(scans / "moving.nii.gz"), "-o", out],
         capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
     )
-    assert done.returncode == 1
-    done = subprocess.run(
-        [sys.executable, "-c", PRINTS], capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
-    )
-    assert (done.returncode, done.stdout) == (0, b"\\xe9 \\udcff\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(os.fsencode(tmp_path) + b"/\\")
+    assert os.path.isfile(out)
 
 
-PRINTS = "from corereg.cli.endings import write_any_character; write_any_character(); print('\\xe9 \\udcff')"
+def test_registration_of_files_whose_names_are_not_utf8_is_written_with_its_report(scans: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    pair = [folder + b"/fixed\xff.nii.gz", folder + b"/moving\xe4.nii.gz"]
+    for path, name in zip(pair, ("fixed", "moving"), strict=True):
+        Path(os.fsdecode(path)).write_bytes((scans / f"{name}.nii.gz").read_bytes())
+    command = [sys.executable, "-m", "corereg", "register", *pair, "-o", folder + b"/out\xff", *QUICK[:-1]]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    page = Path(os.fsdecode(folder + b"/out\xff/report.html")).read_bytes().decode("utf-8")
+    assert "moving\\xe4.nii.gz" in page
+    found = json.loads(Path(os.fsdecode(folder + b"/out\xff/result.json")).read_bytes())
+    assert os.fsencode(found["inputs"]["moving"]["path"]) == pair[1]
+
+
+def test_folder_that_no_longer_exists_is_said(scans: Path, tmp_path: Path) -> None:
+    code = "import os, sys; os.mkdir(sys.argv[-1]); os.chdir(sys.argv[-1]); os.rmdir(sys.argv[-1]); del sys.argv[-1]; "
+    code += "from corereg.cli import main; main()"
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    done = process("register", *pair, "-o", "out", tmp_path / "gone", code=code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "current folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+FULL = """
+import resource, sys
+from corereg.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+main()
+"""
+"""A limit on the size of files stands for the full disk: it fails in the same calls, and needs no privileges."""
+
+
+@pytest.mark.parametrize("name", ["out.h5", "out.tfm", "out.nrrd", "out.nii.gz", "out.npz", "ants"])
+def test_transform_that_finds_no_room_is_refused_and_leaves_nothing(h5: Path, tmp_path: Path, name: str) -> None:
+    formats = {"out.nii.gz": ["--to", "learn2reg"], "out.npz": ["--to", "numpy"], "ants": ["--to", "ants"]}
+    done = process("convert", h5, "-o", tmp_path / "new" / name, *formats.get(name, []), code=FULL)
+    assert done.returncode == 2
+    (tmp_path / "new").mkdir()
+    done = process("convert", h5, "-o", tmp_path / "new" / name, *formats.get(name, []), code=FULL)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "no room" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_registration_that_finds_no_room_is_refused_and_leaves_nothing(scans: Path, tmp_path: Path) -> None:
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    done = process("register", *pair, "-o", tmp_path / "new" / "out", *QUICK, code=FULL)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "no room" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["apply", "{field}", "{scans}/moving.nii.gz", "-o"],
+        ["convert", "{field}", "--to", "itk", "-o"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize(("name", "words"), [("", "which is a folder"), ("x" * 300 + ".nii.gz", "File name too long")])
+def test_output_that_cannot_be_is_refused_before_the_work(
+    scans: Path, field: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], name: str, words: str,
+) -> None:  # fmt: skip
+    def work(*args: object, **options: object) -> None:
+        raise AssertionError("the work has begun")
+
+    for step in ("apply.load_chain", "convert.Transform.load"):
+        monkeypatch.setattr(f"corereg.io.transforms.{step}", work)
+    words_given = [word.format(field=field, scans=scans) for word in arguments]
+    assert words in one_line(command(*words_given, tmp_path / name))
+    assert list(tmp_path.iterdir()) == []

@@ -80,11 +80,11 @@ def choose_working_grid(
         need, have = _bytes(fixed, wanted) / 2**30, budget / 2**30
         if spacing_mm is not None:
             raise InputError(
-                f"got a working spacing of {wanted:g} mm, which needs about {need:.3g} GiB, expected one that fits "
-                f"into the {have:.3g} GiB available; use --spacing {math.ceil(fitting * 100) / 100:g} or more"
+                f"got a working spacing of {wanted:g} mm, which needs about {need:.1f} GiB, expected one that fits "
+                f"into the {have:.1f} GiB available; use --spacing {math.ceil(fitting * 100) / 100:g} or more"
             )
         warnings.warn(
-            f"a working spacing of {wanted:g} mm needs about {need:.3g} GiB, more than the {have:.3g} GiB available, "
+            f"a working spacing of {wanted:g} mm needs about {need:.1f} GiB, more than the {have:.1f} GiB available, "
             f"so the scans are registered at {fitting:.2f} mm; allow more with --memory, or choose with --spacing",
             stacklevel=2,
         )
@@ -92,8 +92,8 @@ def choose_working_grid(
     outputs = KEPT_BYTES_PER_VOXEL * math.prod(working.shape) + OUTPUT_BYTES_PER_VOXEL * math.prod(fixed.shape)
     if outputs > budget:
         warnings.warn(
-            f"writing the outputs for a fixed image of {fixed} takes about {outputs / 2**30:.3g} GiB, more than the "
-            f"{budget / 2**30:.3g} GiB available; close other programs, or leave out the report",
+            f"writing the outputs for a fixed image of {fixed} takes about {outputs / 2**30:.1f} GiB, more than the "
+            f"{budget / 2**30:.1f} GiB available; close other programs, or leave out the report",
             stacklevel=2,
         )
     return working

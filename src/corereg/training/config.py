@@ -1,4 +1,4 @@
-"""Settings of a training run, saved beside the weights. `--set key=value` and `--config` change them."""
+"""Settings of a training run, saved with the weights. `--set key=value` and `--config` change them."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
