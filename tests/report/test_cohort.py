@@ -1,5 +1,7 @@
 """Figures and pages of a cohort."""
 
+import os
+
 from corereg.report.cohort import Cohort as CohortPage
 from corereg.report.cohort import write_cohort_report
 from corereg.report.figures import make_figures
@@ -20,3 +22,12 @@ class TestFigures:
         assert 'href="p2/report.html"' in text
         assert "Batch &lt;1&gt;" in text
         assert 'id="pairs-group"' not in text
+
+    def test_names_that_are_not_utf8_make_a_page_and_figures(self, tmp_path):
+        name = os.fsdecode(b"caf\xe9")
+        row = {"fixed": name, "moving": "m", "dice": 0.5, "sdlogj": 0.1, "seconds": 2.0, "dice_per_label": {"1": 0.5}}
+        page = CohortPage(title=name, subtitle="", groups={name: [row, row]}, label_names={1: name}, command=name)
+        write_cohort_report(tmp_path / "report.html", page)
+        text = (tmp_path / "report.html").read_text("utf-8")
+        assert text.count(r"caf\xe9") >= 4
+        assert text.count("<img") == 3
