@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "corereg"
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
 MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "concepts" / "architecture.md"]
-NAME = r"_*[A-Z]\w+(\.\w+)?|[a-z]\w+_\w+|title=|<h1>"
+NAME = r"_[a-z]\w+|_*[A-Z]\w+(\.\w+)?|[a-z]\w+_\w+|title=|<h1>"
 PATTERNS = "<"
 """Marks a path as a pattern: tests/<room>/test_<file>.py."""
 
