@@ -14,7 +14,7 @@ from corereg.io.images.checks import scalar_volume_shape
 from corereg.io.images.sizes import check_compressed_size, check_memory
 from corereg.io.images.stored import StoredVolume
 
-__all__ = ["read_npz"]
+__all__ = ["npz_arrays", "read_npz"]
 
 RADCHEST_KEY, AFFINE_KEY = "ct", "affine"
 
@@ -22,6 +22,27 @@ RADCHEST_AXES = np.array([[0.0, 0.0, -0.8], [0.0, -0.8, 0.0], [-0.8, 0.0, 0.0]])
 """RAD-ChestCT: slices run down, rows to the back, columns from right to left, 0.8 mm each."""
 
 MEMBER_SUFFIX = ".npy"
+
+DAMAGED = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive raises."""
+
+
+def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an archive by their names.
+
+    Raises:
+        InputError: damaged, not plain arrays, or larger than the memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(MEMBER_SUFFIX) for name in archive.namelist()]
+            return {name: _member(archive, name, path) for name in names}
+    except InputError:
+        raise
+    except DAMAGED:
+        raise InputError(
+            f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
+        ) from None
 
 
 def read_npz(path: Path) -> StoredVolume:
@@ -41,7 +62,7 @@ def read_npz(path: Path) -> StoredVolume:
             affine = _member(archive, AFFINE_KEY, path) if AFFINE_KEY in names else None
     except InputError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except DAMAGED:
         raise InputError(
             f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
         ) from None

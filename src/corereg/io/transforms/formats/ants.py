@@ -15,7 +15,7 @@ from corereg.geometry.grid import Matrix
 from corereg.io.atomic import atomic_path
 from corereg.io.images.itk import affine_to_sitk
 from corereg.io.transforms.formats.itk import read_itk_transform
-from corereg.io.transforms.formats.itk_field import read_displacement_field, write_displacement_field
+from corereg.io.transforms.formats.itk_field import field_grid, read_displacement_field, write_displacement_field
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 from corereg.lazy import simpleitk
 
@@ -35,9 +35,9 @@ def write_ants(prefix: Path, stored: StoredTransform) -> None:
     affine: Matrix = np.eye(4)
     for matrix in stored.parts[first:]:
         affine = np.asarray(matrix) @ affine
-    warp, grid = stored.parts[:first], stored.fixed_grid
-    fixed = stored.fixed or grid
-    backward = stored.backward_parts
+    warp, backward = stored.parts[:first], stored.backward_parts
+    fixed = field_grid(_with_prefix(prefix, WARP), stored.fixed or stored.fixed_grid)
+    grid = grid_of(fixed, "fixed")
     with atomic_path(_with_prefix(prefix, WARP)) as staged:
         simpleitk().WriteTransform(affine_to_sitk(affine), str(staged.with_name(prefix.name + AFFINE)))
         write_displacement_field(staged, offsets_mm(warp, grid), fixed)

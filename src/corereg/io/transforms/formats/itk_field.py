@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,19 +10,36 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
-from corereg.io.images.checks import one_line
+from corereg.io.images.checks import plausible_grid
 from corereg.io.images.image import ITK_SUFFIXES, Image
-from corereg.io.images.itk import LPS_SIGNS, vectors_of_sitk, write_itk
+from corereg.io.images.itk import LPS_SIGNS, itk_reader, read_itk_image, vectors_of_sitk, write_itk
 from corereg.io.images.nifti import VECTOR_INTENT, is_nifti, write_nifti
-from corereg.io.images.nifti_geometry import mm_affine
-from corereg.lazy import nibabel, simpleitk
+from corereg.io.images.nifti_geometry import shear_mm, upright, warn_of_doubtful_geometry
+from corereg.io.images.nifti_reader import open_nifti
 
-__all__ = ["FIELD_SUFFIXES", "read_displacement_field", "write_displacement_field"]
+__all__ = ["FIELD_SUFFIXES", "field_grid", "read_displacement_field", "write_displacement_field"]
 
 FIELD_SUFFIXES = (".nii.gz", ".nii", *ITK_SUFFIXES)
 
 EXPECTED = "a displacement field (.nii, .nii.gz, .nrrd, .mha, .mhd) with three components in LPS millimetres"
 CURE = "write it again as an ITK displacement field"
+
+
+def field_grid(path: Path, fixed: Image | Grid) -> Image | Grid:
+    """The grid on which a field for `fixed` is written to `path`: its own, if ITK reads that from such a file.
+
+    ITK does not read a sheared grid from NIfTI, so a grid with perpendicular axes that covers it is taken there.
+    """
+    grid = fixed if isinstance(fixed, Grid) else fixed.grid
+    if not is_nifti(path) or not shear_mm(grid.affine, grid.shape):
+        return fixed
+    covering = upright(grid)
+    warn(
+        f"{path.name}: the fixed grid is sheared, which tools built on ITK do not read from NIfTI, so the field is "
+        f"written on a grid that covers it: {covering}; save .h5 or .nrrd to keep the grid",
+        stacklevel=2,
+    )
+    return covering
 
 
 def write_displacement_field(path: Path, disp_mm: NDArray[np.float32], fixed: Image | Grid) -> None:
@@ -63,12 +81,8 @@ def read_displacement_field(path: Path) -> tuple[NDArray[np.float32], Image | Gr
 
 
 def _read_nifti(path: Path) -> tuple[NDArray[Any], Grid, Any]:
-    try:
-        image = nibabel().load(path)
-        values = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel raises a dozen kinds, all of which mean the same to the user
-        raise InputError(f"got {path}, which cannot be read ({one_line(error)}), expected {EXPECTED}; {CURE}") from None
-    intent = int(image.header["intent_code"])
+    file = open_nifti(path)
+    values, intent = file.read(), int(file.header["intent_code"])
     if values.ndim != 5 or values.shape[3:] != (1, 3):
         raise InputError(f"got {path} of shape {values.shape}, expected shape (I, J, K, 1, 3): {EXPECTED}; {CURE}")
     if intent != VECTOR_INTENT:
@@ -76,20 +90,16 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], Grid, Any]:
             f"got {path} with NIfTI intent {intent}, expected {VECTOR_INTENT} (vector): other tools would misread it; "
             "write it again with the right intent"
         )
-    i, j, k = values.shape[:3]
-    return values[:, :, :, 0, :], Grid((i, j, k), mm_affine(image)), image.header.copy()
+    warn_of_doubtful_geometry(file.header, file.shape, str(path))
+    return values[:, :, :, 0, :], file.grid, file.header.copy() if file.usual_form else None
 
 
 def _read_itk(path: Path) -> tuple[NDArray[Any], Grid, Any]:
-    try:
-        image = simpleitk().ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"got {path}, which cannot be read ({one_line(error)}), expected {EXPECTED}; {CURE}") from None
+    image = read_itk_image(itk_reader(path))
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
         raise InputError(
             f"got {path} with {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} components, "
             f"expected {EXPECTED}; {CURE}"
         )
     values, affine = vectors_of_sitk(image)
-    i, j, k = values.shape[:3]
-    return values, Grid((i, j, k), affine), None
+    return values, plausible_grid(values.shape, affine, str(path)), None
