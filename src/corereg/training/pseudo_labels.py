@@ -46,7 +46,7 @@ class PseudoLabels:
     difficulty_mm: Float32[np.ndarray, "P"]
     """Mean distance between the displacement with and without instance optimisation."""
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | int]:
         """Number of pairs, mean difficulty and mean size of a label's components, for the run's log."""
         some = self.disp_vox[:: max(1, len(self.pairs) // SIZED_PAIRS)].astype(np.float32)
         return {

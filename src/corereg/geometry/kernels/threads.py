@@ -19,7 +19,7 @@ import torch
 
 from corereg.errors import InputError
 
-__all__ = ["kernel", "limited_threads", "run_slabs"]
+__all__ = ["inlined_kernel", "kernel", "limited_threads", "run_slabs"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,14 +35,16 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 def kernel(function: Function) -> Function:
     """Compile a function with numba at its first call, and cache the machine code on disk if possible."""
-    from numba import njit
+    return _compiled(function, inline=False)
 
-    plain = inspect.unwrap(function)  # tests wrap every function in shape checks
-    try:
-        compiled = njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")(plain)
-    except RuntimeError:  # nowhere to cache: a read-only installation and no home folder
-        compiled = njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(plain)
-    return cast("Function", compiled)
+
+def inlined_kernel(function: Function) -> Function:
+    """Like `kernel`, for a function that only kernels call and that is too long for the compiler to inline by itself.
+
+    Left apart, such a function makes results depend on the cache. The process that compiles it calls it as compiled by
+    itself; later processes load the copy that was optimised together with its caller, which rounds differently.
+    """
+    return _compiled(function, inline=True)
 
 
 def run_slabs(
@@ -80,6 +82,18 @@ def limited_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _compiled(function: Function, *, inline: bool) -> Function:
+    from numba import njit
+
+    plain = inspect.unwrap(function)  # tests wrap every function in shape checks
+    options: Any = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy", "forceinline": inline}
+    try:
+        compiled = njit(cache=True, **options)(plain)
+    except RuntimeError:  # nowhere to cache: a read-only installation and no home folder
+        compiled = njit(**options)(plain)
+    return cast("Function", compiled)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -1,5 +1,9 @@
 """The compiled convolutions against float64."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +104,25 @@ def test_other_convolutions_are_left_to_torch(channels, out, stride):
     one, source = layer(channels, out, stride), noise(1, channels, 6, 5, 7)
     assert one.compiled is None
     assert_near(inference.convolve(one, source), expected(one, source))
+
+
+CONVOLUTION = """
+import sys, torch
+from corereg.method.features.convolution import inference
+generator = torch.Generator().manual_seed(3)
+weight, bias = torch.randn(32, 32, 3, 3, 3, generator=generator), torch.randn(32, generator=generator)
+one = inference.Folded(weight, bias, 1, inference.compiled_convolution(weight, bias, 1))
+found = inference.convolve(one, torch.randn(1, 32, 5, 7, 11, generator=generator))
+sys.stdout.buffer.write(found.contiguous().numpy().tobytes())
+"""
+
+
+@wide
+def test_the_process_that_compiles_gives_the_bits_of_those_that_load(tmp_path):
+    """A function that is not inlined is optimised by itself in the first, and with its caller in the others."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", CONVOLUTION]
+    first, second = (subprocess.run(command, env=environment, capture_output=True, check=True).stdout for _ in range(2))
+    assert len(first) == 4 * 32 * 5 * 7 * 11
+    assert list(tmp_path.rglob("*.nbc"))
+    assert first == second

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from corereg.geometry.kernels.simd import COLUMNS, LANES, ROWS, WIDE, work_space
 from corereg.geometry.kernels.simd_loops import copy_known, finish_plane, multiply_rows, transform_line, transform_plane
-from corereg.geometry.kernels.threads import kernel, run_slabs
+from corereg.geometry.kernels.threads import inlined_kernel, kernel, run_slabs
 
 __all__ = ["Transformed", "convolve", "suits", "transform_weight"]
 
@@ -146,7 +146,7 @@ def _convolve_tiles(source, layer, floor, out, shapes, shift, block, first, last
                 _transform_output(sums, at, sums_apart, planes, patch, bias, d, floor, out, out_shape, corner)
 
 
-@kernel
+@inlined_kernel
 def _corner(tile, tiles):
     """The first output of a tile."""
     row, k = divmod(tile, tiles[2])
@@ -154,7 +154,7 @@ def _corner(tile, tiles):
     return i * STEP_I, j * STEP, k * STEP
 
 
-@kernel
+@inlined_kernel
 def _transform_input(source, shape, channels, corner, patch, planes, values, to, apart):
     """Compute a tile's transformed values, stored `apart` from one to the next.
 
@@ -179,7 +179,7 @@ def _transform_input(source, shape, channels, corner, patch, planes, values, to,
             _input_line(planes, p * LANES, PLANE * LANES, values, to + p * apart + c, PLANE * apart)
 
 
-@kernel
+@inlined_kernel
 def _fill_patch(source, shape, channels, corner, c, patch):
     """Copy the inputs of a tile at the edge, with zeros beyond it."""
     for n in range(PRODUCTS):
@@ -191,7 +191,7 @@ def _fill_patch(source, shape, channels, corner, c, patch):
         copy_known(source, at, known, patch, n * LANES)
 
 
-@kernel
+@inlined_kernel
 def _transform_output(sums, at, apart, planes, tile, bias, d, floor, out, shape, corner):
     """Compute a tile's outputs from its sums, which lie `apart` from one to the next; drop outputs beyond the edge."""
     channels = shape[3]
