@@ -108,9 +108,9 @@ NOTHING: dict[str, Any] = {}
         ("singular.tfm", "out.h5", NOTHING, "can be inverted"),
         ("flat.tfm", "out.h5", NOTHING, "expected 3"),
         ("broken.h5", "out.h5", NOTHING, "cannot be read"),
-        ("broken.npz", "out.h5", {"fixed": FIXED, "moving": MOVING}, "copy it again"),
+        ("broken.npz", "out.h5", {"fixed": FIXED, "moving": MOVING}, "damaged"),
         ("nan.h5", "out.h5", NOTHING, "NaN"),
-        ("matrix.txt", "out.h5", NOTHING, "cannot be read"),
+        ("matrix.txt", "out.h5", NOTHING, "add --from niftyreg"),
         ("pair_1Warp.nii.gz", "out.h5", {"source_format": "ants"}, "expected the prefix"),
     ],
 )

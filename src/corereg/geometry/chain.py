@@ -22,6 +22,7 @@ __all__ = [
     "Part",
     "beyond",
     "check_matrix",
+    "check_part",
     "displacements",
     "distinct",
     "inverse_parts",
@@ -34,6 +35,9 @@ __all__ = [
 
 SINGULAR = 1e-9
 """Volume ratio below which a matrix maps the patient onto a plane."""
+
+LARGEST = 1e9
+"""Entries of matrices, and displacements in millimetres or voxels, that no patient needs: their products overflow."""
 
 SPLIT_STEPS, SPLIT_SHARE, SPLIT_TOLERANCE_VOX = 50, 0.75, 1e-3
 """Damped fixed-point iteration, as in `displacement.invert`."""
@@ -74,7 +78,11 @@ def parts_of_field(total_mm: NDArray[np.float32], grid: Grid) -> tuple[Displacem
 
     The second part is the affine map closest to T. Only the small remainder is a displacement, so that the two extend
     sensibly beyond the grid and can be inverted however large the rotation.
+
+    Raises:
+        InputError: an offset is NaN, infinite or absurdly large.
     """
+    _check_size(float(np.abs(total_mm).max()), "mm")
     affine = fitted_affine(total_mm, grid)
     back = inverse_matrix(affine)
     rest = np.empty_like(total_mm)
@@ -103,13 +111,37 @@ def remainder(whole: Displacement, coarse: Displacement) -> Displacement:
     return Displacement(rest[0], whole.grid)
 
 
+def check_part(part: Part) -> None:
+    """Check a matrix as `check_matrix` does, and a displacement for values that cannot be computed with.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    if isinstance(part, Displacement):
+        _check_size(float(part.disp_vox.abs().amax()), "voxels")
+    else:
+        check_matrix(part)
+
+
 def check_matrix(matrix: Matrix) -> None:
-    """Raise InputError unless the matrix is 4x4, finite and invertible."""
-    usable = np.shape(matrix) == (4, 4) and np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > SINGULAR
-    if not usable:
+    """Check that a matrix is 4x4, finite, of moderate size and invertible.
+
+    Raises:
+        InputError: it is not.
+    """
+    usable = np.shape(matrix) == (4, 4) and bool(np.abs(matrix).max() <= LARGEST)  # false for NaN
+    if not usable or abs(np.linalg.det(matrix[:3, :3])) <= SINGULAR:
         raise InputError(
             f"got the affine part {np.asarray(matrix).round(6).tolist()}, expected a 4x4 matrix of finite numbers that "
             "can be inverted; repair it"
+        )
+
+
+def _check_size(largest: float, unit: str) -> None:
+    if not largest <= LARGEST:  # true for NaN
+        raise InputError(
+            f"got a field with displacements of up to {largest:.3g} {unit}, expected finite ones that fit a patient; "
+            "make it again"
         )
 
 

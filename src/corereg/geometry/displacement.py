@@ -162,11 +162,18 @@ def jacobian_determinant(disp_vox: Disp) -> Float[Tensor, "B I J K"]:
         from corereg.geometry.kernels import sample as kernels_sample
 
         return kernels_sample.jacobian(disp_vox)
-    rows = [list(torch.gradient(disp_vox[:, a], dim=(1, 2, 3))) for a in range(3)]
+    rows = [[_slope(disp_vox[:, a], axis) for axis in (1, 2, 3)] for a in range(3)]
     for axis in range(3):
         rows[axis][axis] = rows[axis][axis] + 1
     (a, b, c), (d, e, f), (g, h, i) = rows
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def _slope(component: Float[Tensor, "B I J K"], axis: int) -> Float[Tensor, "B I J K"]:
+    """The derivative along an axis; 0 along an axis of a single voxel, where the displacement is held constant."""
+    if component.shape[axis] == 1:
+        return torch.zeros_like(component)
+    return torch.gradient(component, dim=axis)[0]
 
 
 def sdlogj(disp_vox: Disp) -> float:

@@ -33,7 +33,7 @@ def inverse_error(transform: Map, inverse: Map, fixed: Grid, moving: Grid) -> In
     """Measure at points half a voxel from the voxel centres along every axis, where interpolation errs most."""
     thinned = _thinned(moving)
     matrix = thinned.affine.copy()
-    matrix[:3, 3] = moving.to_world([0.5, 0.5, 0.5])
+    matrix[:3, 3] = moving.to_world([0.5 if size > 1 else 0.0 for size in moving.shape])
     errors = []
     for _, world in slabs(Grid(thinned.shape, matrix)):
         there = inverse(world)

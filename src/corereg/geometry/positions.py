@@ -32,6 +32,10 @@ FIT_POINTS = 20_000
 """Grid points used to fit the affine part of a field."""
 
 
+LEAST_VOLUME = 1e-6
+"""Volume ratio below which an affine map fitted to a field is not used: its inverse would magnify rounding errors."""
+
+
 def as_positions(points_mm: NDArray[np.float64]) -> Tensor:
     """Points (..., 3) as positions (1, 3, N, 1, 1)."""
     return torch.as_tensor(points_mm.reshape(-1, 3).T.copy())[None, :, :, None, None]
@@ -70,7 +74,10 @@ def thinning(grid: Grid, points: int) -> int:
 
 
 def fitted_affine(total_mm: NDArray[np.float32], grid: Grid) -> Matrix:
-    """The affine map (4, 4) closest to p + d(p) over the grid, or the identity if that map is not invertible."""
+    """The affine map (4, 4) closest to p + d(p) over the grid, or the identity if that map is not invertible.
+
+    Across a grid of a single voxel along some axis, where d says nothing, the map leaves distances as they are.
+    """
     step = thinning(grid, FIT_POINTS)
     picked = tuple(slice(None, None, min(step, max(1, n // 2))) for n in grid.shape)
     index = np.stack(
@@ -80,11 +87,15 @@ def fitted_affine(total_mm: NDArray[np.float32], grid: Grid) -> Matrix:
     end = start + total_mm[(slice(None), *picked)].reshape(3, -1).T
     centre = start.mean(0)
     design = np.c_[start - centre, np.ones(len(start))]
-    solution = np.linalg.lstsq(design, end - centre, rcond=None)[0].T
+    if min(grid.shape) > 1:
+        solution = np.linalg.lstsq(design, end - centre, rcond=None)[0].T
+    else:
+        # Of all maps that fit equally well, the one whose displacement changes least.
+        solution = np.linalg.lstsq(design, end - start, rcond=None)[0].T + np.eye(3, 4)
     affine = np.eye(4)
     affine[:3, :3] = solution[:, :3]
     affine[:3, 3] = solution[:, 3] + centre - solution[:, :3] @ centre
-    return affine if np.linalg.det(affine[:3, :3]) > 0 else np.eye(4)
+    return affine if np.linalg.det(affine[:3, :3]) > LEAST_VOLUME else np.eye(4)
 
 
 def moving_offsets_vox(own_vox: NDArray[np.float64], fixed: Grid, moving: Grid) -> NDArray[np.float64]:

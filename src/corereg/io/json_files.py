@@ -1,4 +1,4 @@
-"""JSON files of our own: written as a whole, with null for what JSON cannot hold."""
+"""Read and write our own JSON files: each is replaced as a whole, and null stands for what JSON cannot hold."""
 
 import json
 import math
@@ -14,7 +14,7 @@ __all__ = ["finite", "load_json", "save_json"]
 
 
 def finite(value: Any) -> Any:
-    """The same with null for NaN and infinities, which JSON does not have, and text for keys."""
+    """A copy with null for NaN and infinity, which JSON lacks, and with text for keys."""
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -25,7 +25,7 @@ def finite(value: Any) -> Any:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """The object in a file that this package wrote; empty where there is none or it is damaged."""
+    """The object in a file that this package wrote; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -34,6 +34,6 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object; the file is replaced as a whole."""
+    """Write an object. The file is replaced as a whole."""
     with atomic_path(path) as staged:
         staged.write_text(json.dumps(content), encoding="utf-8")

@@ -92,7 +92,7 @@ def _pull(
     run_slabs(
         _pull_planes, offsets.shape[1], *_pull_arguments(volume, offsets, out, largest, from_identity, outside, blend)
     )
-    return out, float(largest.max())
+    return out, float(largest.max(initial=0))
 
 
 def sample_here(volume: Array, coords_vox: Array, *, outside: float | None = None) -> Array:

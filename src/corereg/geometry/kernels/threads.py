@@ -54,6 +54,8 @@ def run_slabs(
     function(*arguments, 0, 0)  # compile on this thread: numpy warns on threads that flush denormals
     threads = torch.get_num_threads()
     tasks = min(count, threads * tasks_per_thread)
+    if not tasks:
+        return
     bounds = [count * n // tasks for n in range(tasks + 1)]
     pool = _pool(threads)
     futures = [pool.submit(function, *arguments, start, stop) for start, stop in pairwise(bounds)]

@@ -47,6 +47,11 @@ def convert_transform(
         transform = transform.named(*only)
     if without:
         transform = transform.without(*without)
+    if not transform.parts and (only or without):
+        raise InputError(
+            f"got the parts {', '.join(only)} to keep and {', '.join(without)} to leave out of {source}, which leaves "
+            "nothing to convert; keep at least one part"
+        )
     if inverse:
         transform = transform.inverse()
     for line in shortcomings(transform, to):

@@ -19,6 +19,7 @@ from corereg.geometry.chain import (
     Part,
     beyond,
     check_matrix,
+    check_part,
     distinct,
     inverse_parts,
     kind,
@@ -141,7 +142,7 @@ class Transform:
         """Positions on the moving image that match positions (..., 3) on the fixed image, both in RAS+ millimetres.
 
         Raises:
-            InputError: the last dimension is not 3.
+            InputError: the last dimension is not 3, or a coordinate is NaN or infinite.
         """
         points = _points(points_mm)
         return as_points(self.moved(as_positions(points))).reshape(points.shape)
@@ -266,8 +267,10 @@ class Transform:
         """The transform of a record that a file format read.
 
         Raises:
-            InputError: a matrix is singular.
+            InputError: a matrix is singular, or a part holds values that cannot be computed with.
         """
+        for part in (*stored.parts, *(stored.backward_parts or ())):
+            check_part(part)
         forward = Transform(stored.parts, stored.fixed, stored.moving, stored.names)
         if stored.backward_parts is None:
             return forward
@@ -307,4 +310,7 @@ def _points(points_mm: Points) -> NDArray[np.float64]:
     points = np.asarray(points_mm, dtype=np.float64)
     if points.shape[-1:] != (3,):
         raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them")
+    if not np.isfinite(points).all():
+        bad = int((~np.isfinite(points)).any(-1).sum())
+        raise InputError(f"got {bad} points with NaN or infinite coordinates, expected finite ones; leave those out")
     return points

@@ -1,5 +1,6 @@
 """What the formats share. Each counts positions in a frame of its own, defined by a matrix from RAS+ millimetres."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.geometry.chain import parts_of_field, through
-from corereg.geometry.grid import Grid, Matrix
+from corereg.geometry.chain import check_matrix, parts_of_field, through
+from corereg.geometry.grid import Matrix
 from corereg.geometry.positions import inverse_matrix, linear_map, slabs
-from corereg.io.images.checks import one_line
-from corereg.io.images.nifti_geometry import mm_affine
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
-from corereg.lazy import nibabel
 
-__all__ = ["WORLD", "grid_of_nifti", "load_nifti", "offsets", "stored_field", "stored_offsets"]
+__all__ = ["WORLD", "is_matrix", "offsets", "read_matrix", "stored_field", "stored_offsets"]
 
 WORLD: Matrix = np.eye(4)
 """The frame of a format that counts in RAS+ millimetres."""
+
+LARGEST_MATRIX_BYTES = 10_000
+"""Sixteen numbers take a few hundred."""
 
 
 def offsets(stored: StoredTransform, fixed_frame: Matrix, moving_frame: Matrix) -> NDArray[np.float32]:
@@ -64,22 +65,31 @@ def stored_field(total_mm: NDArray[np.float32], fixed: Located, moving: Located 
     return StoredTransform(parts_of_field(total_mm, grid_of(fixed, "fixed")), fixed, moving)
 
 
-def load_nifti(path: Path, expected: str) -> tuple[NDArray[Any], Any]:
-    """The values and the image of a NIfTI file.
+def is_matrix(path: Path) -> bool:
+    """Whether a file is the text of a 4x4 matrix."""
+    try:
+        read_matrix(path)
+    except InputError:
+        return False
+    return True
+
+
+def read_matrix(path: Path) -> Matrix:
+    """The text of a 4x4 matrix.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: it is something else, or singular.
     """
+    rows: list[list[float]] = []
+    with suppress(OSError, ValueError):
+        if path.stat().st_size < LARGEST_MATRIX_BYTES:
+            lines = path.read_text("latin-1").splitlines()
+            rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+    if [len(row) for row in rows] != [4, 4, 4, 4]:
+        raise InputError(f"got {path}, expected a text file of a 4x4 matrix; check the file")
+    matrix = np.array(rows)
     try:
-        image = nibabel().load(path)
-        return np.asanyarray(image.dataobj), image
-    except Exception as error:  # nibabel raises a dozen kinds, all of which mean the same to the user
-        raise InputError(
-            f"got {path}, which cannot be read ({one_line(error)}), expected {expected}; copy or export it again"
-        ) from None
-
-
-def grid_of_nifti(image: Any) -> Grid:
-    """The grid of a NIfTI image's first three axes."""
-    i, j, k = image.shape[:3]
-    return Grid((i, j, k), mm_affine(image))
+        check_matrix(matrix)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return matrix

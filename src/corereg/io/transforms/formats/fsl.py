@@ -1,8 +1,9 @@
-"""FSL FNIRT: NIfTI (I, J, K, 3), intent 2006, on the reference (fixed) image's grid.
+"""FSL: fields of FNIRT, NIfTI (I, J, K, 3) of intent 2006 on the reference (fixed) image's grid; matrices of FLIRT.
 
 FSL counts in millimetres from the first voxel: voxel index times spacing, with the first axis reversed if the
 voxel-to-world matrix has a positive determinant. A field is either relative (the match minus the voxel's own position)
-or absolute (the match itself); nothing in the file says which. fnirt and convertwarp write relative ones by default.
+or absolute (the match itself); nothing in the file says which. fnirt and convertwarp write relative ones by default. A
+matrix is a text file, and leads from the input (moving) image to the reference.
 """
 
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
+from corereg.geometry.positions import inverse_matrix
 from corereg.io.atomic import atomic_path
-from corereg.io.images.nifti import header_of_grid, write_voxels
-from corereg.io.transforms.formats.common import grid_of_nifti, load_nifti, offsets, stored_offsets
+from corereg.io.images.nifti import header_of_grid, is_nifti, write_voxels
+from corereg.io.images.nifti_reader import open_nifti
+from corereg.io.transforms.formats.common import offsets, read_matrix, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
 __all__ = ["FSL_INTENTS", "read_fsl", "write_fsl"]
@@ -39,22 +42,32 @@ def write_fsl(path: Path, stored: StoredTransform) -> None:
 
 
 def read_fsl(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
-    """Read a relative field.
+    """Read a relative field, or the matrix of FLIRT.
 
     Raises:
-        InputError: it is something else, or the moving image is missing.
+        InputError: it is something else, or the moving image, or for a matrix the fixed one, is missing.
     """
-    values, image = load_nifti(path, "a displacement field of FSL")
-    if int(image.header["intent_code"]) in COEFFICIENT_INTENTS:
+    if not is_nifti(path):
+        return _read_flirt(path, fixed, moving)
+    file = open_nifti(path)
+    if int(file.header["intent_code"]) in COEFFICIENT_INTENTS:
         raise InputError(
             f"got {path}, which holds spline coefficients, expected a field; make one of it first: "
             "fnirtfileutils --in=COEFFICIENTS --ref=FIXED --out=FIELD.nii.gz --withaff"
         )
+    values = file.read()
     if values.ndim != 4 or values.shape[3] != 3:
         raise InputError(f"got {path} of shape {values.shape}, expected (I, J, K, 3): a displacement field of FSL")
-    grid = grid_of_nifti(image)
+    grid = file.grid
     frames = _frame(grid), _frame(grid_of(moving, "moving", path))
     return stored_offsets(values, fixed or grid, moving, frames, path)
+
+
+def _read_flirt(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
+    frames = (_frame(grid_of(image, name, path)) for image, name in ((fixed, "fixed"), (moving, "moving")))
+    fixed_frame, moving_frame = frames
+    back = inverse_matrix(read_matrix(path))
+    return StoredTransform((inverse_matrix(moving_frame) @ back @ fixed_frame,), fixed, moving)
 
 
 def _frame(grid: Grid) -> Matrix:

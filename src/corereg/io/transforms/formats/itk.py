@@ -6,13 +6,15 @@ from pathlib import Path
 from corereg.errors import InputError
 from corereg.geometry.chain import offsets_mm
 from corereg.io.atomic import atomic_path
-from corereg.io.images.checks import one_line
-from corereg.io.transforms.formats.common import stored_field
-from corereg.io.transforms.formats.itk_extras import append_extras, read_extras
-from corereg.io.transforms.formats.itk_field import read_displacement_field, write_displacement_field
-from corereg.io.transforms.formats.itk_h5 import read_backward, write_h5
-from corereg.io.transforms.formats.sitk_parts import stored_from_sitk, stored_to_sitk
-from corereg.io.transforms.formats.stored import Located, StoredTransform
+from corereg.io.transforms.formats.common import is_matrix, stored_field
+from corereg.io.transforms.formats.elastix import is_elastix, read_elastix
+from corereg.io.transforms.formats.itk_extras import Extras, append_extras, read_extras
+from corereg.io.transforms.formats.itk_field import field_grid, read_displacement_field, write_displacement_field
+from corereg.io.transforms.formats.itk_h5 import ItkFile, read_h5, write_h5
+from corereg.io.transforms.formats.itk_parts import parts_of_records
+from corereg.io.transforms.formats.itk_records import chained, is_matlab, is_text, read_matlab, read_text
+from corereg.io.transforms.formats.sitk_parts import first_grid, stored_to_sitk
+from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 from corereg.lazy import simpleitk
 
 __all__ = [
@@ -41,29 +43,23 @@ def write_composite(path: Path, stored: StoredTransform) -> None:
 
 
 def read_itk_transform(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
-    """Read any ITK transform. A part that is neither linear nor a field is sampled on the fixed grid.
+    """Read any ITK transform. A B-spline is sampled where the voxels of the fixed grid arrive.
 
     Raises:
         InputError: it is unreadable, its offsets are not finite, or the fixed image is missing though it is needed.
     """
-    try:
-        loaded = simpleitk().ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(
-            f"got {path}, which cannot be read ({one_line(error)}), expected an ITK transform; write it again, or say "
-            "its format with --from"
-        ) from None
-    extras = read_extras(path)
-    stored = stored_from_sitk(loaded, fixed=fixed or extras.fixed, moving=moving or extras.moving, name=path)
-    names = extras.names if len(extras.names) == len(stored.parts) else ()
-    backward = read_backward(path) if path.suffix.lower() in H5_SUFFIXES else None
-    return replace(stored, names=names, backward_parts=backward)
+    content = _content(path)
+    extras = content.extras
+    fixed, moving = fixed or extras.fixed, moving or extras.moving
+    parts = parts_of_records(chained(content.records, path), fixed, path)
+    names = extras.names if len(extras.names) == len(parts) else ()
+    return StoredTransform(parts, fixed or first_grid(parts), moving, names, content.backward)
 
 
 def write_field(path: Path, stored: StoredTransform) -> None:
     """Write all parts as one displacement field."""
-    grid = stored.fixed_grid
-    write_displacement_field(path, offsets_mm(stored.parts, grid), stored.fixed or grid)
+    fixed = field_grid(path, stored.fixed or stored.fixed_grid)
+    write_displacement_field(path, offsets_mm(stored.parts, grid_of(fixed, "fixed")), fixed)
 
 
 def read_field(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
@@ -74,3 +70,25 @@ def read_field(path: Path, fixed: Located | None, moving: Located | None) -> Sto
     """
     stored = stored_field(*read_displacement_field(path), moving)
     return stored if fixed is None else replace(stored, fixed=fixed)
+
+
+def _content(path: Path) -> ItkFile:
+    """The content of a file. Its first bytes say what it is, since several programs write .txt and .mat."""
+    if path.suffix.lower() in H5_SUFFIXES:
+        return read_h5(path)
+    if is_text(path):
+        return ItkFile(tuple(read_text(path)), read_extras(path))
+    if is_matlab(path):
+        return ItkFile(tuple(read_matlab(path)), Extras())
+    if is_elastix(path):
+        records, grid = read_elastix(path)
+        return ItkFile(tuple(records), Extras(fixed=grid))
+    if is_matrix(path):
+        raise InputError(
+            f"got {path}, a bare 4x4 matrix, which does not say whose it is; add --from niftyreg (world to world) or "
+            "--from fsl (FLIRT)"
+        )
+    raise InputError(
+        f"got {path}, which cannot be read as a transform of ITK or elastix; write it again, or say its format with "
+        "--from"
+    )

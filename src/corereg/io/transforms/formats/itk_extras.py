@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from corereg.errors import InputError
 from corereg.geometry.grid import Grid
+from corereg.io.images.checks import plausible_grid
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
-from corereg.lazy import h5py
 
-__all__ = ["ATTRIBUTE", "GROUP", "Extras", "append_extras", "extras_text", "read_extras"]
+__all__ = ["ATTRIBUTE", "GROUP", "Extras", "append_extras", "extras_text", "parse_extras", "read_extras"]
 
 GROUP, ATTRIBUTE = "corereg", "extras"
 COMMENT = "#corereg "
@@ -42,25 +43,33 @@ def append_extras(path: Path, stored: StoredTransform) -> None:
 
 
 def read_extras(path: Path) -> Extras:
-    """The extras of any ITK transform file."""
-    text = _text_in_h5(path) if h5py().is_hdf5(path) else _text_in_comment(path)
-    if text is None:
-        return Extras()
-    stored = json.loads(text)
-    return Extras(tuple(stored["names"]), _grid(stored["fixed"]), _grid(stored["moving"]))
+    """The extras of an ITK text file.
 
-
-def _text_in_h5(path: Path) -> str | None:
-    with h5py().File(path) as file:
-        return str(file[GROUP].attrs[ATTRIBUTE]) if GROUP in file else None
-
-
-def _text_in_comment(path: Path) -> str | None:
+    Raises:
+        InputError: they are damaged.
+    """
     with open(path, "rb") as file:
-        for line in file:
-            if line.startswith(COMMENT.encode()):
-                return line.decode().removeprefix(COMMENT)
-    return None
+        line = next((line for line in file if line.startswith(COMMENT.encode())), None)
+    return Extras() if line is None else parse_extras(line.decode("latin-1").removeprefix(COMMENT), path)
+
+
+def parse_extras(text: str, path: Path) -> Extras:
+    """Extras from their line of JSON.
+
+    Raises:
+        InputError: they are not what `extras_text` writes.
+    """
+    try:
+        stored = json.loads(text)
+        names = stored["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
+            raise ValueError("names are not a list of texts")
+        return Extras(tuple(names), _grid(stored["fixed"]), _grid(stored["moving"]))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError, InputError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"got {path} whose names and grids, which corereg stores in it, are damaged ({reason}); write it again"
+        ) from None
 
 
 def _as_dict(image: Located | None) -> dict[str, Any] | None:
@@ -68,4 +77,9 @@ def _as_dict(image: Located | None) -> dict[str, Any] | None:
 
 
 def _grid(stored: dict[str, Any] | None) -> Grid | None:
-    return None if stored is None else Grid(tuple(stored["shape"]), np.array(stored["affine"]))
+    if stored is None:
+        return None
+    i, j, k = stored["shape"]
+    if not all(type(n) is int for n in (i, j, k)):
+        raise ValueError("the shape of a grid is not three integers")
+    return plausible_grid((i, j, k), np.array(stored["affine"], dtype=np.float64), "its grid")

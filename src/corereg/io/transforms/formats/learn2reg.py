@@ -7,7 +7,6 @@ tasks stored (3, I/2, J/2, K/2), float16, in voxels of the full size, which the 
 Legend: disp_vox (3, I, J, K), u(x): index x of the fixed image corresponds to index x + u(x) of the moving image.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,9 @@ from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.atomic import atomic_path
 from corereg.io.images.nifti import header_of_grid, is_nifti, write_voxels
-from corereg.io.transforms.formats.common import load_nifti, offsets, stored_offsets
+from corereg.io.images.nifti_reader import open_nifti
+from corereg.io.images.npz import npz_arrays
+from corereg.io.transforms.formats.common import offsets, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
 __all__ = [
@@ -101,7 +102,7 @@ def read_disp_vox(path: Path, shape: tuple[int, int, int]) -> NDArray[Any]:
     Raises:
         InputError: it is unreadable, of another shape, or not finite.
     """
-    values = load_nifti(path, EXPECTED)[0] if is_nifti(path) else _only_array(path)
+    values = open_nifti(path).read() if is_nifti(path) else _only_array(path)
     if values.shape == (*shape, 3):
         values = np.moveaxis(values, -1, 0)
     elif values.shape == (3, *(n // 2 for n in shape)) and not any(n % 2 for n in shape):
@@ -133,11 +134,11 @@ def _zoomed(disp_vox: NDArray[np.float32], factor: float) -> NDArray[np.float32]
 
 
 def _only_array(path: Path) -> NDArray[np.float32]:
-    try:
-        with np.load(path, allow_pickle=False) as content, np.errstate(over="ignore"):
-            arrays = [np.asarray(content[key], dtype=np.float32) for key in content.files]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
-        raise InputError(f"got {path}, which is damaged or not an .npz, expected {EXPECTED}; copy it again") from None
-    if len(arrays) != 1:
-        raise InputError(f"got {path} with {len(arrays)} arrays, expected {EXPECTED}; save the field alone")
-    return arrays[0]
+    arrays = list(npz_arrays(path).values())
+    if len(arrays) != 1 or arrays[0].dtype.kind not in "iuf":
+        raise InputError(
+            f"got {path} with arrays of {', '.join(str(each.dtype) for each in arrays) or 'nothing'}, expected "
+            f"{EXPECTED}; save the field alone"
+        )
+    with np.errstate(over="ignore"):
+        return arrays[0].astype(np.float32)

@@ -12,8 +12,9 @@ import numpy as np
 from corereg.errors import InputError
 from corereg.geometry.grid import Matrix
 from corereg.io.atomic import atomic_path
-from corereg.io.images.nifti import VECTOR_INTENT, header_of_grid, write_voxels
-from corereg.io.transforms.formats.common import WORLD, grid_of_nifti, load_nifti, offsets, stored_offsets
+from corereg.io.images.nifti import VECTOR_INTENT, header_of_grid, is_nifti, write_voxels
+from corereg.io.images.nifti_reader import open_nifti
+from corereg.io.transforms.formats.common import WORLD, offsets, read_matrix, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform
 
 __all__ = ["INTENT_NAME", "read_niftyreg", "write_niftyreg_deformation", "write_niftyreg_displacement"]
@@ -52,24 +53,14 @@ def read_niftyreg(path: Path, fixed: Located | None, moving: Located | None) -> 
     Raises:
         InputError: it is none of these.
     """
-    if path.suffix.lower() == ".txt":
-        return StoredTransform((_matrix(path),), fixed, moving)
-    values, image = load_nifti(path, "a deformation or displacement field of NiftyReg")
-    kind = int(image.header["intent_p1"])
+    if not is_nifti(path):
+        return StoredTransform((read_matrix(path),), fixed, moving)
+    file = open_nifti(path)
+    values, kind = file.read(), file.header["intent_p1"].item()
     if values.ndim != 5 or values.shape[3:] != (1, 3) or kind not in (DEFORMATION, DISPLACEMENT):
         raise InputError(
-            f"got {path} of shape {values.shape} and kind {kind} (intent_p1), expected (I, J, K, 1, 3) and 0 or 1: "
+            f"got {path} of shape {values.shape} and kind {kind:g} (intent_p1), expected (I, J, K, 1, 3) and 0 or 1: "
             f"a deformation or a displacement; {CURE}"
         )
     fixed_frame = FROM_NOWHERE if kind == DEFORMATION else WORLD
-    return stored_offsets(values[:, :, :, 0], fixed or grid_of_nifti(image), moving, (fixed_frame, WORLD), path)
-
-
-def _matrix(path: Path) -> Matrix:
-    try:
-        matrix = np.loadtxt(path)
-    except (OSError, ValueError):
-        matrix = np.empty(0)
-    if matrix.shape != (4, 4):
-        raise InputError(f"got {path}, expected a text file of a 4x4 matrix; check the file")
-    return matrix
+    return stored_offsets(values[:, :, :, 0], fixed or file.grid, moving, (fixed_frame, WORLD), path)

@@ -7,7 +7,6 @@
 | moving_shape, moving_affine | (3,), (4, 4) | the moving grid, if it is known |
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from corereg.errors import InputError
 from corereg.geometry.chain import offsets_mm
-from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
+from corereg.io.images.checks import plausible_grid
+from corereg.io.images.npz import npz_arrays
 from corereg.io.transforms.formats.common import WORLD, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
@@ -42,17 +42,18 @@ def read_plain(path: Path, fixed: Located | None, moving: Located | None) -> Sto
     Raises:
         InputError: the file is damaged, or another kind of .npz.
     """
+    arrays = npz_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = dict(content)
-        disp_mm, affine = arrays[FIELD_KEY], arrays["affine"]
+        disp_mm, affine = arrays[FIELD_KEY], arrays["affine"].astype(np.float64)
         _, i, j, k = disp_mm.shape
+        if disp_mm.dtype.kind not in "iuf":
+            raise ValueError("not numbers")
         if moving is None and "moving_shape" in arrays:
-            a, b, c = arrays["moving_shape"].tolist()
-            moving = Grid((a, b, c), arrays["moving_affine"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            a, b, c = (int(size) for size in arrays["moving_shape"])
+            moving = plausible_grid((a, b, c), arrays["moving_affine"].astype(np.float64), str(path))
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise InputError(
             f"got {path}, expected an .npz with the arrays disp_mm (3, I, J, K) and affine (4, 4); write it again"
         ) from None
-    fixed = fixed or Grid((i, j, k), affine)
+    fixed = fixed or plausible_grid((i, j, k), affine, str(path))
     return stored_offsets(np.moveaxis(disp_mm, 0, -1), fixed, moving, (WORLD, WORLD), path)

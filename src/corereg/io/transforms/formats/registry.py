@@ -17,6 +17,7 @@ from corereg.io.images.nifti import is_nifti
 from corereg.io.images.nifti_reader import open_nifti
 from corereg.io.images.reference import as_reference
 from corereg.io.transforms.formats.ants import AFFINE, WARP, read_ants, write_ants
+from corereg.io.transforms.formats.common import is_matrix
 from corereg.io.transforms.formats.fsl import FSL_INTENTS, read_fsl, write_fsl
 from corereg.io.transforms.formats.itk import (
     COMPOSITE_SUFFIXES,
@@ -78,6 +79,14 @@ FORMATS: dict[str, Format] = {
 }
 """The formats by the names that `corereg convert` takes."""
 
+NAMED = {
+    ".lta": "a linear transform of FreeSurfer; convert it first: lta_convert --inlta IN.lta --outitk OUT.txt",
+    ".xfm": "a linear transform of MINC; convert it first: lta_convert --inmni IN.xfm --outitk OUT.txt",
+    ".m3z": "a warp of FreeSurfer; convert it first: mri_warp_convert --inm3z IN.m3z --outitk OUT.nii.gz",
+    ".x5": "a transform of nitransforms; write it as ITK's instead: to_filename(OUT, fmt='itk')",
+}
+"""Files of other programs by their endings, what they are, and how they become readable."""
+
 SUFFIXES = (".nii.gz", ".npz", ".nii", *ITK_SUFFIXES, *TRANSFORM_SUFFIXES)
 """The endings of all files that can be read."""
 
@@ -134,7 +143,7 @@ def detect_format(path: Path, *, challenge: bool = False) -> str:
     if not path.is_file():
         raise InputError(f"got {path}, which is no file, expected a transform; check the path")
     if name.endswith(TRANSFORM_SUFFIXES):
-        return "itk"
+        return "fsl" if name.endswith(".mat") and is_matrix(path) else "itk"
     if name.endswith(".npz"):
         return "numpy" if _is_plain(path) else "learn2reg"
     if is_nifti(path):
@@ -142,6 +151,9 @@ def detect_format(path: Path, *, challenge: bool = False) -> str:
         return _nifti_format(path, challenge)
     if name.endswith(ITK_SUFFIXES):
         return "itk-field"
+    for suffix, remark in NAMED.items():
+        if name.endswith(suffix):
+            raise InputError(f"got {path}, which is not read: it is {remark}")
     raise InputError(
         f"got {path}, whose name is not that of a transform; name its format, one of {', '.join(FORMATS)}, with --from"
     )
