@@ -14,7 +14,7 @@ try:
     main()
 except SystemExit as stopped:
     assert not stopped.code, stopped
-heavy = {"torch", "numpy", "scipy", "SimpleITK", "nibabel", "numba", "jinja2", "pydantic"} & set(sys.modules)
+heavy = {"torch", "numpy", "scipy", "SimpleITK", "nibabel", "numba", "jinja2"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = process(*arguments, code=code)

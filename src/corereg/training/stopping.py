@@ -13,7 +13,7 @@ STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 
 class StopRequest(threading.Event):
-    """An event set by the first signal that asks for a stop."""
+    """An event set by the first signal that requests a stop."""
 
     signal_number: int = signal.SIGTERM
 

@@ -4,7 +4,6 @@ Deliberate differences from the paper: R is searched, and training is watched, o
 structures count.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -134,7 +133,7 @@ def read_protocol_data(
     if not all(case.labelled for case in scored.cases):
         raise InputError(f"the test pairs of {dataset} lack label maps, on which they are scored; add them")
     return ProtocolData(
-        training=_without(found, test_scans, training, search),
+        training=_reduced_to(found, training, search),
         search=_cases(found, search, "training" if protocol.search_cases else "validation"),
         scored=scored,
     )
@@ -169,9 +168,9 @@ def _cases(dataset: Dataset, pairs: Pairs, split: str) -> Cases:
     return Cases(dataset.name, split, cases, dataset.label_names)
 
 
-def _without(dataset: Dataset, left_out: Iterable[int], training: Pairs, validation: Pairs) -> Dataset:
-    """The data set without some scans, with these pairs and no test pairs."""
-    kept = [index for index in range(len(dataset.scans)) if index not in set(left_out)]
+def _reduced_to(dataset: Dataset, training: Pairs, validation: Pairs) -> Dataset:
+    """The data set with the scans of these pairs alone, and no test pairs."""
+    kept = sorted({scan for pair in (*training, *validation) for scan in pair})
     new = {old: position for position, old in enumerate(kept)}
     return replace(
         dataset,

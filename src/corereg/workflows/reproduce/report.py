@@ -22,7 +22,7 @@ from corereg.workflows.reproduce.runs import JOINT, OBJECTIVE_RUNS, VIEW_RUNS, r
 
 __all__ = ["Reproduction", "write_up"]
 
-PERCENT = 100
+PERCENT = 100.0
 NOT_APPLICABLE = "n/a"
 MISSED = "\N{DAGGER}"
 """Marks an SDlogJ outside the paper's band."""
