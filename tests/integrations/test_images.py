@@ -65,7 +65,7 @@ def test_tensor_needs_its_affine() -> None:
     assert again.grid == FIXED
     assert_array_equal(again.array, scan(FIXED).array)
     assert "wrap an array with its grid" in refusal(as_image, tensor)
-    assert "one channel" in refusal(from_tensor, tensor.repeat(2, 1, 1, 1), FIXED.affine)
+    assert "single channel" in refusal(from_tensor, tensor.repeat(2, 1, 1, 1), FIXED.affine)
 
 
 @needs_monai

@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corereg.geometry.grid import Grid, Matrix
+from corereg.errors import InputError
+from corereg.geometry.grid import Grid, Matrix, Points
 from corereg.geometry.warp import affine_coords
 
 __all__ = [
     "as_points",
     "as_positions",
+    "finite_points",
     "fitted_affine",
     "inverse_matrix",
     "linear_map",
@@ -34,6 +36,21 @@ FIT_POINTS = 20_000
 
 LEAST_VOLUME = 1e-6
 """Volume ratio below which an affine map fitted to a field is not used: its inverse would magnify rounding errors."""
+
+
+def finite_points(points_mm: Points) -> NDArray[np.float64]:
+    """Points (..., 3) of a user as float64.
+
+    Raises:
+        InputError: another last dimension, or a coordinate is NaN or infinite.
+    """
+    points = np.asarray(points_mm, dtype=np.float64)
+    if points.shape[-1:] != (3,):
+        raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them")
+    if not np.isfinite(points).all():
+        bad = int((~np.isfinite(points)).any(-1).sum())
+        raise InputError(f"got {bad} points with NaN or infinite coordinates, expected finite ones; leave those out")
+    return points
 
 
 def as_positions(points_mm: NDArray[np.float64]) -> Tensor:

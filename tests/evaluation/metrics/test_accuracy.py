@@ -62,7 +62,7 @@ class TestWarpLabels:
         assert np.argwhere(metrics.warp_labels(labels, disp_vox)).tolist() == [[3, 2, 5]]
 
     def test_field_of_another_pair_is_refused(self):
-        with pytest.raises(InputError, match=r"\(4, 5, 7\).*expected one grid"):
+        with pytest.raises(InputError, match=r"\(4, 5, 7\).*expected the same shape"):
             metrics.warp_labels(np.zeros((4, 5, 6), int), np.zeros((3, 4, 5, 7)))
 
 
@@ -111,5 +111,5 @@ class TestLandmarks:
         assert errors_mm == pytest.approx([1.0])
 
     def test_unequal_lists_are_refused(self):
-        with pytest.raises(InputError, match="matching row"):
+        with pytest.raises(InputError, match="row n of one matches"):
             metrics.tre(np.zeros((3, 9, 9, 9)), np.zeros((4, 3)), np.zeros((5, 3)), SPACING_MOVING_MM)

@@ -74,7 +74,7 @@ class TestRegularity:
             metrics.sdlogj(np.zeros((3, 4, 9, 9)))
         with pytest.raises(InputError, match=r"expected \(3, I, J, K\)"):
             metrics.sdlogj(np.zeros((9, 9, 9, 3)))
-        with pytest.raises(InputError, match="one grid"):
+        with pytest.raises(InputError, match="expected the same shape"):
             metrics.sdlogj(np.zeros((3, 9, 9, 9)), np.ones((9, 9, 8)))
         with pytest.raises(ValueError, match="at least 1"):
             metrics.jacobian_determinant(np.zeros((3, 9, 9, 9)), border=0)

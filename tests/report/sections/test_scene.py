@@ -56,7 +56,7 @@ class TestPanels:
         scene = self.scene(grid, displacement=vectors.astype(np.float32))
         lengths = np.linalg.norm(vectors, axis=0)[scene.body]
         section = next(s for s in make_sections(scene) if s.key == "displacement")
-        expected = f"in the body: mean {lengths.mean():.3g} mm, largest {lengths.max():.3g} mm"
+        expected = f"inside the body: mean {lengths.mean():.3g} mm, maximum {lengths.max():.3g} mm"
         assert section.rows[0].note == expected
 
     def test_ct_is_not_subtracted_from_mr(self):

@@ -168,14 +168,8 @@ def _locate(offsets, at, x, y, step, sizes, cell, share, valid):
     size_j, size_k, half = np.int32(sizes[1]), np.int32(sizes[2]), F(0.5)
     for n in range(U(cell.size)):
         i, j, k = x + offsets[0, at + n], y + offsets[1, at + n], step * F(n) + offsets[2, at + n]
-        valid[n] = (
-            (i >= -half)
-            & (j >= -half)
-            & (k >= -half)
-            & (i <= last_i + half)
-            & (j <= last_j + half)
-            & (k <= last_k + half)
-        )
+        above = (i >= -half) & (j >= -half) & (k >= -half)
+        valid[n] = above & (i <= last_i + half) & (j <= last_j + half) & (k <= last_k + half)
         a, share[0, n] = cell_of(i, last_i, cells_i)
         b, share[1, n] = cell_of(j, last_j, cells_j)
         c, share[2, n] = cell_of(k, last_k, cells_k)

@@ -31,7 +31,7 @@ from corereg.geometry.chain import (
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid, Points
 from corereg.geometry.inverse_error import InverseError, inverse_error
-from corereg.geometry.positions import as_points, as_positions
+from corereg.geometry.positions import as_points, as_positions, finite_points
 from corereg.geometry.resample import resample
 from corereg.io.images.background import background_value
 from corereg.io.images.image import Image, as_image
@@ -66,15 +66,11 @@ class Transform:
     backward: "Transform | None" = None
 
     def __post_init__(self) -> None:
-        for part in self.parts:
-            if not isinstance(part, Displacement):
-                check_matrix(part)
+        for matrix in (part for part in self.parts if not isinstance(part, Displacement)):
+            check_matrix(matrix)
         names = self.names or distinct([kind(part) for part in self.parts])
-        if len(set(names)) != len(self.parts) or len(names) != len(self.parts):
-            raise InputError(
-                f"got the names {list(names)} for {len(self.parts)} parts, expected a distinct name for each; rename "
-                "them"
-            )
+        if not len(set(names)) == len(names) == len(self.parts):
+            raise InputError(f"got names {list(names)} for {len(self.parts)} parts, expected a distinct name for each")
         object.__setattr__(self, "names", names)
 
     @property
@@ -101,8 +97,7 @@ class Transform:
         Raises:
             InputError: no part has such a name.
         """
-        self._check_names(names)
-        return self._picked([name in names for name in self.names])
+        return self._picked(names, kept=True)
 
     def without(self, *names: str) -> "Transform":
         """Leave these parts out.
@@ -110,8 +105,7 @@ class Transform:
         Raises:
             InputError: no part has such a name.
         """
-        self._check_names(names)
-        return self._picked([name not in names for name in self.names])
+        return self._picked(names, kept=False)
 
     def then(self, other: "Transform") -> "Transform":
         """Warp by this transform, then warp the result by `other`: one transform, with one interpolation.
@@ -144,12 +138,12 @@ class Transform:
         Raises:
             InputError: the last dimension is not 3, or a coordinate is NaN or infinite.
         """
-        points = _points(points_mm)
+        points = finite_points(points_mm)
         return as_points(self.moved(as_positions(points))).reshape(points.shape)
 
     def extrapolated(self, points_mm: Points) -> NDArray[np.bool_]:
         """True, (...), where a position (..., 3) meets a displacement beyond its grid, where its edge value is held."""
-        points = _points(points_mm)
+        points = finite_points(points_mm)
         return np.asarray(self.beyond(as_positions(points)).numpy().reshape(points.shape[:-1]))
 
     def apply(
@@ -221,8 +215,8 @@ class Transform:
     def jacobian_determinant(self, reference: Grid | None = None) -> NDArray[np.float32]:
         """Local volume ratio of all parts together, (I, J, K), at the voxels of the fixed grid or of another."""
         grid = reference or self.fixed_grid
-        total_mm = torch.as_tensor(offsets_mm(self.parts, grid))
-        return np.asarray(Displacement.from_mm(total_mm, grid).jacobian_determinant().numpy())
+        whole = Displacement.from_mm(torch.as_tensor(offsets_mm(self.parts, grid)), grid)
+        return np.asarray(whole.jacobian_determinant().numpy())
 
     def save(self, path: str | Path) -> None:
         """Write an ITK composite of all parts (.h5, .tfm) or one ITK displacement field (.nii.gz, .nrrd, .mha).
@@ -300,17 +294,7 @@ class Transform:
             if name not in self.names:
                 raise InputError(f"got the part {name}, expected one of {', '.join(self.names)}; correct it")
 
-    def _picked(self, keep: Sequence[bool]) -> "Transform":
-        parts = tuple(part for part, kept in zip(self.parts, keep, strict=True) if kept)
-        names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
-        return Transform(parts, self.fixed, self.moving, names)
-
-
-def _points(points_mm: Points) -> NDArray[np.float64]:
-    points = np.asarray(points_mm, dtype=np.float64)
-    if points.shape[-1:] != (3,):
-        raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them")
-    if not np.isfinite(points).all():
-        bad = int((~np.isfinite(points)).any(-1).sum())
-        raise InputError(f"got {bad} points with NaN or infinite coordinates, expected finite ones; leave those out")
-    return points
+    def _picked(self, names: Sequence[str], *, kept: bool) -> "Transform":
+        self._check_names(names)
+        chosen = {name: part for name, part in zip(self.names, self.parts, strict=True) if (name in names) == kept}
+        return Transform(tuple(chosen.values()), self.fixed, self.moving, tuple(chosen))
