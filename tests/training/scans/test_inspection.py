@@ -79,7 +79,7 @@ def test_scan_that_cannot_be_used_is_left_out_with_a_reason(
     (tmp_path / "scans" / "c.nii.gz").unlink()
     (tmp_path / "scans" / "d.nii.gz").unlink()
     message = refusal(prepared, dataset, tmp_path / "cache")
-    assert "got 1 scans" in message
+    assert "got 1 usable scans" in message
 
 
 def test_each_scan_is_scaled_by_what_it_is(tmp_path: Path) -> None:

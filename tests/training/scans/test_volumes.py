@@ -304,7 +304,7 @@ def test_setting_that_there_is_not_is_refused(tmp_path: Path, settings: dict[str
 def test_cache_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     dataset = cohort(tmp_path / "scans")
     (tmp_path / "cache").touch()
-    assert "which is or lies in a file" in refusal(prepared, dataset, tmp_path / "cache")
+    assert "which is a file or lies in one" in refusal(prepared, dataset, tmp_path / "cache")
 
 
 def test_waits_for_another_process_that_prepares(tmp_path: Path) -> None:
