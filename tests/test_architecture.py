@@ -3,6 +3,8 @@
 import ast
 import importlib
 import pkgutil
+import re
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -94,3 +96,39 @@ def test_every_integration_imports(name):
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_are_short(path):
     assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES
+
+
+def imported_tops(path: Path) -> set[str]:
+    """Top-level modules that a file imports, `import_module("name")` included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names.update(str(part.value) for part in node.args[:1] if isinstance(part, ast.Constant))
+    return {name.split(".")[0] for name in names if name}
+
+
+def declared(*groups: str) -> set[str]:
+    """Import names of what pyproject.toml installs: its dependencies and these extras."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = project["dependencies"] + [line for name in groups for line in project["optional-dependencies"][name]]
+    names = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines}
+    renamed = {"pyyaml": "yaml", "pytest_timeout": "", "import_linter": ""}
+    return {renamed.get(name, name) for name in names} - {""}
+
+
+def test_every_imported_package_is_a_declared_dependency():
+    """A machine that has more installed than pyproject.toml asks for hides a missing line; so compare the texts."""
+    of_others = {"corereg", "llvmlite"}  # llvmlite comes with numba, whose version it is tied to
+    source = {name.lower() for path in FILES for name in imported_tops(path)}
+    source -= set(sys.stdlib_module_names) | of_others
+    extras = declared("interop", "mesh", "monai", "napari", "tensorboard")
+    elsewhere = {"triton", "vtkmodules"} | {"ants", "convexadam", "itk", "niftyreg", "picsl_greedy"}
+    assert source - extras - declared() <= elsewhere  # in torch's CUDA wheels, in vtk, and the peers' own packages
+    helpers = {path.stem for path in TESTS.rglob("*.py")} | {"helpers"}
+    tests = {name.lower() for path in (TESTS / "helpers").rglob("*.py") for name in imported_tops(path)}
+    assert tests - set(sys.stdlib_module_names) - of_others - helpers <= declared("test")
