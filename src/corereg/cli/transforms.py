@@ -106,6 +106,6 @@ def convert(
         inverse=inverse,
         only=only or (),
         without=without or (),
-        say=lambda line: log(f"corereg: {line}"),
+        log=lambda line: log(f"corereg: {line}"),
     )
     print(out)

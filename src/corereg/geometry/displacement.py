@@ -6,7 +6,6 @@ its own grid, channel a along array axis a. Composition, "first u0, then u1": u(
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import torch
@@ -238,11 +237,6 @@ class Displacement:
 
 def _linear(matrix: Matrix, vectors: Float[Tensor, "3 I J K"]) -> Float[Tensor, "3 I J K"]:
     return torch.einsum("ac,cxyz->axyz", torch.tensor(np.array(matrix)).to(vectors), vectors)
-
-
-def compose_all(displacements: Sequence[Disp]) -> Disp:
-    """Displacements, in the order in which they warp the image, composed into one."""
-    return reduce(compose, displacements)
 
 
 def inverse_consistent(forward: Disp, backward: Disp, *, steps: int) -> tuple[Disp, Disp]:

@@ -80,8 +80,8 @@ def register_to_folder(
             "add --moving-labels"
         )
     with_register_options(RegisterConfig(), settings)  # refused before anything is read
-    say = progress or (lambda stage: None)
-    say("reading")
+    progress = progress or (lambda stage: None)
+    progress("reading")
     started = time.perf_counter()
     images = {"fixed": as_image(fixed, series=fixed_series), "moving": as_image(moving, series=moving_series)}
     labels = {
@@ -101,7 +101,7 @@ def register_to_folder(
             **settings,
         )
         result = replace(result, seconds={**result.seconds, "read": reading + result.seconds["read"]})
-        say("writing")
+        progress("writing")
         hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
         metrics = save_registration(
             result,

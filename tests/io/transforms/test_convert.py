@@ -40,11 +40,11 @@ def test_what_a_format_cannot_hold_is_said_before_anything_is_written(tmp_path: 
     wavy(FIXED).save(tmp_path / "transform.h5")
     said: list[str] = []
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         assert not (tmp_path / "disp.nii.gz").exists()
         said.append(line)
 
-    convert_transform(tmp_path / "transform.h5", tmp_path / "disp.nii.gz", to="learn2reg", say=say)
+    convert_transform(tmp_path / "transform.h5", tmp_path / "disp.nii.gz", to="learn2reg", log=log)
     assert any("deformation, affine are composed" in line for line in said)
     assert any("--inverse" in line for line in said)
     assert any("neither grid" in line for line in said)

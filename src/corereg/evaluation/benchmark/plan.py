@@ -19,7 +19,7 @@ from corereg.evaluation.cases import Cases
 from corereg.io.json_files import load_json, save_json
 from corereg.provenance import hash_files
 
-__all__ = ["Plan", "choose_methods", "settings_hash", "tuned_methods", "with_settings"]
+__all__ = ["Plan", "choose_methods", "settings_hash", "tuned_methods", "with_own_settings"]
 
 AFFINE = ("none", "auto")
 DEFAULT_METHODS = (OWN, "ants-syn", "elastix", "greedy", "convexadam")
@@ -122,7 +122,7 @@ def _is_own(method: Method) -> bool:
     return method.name.partition(":")[0] == OWN and not method.command
 
 
-def with_settings(method: Method, own: Mapping[str, Any]) -> Method:
+def with_own_settings(method: Method, own: Mapping[str, Any]) -> Method:
     """A method of this package with further settings of `corereg.register`; other methods unchanged."""
     return replace(method, own=(*method.own, *own.items())) if _is_own(method) else method
 

@@ -17,7 +17,7 @@ from typing import Any
 from corereg.errors import InputError
 from corereg.evaluation.benchmark.peers.catalogue import Method
 from corereg.evaluation.benchmark.peers.running import command_of, run_method
-from corereg.evaluation.benchmark.plan import Plan, choose_methods, settings_hash, tuned_methods, with_settings
+from corereg.evaluation.benchmark.plan import Plan, choose_methods, settings_hash, tuned_methods, with_own_settings
 from corereg.evaluation.benchmark.rows import append_row, key_of, resume_rows
 from corereg.evaluation.benchmark.working_point import WorkingPoint
 from corereg.evaluation.cases import Case, Cases, LoadedCase, read_cases
@@ -93,7 +93,7 @@ def benchmark(
     methods, skipped = choose_methods(plan)
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     ensure_output_folder(directory)
-    methods = tuple(with_settings(method, own or {}) for method in methods)
+    methods = tuple(with_own_settings(method, own or {}) for method in methods)
     matched: dict[str, WorkingPoint] = {}
     if plan.match_sdlogj is not None:
         tuning = tuning or (cases if cases.split == "validation" else read_cases(Path(path), "validation"))

@@ -23,7 +23,7 @@ def convert_transform(
     inverse: bool = False,
     only: Sequence[str] = (),
     without: Sequence[str] = (),
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Transform:
     """Convert a transform file to another format.
 
@@ -32,7 +32,7 @@ def convert_transform(
         source_format, fixed, moving: as for `Transform.load`.
         inverse: convert the other direction.
         only, without: names of parts to keep or to leave out.
-        say: called, before anything is written, with a line for each thing that the format cannot hold.
+        log: called, before anything is written, with a line for each thing that the format cannot hold.
 
     Returns: the transform that was written.
 
@@ -55,7 +55,7 @@ def convert_transform(
     if inverse:
         transform = transform.inverse()
     for line in shortcomings(transform, to):
-        (say or (lambda line: None))(line)
+        (log or (lambda line: None))(line)
     FORMATS[to].write(out, transform.stored())
     return transform
 

@@ -29,7 +29,7 @@ SOFT_TISSUE = (-0.4, 0.6)
 """-200 to 300 HU divided by 500; other modalities are scaled to this range."""
 
 COMPRESSION = 0.2
-"""Contrast kept outside that window. Measured on head-and-neck CT: benchmarks/accuracy.md."""
+"""Contrast kept outside that window. Measured on head-and-neck CT: benchmarks/history/accuracy.md."""
 
 COST_GAIN = 0.15
 """Factor on the features of a cost volume: with a larger one, twelve channels make the soft-argmin lock onto whole

@@ -31,7 +31,7 @@ FINE_SHARE = 0.6
 
 FINE_LEARNING_RATE = 1.0
 """Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
-accurate: benchmarks/accuracy.md."""
+accurate: benchmarks/history/accuracy.md."""
 
 
 class Direction(NamedTuple):
