@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--retry", action="store_true", help="run failed pairs again")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "corereg" / "regions")
     parser.add_argument("--table-only", action="store_true", help="run nothing")
-    parser.add_argument("--all-rows", action="store_true", help="show every kept row, not only what was asked for")
+    parser.add_argument("--all-rows", action="store_true", help="show every kept row, not only those of this call")
     args = parser.parse_args()
     args.regions = args.regions.split(",")
     unknown = set(args.regions) - set(REGIONS)

@@ -187,7 +187,7 @@ def test_changed_settings_are_named_by_their_keys() -> None:
     assert changed_keys(Outer(), new) == ["strides: [8, 4] -> [4]", "first.points: 1000 -> 10"]
 
 
-def test_assignments_go_on_top_of_a_file(tmp_path: Path) -> None:
+def test_assignments_override_a_file(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("kind: alone\nfirst: {points: 3, rate: 1.5}\n")
     settings = read_settings(tmp_path / "my.yaml", ["first={points: 4}", "strides=[8]", "name=a=b", "share=1e-1"])
     assert with_settings(Outer(), settings) == Outer(

@@ -48,7 +48,7 @@ def test_random_diffeomorphism_is_recovered_within_three_millimetres(fields: tup
     assert row["folds_percent"] < 0.1
 
 
-def test_rows_that_got_worse_are_told() -> None:
+def test_rows_that_got_worse_are_reported() -> None:
     row = {"status": "ok", "before_mm": "3", "error_mm": "1", "dice": "", "dice_before": ""}
     assert worse([row]) == []
     assert len(worse([row, row | {"error_mm": "3.5"}, row | {"dice": "0.4", "dice_before": "0.5"}])) == 2

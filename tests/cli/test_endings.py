@@ -135,7 +135,7 @@ def test_handlers_are_put_back() -> None:
         (InputError("a mistake"), [], None),
     ],
 )
-def test_what_a_signal_caused_is_told_from_what_it_did_not(
+def test_errors_caused_by_a_signal_are_distinguished_from_others(
     error: BaseException, received: list[int], status: int | None
 ) -> None:
     stopped = stopped_by(error, received)

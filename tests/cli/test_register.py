@@ -130,9 +130,7 @@ def test_image_that_cannot_be_used_is_refused_without_output(
     assert not (tmp_path / "new").exists()
 
 
-def test_voxels_that_are_no_numbers_are_replaced_with_a_warning_of_one_line(
-    scans: Path, tmp_path: Path, command: Command
-) -> None:
+def test_nan_voxels_are_replaced_with_a_warning_of_one_line(scans: Path, tmp_path: Path, command: Command) -> None:
     array = scan(FIXED).array.copy()
     array[3, 4, 5:8] = np.nan
     array[9, 9, 9] = np.inf

@@ -91,7 +91,7 @@ def csv_in_utf16(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("write", "told"),
+    ("write", "reported"),
     [
         (nothing, "does not exist"),
         (one_scan, "with 1 scan "),
@@ -116,8 +116,8 @@ def csv_in_utf16(folder: Path) -> Path:
         (csv_in_utf16, "expected a CSV in UTF-8"),
     ],
 )
-def test_what_is_no_data_set_is_refused_in_one_line(tmp_path: Path, write: Any, told: str) -> None:
-    assert told in refusal(read_dataset, write(tmp_path))
+def test_anything_but_a_data_set_is_refused_in_one_line(tmp_path: Path, write: Any, reported: str) -> None:
+    assert reported in refusal(read_dataset, write(tmp_path))
 
 
 def test_pairs_of_one_patient_are_refused_where_patients_are_unknown(tmp_path: Path) -> None:

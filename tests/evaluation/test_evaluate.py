@@ -183,16 +183,16 @@ class TestMistakes:
         assert "--partial" in said
         assert not (tmp_path / "rows.csv").exists()
 
-    def test_partial_scores_what_is_there(self, cohort, tmp_path):
+    def test_partial_scores_the_fields_present(self, cohort, tmp_path):
         folder = cohort.write_fields(tmp_path / "fields")
         first, second, _ = cohort.fields
         (folder / f"{first}.nii.gz").unlink()
         write_disp_vox(folder / f"{second}.nii.gz", cohort.fields[second][:, 1:])
         status, said = run(cohort.path, folder, "--partial", "--json", tmp_path / "all.json")
         assert status == 0
-        told = json.loads((tmp_path / "all.json").read_text())
-        assert [row["dice"] for row in told["rows"]] == [1.0]
-        assert len(told["left_out"]) == 2
+        reported = json.loads((tmp_path / "all.json").read_text())
+        assert [row["dice"] for row in reported["rows"]] == [1.0]
+        assert len(reported["left_out"]) == 2
         assert "left out Made_0001_0000 <- Made_0002_0000" in said
 
     def test_field_of_another_shape_is_refused(self, cohort, tmp_path):
@@ -220,7 +220,7 @@ class TestMistakes:
         with pytest.raises(InputError, match=r"field\.npz"):
             read_field(path, cohort.grid, cohort.grid)
 
-    def test_millimetres_where_voxels_belong_are_told(self, cohort, tmp_path):
+    def test_millimetres_where_voxels_belong_are_reported(self, cohort, tmp_path):
         folder = cohort.write_fields(tmp_path / "fields", scale=SPACING_MM)
         status, said = run(cohort.path, folder, "--csv", tmp_path / "rows.csv")
         assert status == 2
@@ -228,7 +228,7 @@ class TestMistakes:
         assert len((tmp_path / "rows.csv").read_text().splitlines()) == 4
         assert run(cohort.path, folder, "--no-check")[0] == 0
 
-    def test_voxels_where_millimetres_belong_are_told(self, tmp_path):
+    def test_voxels_where_millimetres_belong_are_reported(self, tmp_path):
         made = make_cohort(tmp_path / "cohort", pairs=1)
         name = next(iter(made.fields))
         in_voxels = np.einsum("ac,cijk->aijk", made.grid.linear / SPACING_MM, made.fields[name])
@@ -238,17 +238,17 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("mistake", "words"), [(lambda u: u[::-1], "axes in reverse"), (lambda u: -u, "from moving to fixed")]
     )
-    def test_axes_and_direction_are_told(self, mistake, words, cohort, tmp_path):
+    def test_wrong_axes_and_direction_are_reported(self, mistake, words, cohort, tmp_path):
         wrong = Cohort(cohort.path, cohort.grid, {name: mistake(u) for name, u in cohort.fields.items()})
-        told = evaluate(cohort.path, wrong.write_fields(tmp_path)).suspicions.values()
-        assert any(words in text for text in told)
+        reported = evaluate(cohort.path, wrong.write_fields(tmp_path)).suspicions.values()
+        assert any(words in text for text in reported)
 
-    def test_field_of_another_pair_is_told_by_name(self, cohort, tmp_path):
+    def test_field_of_another_pair_is_named(self, cohort, tmp_path):
         first, second, third = cohort.fields.items()
         swapped = {first[0]: second[1], second[0]: first[1], third[0]: third[1]}
-        told = evaluate(cohort.path, Cohort(cohort.path, cohort.grid, swapped).write_fields(tmp_path)).suspicions
-        assert set(told) == {"Made_0001_0000 <- Made_0002_0000", "Made_0003_0000 <- Made_0004_0000"}
-        assert "field of Made_0003_0000 <- Made_0004_0000" in told["Made_0001_0000 <- Made_0002_0000"]
+        reported = evaluate(cohort.path, Cohort(cohort.path, cohort.grid, swapped).write_fields(tmp_path)).suspicions
+        assert set(reported) == {"Made_0001_0000 <- Made_0002_0000", "Made_0003_0000 <- Made_0004_0000"}
+        assert "field of Made_0003_0000 <- Made_0004_0000" in reported["Made_0001_0000 <- Made_0002_0000"]
 
     @pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.2])
     def test_fields_that_are_merely_poor_are_not_suspected(self, share, cohort, tmp_path):
@@ -259,7 +259,7 @@ class TestMistakes:
         (tmp_path / "x_dataset.json").write_text(content)
         assert run(tmp_path / "x_dataset.json", tmp_path)[0] == 2
 
-    def test_folder_that_is_not_there_is_refused(self, cohort, tmp_path):
+    def test_missing_folder_is_refused(self, cohort, tmp_path):
         assert run(cohort.path, tmp_path / "nowhere")[0] == 2
 
 
@@ -287,8 +287,8 @@ class TestOutput:
         found = evaluate(cohort.path, still.write_fields(tmp_path / "away"), check=False)
         assert found.rows[0]["hd95_mm"] == math.inf
         found.write_json(tmp_path / "all.json")
-        told = json.loads((tmp_path / "all.json").read_text(), parse_constant=pytest.fail)
-        assert told["rows"][0]["hd95_mm"] is None
+        reported = json.loads((tmp_path / "all.json").read_text(), parse_constant=pytest.fail)
+        assert reported["rows"][0]["hd95_mm"] is None
 
 
 def test_real_labels_against_simpleitk(data_dir, tmp_path):

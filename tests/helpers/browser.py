@@ -132,12 +132,12 @@ class Browser:
         self._note(answer.get("method", ""), answer.get("params", {}))
         return answer
 
-    def _note(self, method: str, told: dict[str, Any]) -> None:
-        if method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.console.append(" ".join(str(item.get("value", item.get("description"))) for item in told["args"]))
+    def _note(self, method: str, event: dict[str, Any]) -> None:
+        if method == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning", "assert"):
+            self.console.append(" ".join(str(item.get("value", item.get("description"))) for item in event["args"]))
         elif method == "Runtime.exceptionThrown":
-            self.console.append(json.dumps(told["exceptionDetails"])[:500])
-        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.console.append(told["entry"]["text"])
+            self.console.append(json.dumps(event["exceptionDetails"])[:500])
+        elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
+            self.console.append(event["entry"]["text"])
         elif method == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append(event["request"]["url"])

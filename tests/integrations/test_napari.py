@@ -60,7 +60,7 @@ def test_napari_widget_gives_the_warped_layers(napari: ModuleType, monkeypatch: 
     assert "expected a volume" in refusal(napari.image_of_layer, flat)
 
 
-def test_napari_manifest_names_what_is_there(napari: ModuleType) -> None:
+def test_napari_manifest_names_existing_functions(napari: ModuleType) -> None:
     import yaml
 
     text = (Path(napari.__file__).parent / "napari.yaml").read_text()

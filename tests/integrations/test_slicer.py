@@ -92,7 +92,7 @@ def test_slicer_module_puts_the_moving_volume_under_the_transform(slicer_module:
     assert_allclose(moved, registered().apply_points(points), atol=1e-2)
 
 
-def test_slicer_module_says_what_is_missing(slicer_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slicer_module_names_missing_inputs(slicer_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     logic = slicer_module.CoreRegLogic()
     with pytest.raises(ValueError, match="choose a fixed volume"):
         logic.image(None, "fixed")

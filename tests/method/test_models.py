@@ -39,7 +39,7 @@ def test_the_trained_model_on_board_is_small_and_says_what_it_is() -> None:
     assert encoded.shallow.shape[1] == 32
 
 
-def test_descriptors_stand_beside_the_learned_features(tmp_path: Path) -> None:
+def test_descriptors_are_appended_to_the_learned_features(tmp_path: Path) -> None:
     config = NetworkConfig(shallow_channels=(4, 24), deep_channels=8, descriptors=True)
     made = random_model(0, config)
     made.prepare([volume()])

@@ -220,7 +220,7 @@ def test_thin_slab_is_registered(slices: int) -> None:
     assert np.isfinite(found.warped().array).all()
 
 
-def test_settings_go_on_top_of_a_configuration() -> None:
+def test_settings_override_a_configuration() -> None:
     config = RegisterConfig(affine="none", stages=PipelineConfig(passes=(8,), seed=3))
     found = register(*pair(), config=config, refine_steps=2, passes=None)
     assert found.config.stages.passes == (8,)
@@ -264,5 +264,5 @@ def test_setting_that_cannot_be_is_refused_in_one_line(settings: dict[str, Any])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_device_that_is_not_there_is_refused() -> None:
+def test_missing_device_is_refused() -> None:
     assert "cuda" in refusal(register, *pair(), device="cuda")

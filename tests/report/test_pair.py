@@ -141,7 +141,7 @@ class TestFile:
         assert page.text.count(HOSTILE) >= 6
         assert HOSTILE.encode() not in path.read_bytes()
 
-    def test_only_what_is_given_is_shown(self, tmp_path):
+    def test_only_given_values_are_shown(self, tmp_path):
         grid = make_grid()
         given = {name: volumes(grid)[name] for name in ("fixed", "moving_before", "warped")}
         write_report(tmp_path / "report.html", grid=grid, summary={}, command=COMMAND, **given)

@@ -110,7 +110,7 @@ class TestReport:
         assert browser.run("document.getElementById('viewer-place').textContent") != place
         assert browser.console == []
 
-    def test_blend_and_structures_change_what_is_drawn(self, browser, report):
+    def test_blend_and_structures_change_the_picture(self, browser, report):
         open_viewer(browser, report)
         opacities = "viewerOfReport.volumes.map(v => [v.name, Math.round(100 * v.opacity)])"
         assert browser.run(opacities) == [["fixed.nii.gz", 100]]

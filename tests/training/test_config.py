@@ -49,7 +49,7 @@ def test_settings_are_read_as_the_type_of_their_field():
         ("seed=-1", "at least 0"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_what_is_right(assignment, words):
+def test_a_wrong_setting_is_refused_with_the_right_ones(assignment, words):
     assert words in refusal(set_, assignment)
 
 

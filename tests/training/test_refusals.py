@@ -114,7 +114,7 @@ def test_a_pickle_in_place_of_a_checkpoint_is_neither_run_nor_said_to_be_safe(tm
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_scans(
+def test_a_nan_loss_stops_the_run_and_names_the_scans(
     cohort_json, cache, tmp_path, monkeypatch
 ):  # fmt: skip
     forward, calls = Objective.forward, []

@@ -161,7 +161,7 @@ class Preset:
 
     refine: Annotated[Literal["default", "paper"], Option()] = "default"
     """default, or paper: passes 8,8 and instance optimisation as published, one way and on the 1/2 grid alone. Other
-    settings go on top."""
+    settings override it."""
 
     def __post_init__(self) -> None:
         check(self)

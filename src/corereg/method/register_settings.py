@@ -53,4 +53,4 @@ class RegisterSettings(TypedDict, total=False):
     """Same seed, same result."""
     refine: Literal["default", "paper"] | None
     """default, or paper: passes 8,8 and instance optimisation as published, one way and on the 1/2 grid alone. Other
-    settings go on top."""
+    settings override it."""

@@ -130,7 +130,7 @@ def save_registration(
     command: str = "",
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write warped.nii.gz, transform.nii.gz, inverse_transform.nii.gz, result.json and, where asked for, the others.
+    """Write warped.nii.gz, transform.nii.gz, inverse_transform.nii.gz, result.json and the optional files.
 
     All files are written aside first and then put into the folder together.
 

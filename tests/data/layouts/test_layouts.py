@@ -153,7 +153,7 @@ def test_rad_chestct_pairs_scans_of_one_patient(tmp_path: Path, beside: bool) ->
     assert set(named(inter, inter.training)) == {(f"trn0000{a}", f"trn0000{b}") for a, b in ((1, 2), (2, 3), (2, 4))}
 
 
-def test_json_in_the_working_directory_with_its_scans_beside_it(
+def test_json_in_the_working_directory_with_its_scans_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path / "a.nii", tmp_path / "b.nii")

@@ -49,7 +49,7 @@ def test_no_scan_of_a_cohort_is_there_twice(cohort: Path) -> None:
     assert len(set(scans)) == len(scans) == 7
 
 
-def test_dataset_json_lists_what_is_there(cohort: Path) -> None:
+def test_dataset_json_lists_the_files(cohort: Path) -> None:
     content = json.loads(cohort.read_text())
     assert cohort.name == "Phantom_dataset.json"
     assert content["numTraining"] == len(content["training"]) == 3
@@ -108,7 +108,7 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "reported"),
     [
         ({"subjects": 1}, "1 phantom subjects"),
         ({"subjects": 10_000}, "10000 phantom subjects"),
@@ -119,8 +119,8 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path) -> None:
         ({"seed": -1}, "seed -1"),
     ],
 )
-def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, wrong: dict, told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, wrong: dict, reported: str) -> None:
+    with pytest.raises(InputError, match=reported) as caught:
         write_cohort(tmp_path / "out", **wrong)
     assert "expected" in str(caught.value)
     assert "\n" not in str(caught.value)

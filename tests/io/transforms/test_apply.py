@@ -90,7 +90,7 @@ def test_smooth_labels_are_the_strongest_of_their_interpolated_indicators() -> N
 
 
 @pytest.mark.parametrize(("labels", "interpolation"), [(True, "bspline"), (True, "sinc"), (False, "lanczos")])
-def test_interpolations_that_are_not_there_are_refused(labels: bool, interpolation: str) -> None:
+def test_unknown_interpolations_are_refused(labels: bool, interpolation: str) -> None:
     image = label_map(MOVING, np.uint8)
     assert "choose one of nearest" in refusal(wavy(FIXED).apply, image, labels=labels, interpolation=interpolation)
 

@@ -266,7 +266,7 @@ def test_identity_changes_no_voxel(fixed: Image) -> None:
 
 
 @on_an_oblique_image
-def test_voxels_without_a_match_take_the_smallest_value_or_what_is_asked_for(fixed: Image) -> None:
+def test_voxels_without_a_match_take_the_smallest_or_the_given_value(fixed: Image) -> None:
     moving = scan(MOVING)
     away = np.eye(4)
     away[0, 3] = 1000
@@ -277,7 +277,7 @@ def test_voxels_without_a_match_take_the_smallest_value_or_what_is_asked_for(fix
 
 
 @on_an_oblique_image
-def test_loaded_affine_goes_on_beyond_the_grid_of_its_field(tmp_path: Path, fixed: Image) -> None:
+def test_loaded_affine_continues_beyond_the_grid_of_its_field(tmp_path: Path, fixed: Image) -> None:
     Transform((small_affine(),), fixed=fixed).save(tmp_path / "affine.nii.gz")
     far = np.array([[300.0, -200.0, 150.0]])
     loaded = Transform.load(tmp_path / "affine.nii.gz").apply_points(far)

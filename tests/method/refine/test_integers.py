@@ -32,7 +32,7 @@ def test_features_of_zero_are_zero():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_features_that_are_no_numbers_are_refused(value):
+def test_nan_features_are_refused(value):
     fixed, moving = (np.ones((2, 3, 4, 5), np.float32) for _ in range(2))
     moving[1, 2, 0, 3] = value
     with pytest.raises(InputError, match=r"got network features up to .*expected finite"):

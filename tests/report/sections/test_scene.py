@@ -50,7 +50,7 @@ class TestPanels:
             assert rows.mean() / voxel_px[0] == pytest.approx(from_end + 0.5, abs=0.1)
         assert "folds at 1 voxel," in section.rows[0].note
 
-    def test_displacement_is_told_by_its_length_in_the_body(self):
+    def test_displacement_is_summarised_by_its_length_in_the_body(self):
         grid = make_grid()
         vectors = np.random.default_rng(0).normal(0, [[[[2]]], [[[0.5]]], [[[4]]]], (3, *grid.canonical().shape))
         scene = self.scene(grid, displacement=vectors.astype(np.float32))
@@ -70,7 +70,7 @@ class TestPanels:
     def test_colour_bar_ends_at_a_round_number(self, value, top):
         assert nice_top(value) == pytest.approx(top)
 
-    def test_ct_is_told_by_its_air(self):
+    def test_ct_is_recognised_by_its_air(self):
         assert display_window(np.array([[[-1000.0, 40.0]]])) == Window(-160.0, 240.0, is_ct=True)
         mr = display_window(np.linspace(0, 1000, 1001).reshape(7, 11, 13))
         assert (mr.low, mr.high, mr.is_ct) == (10.0, 990.0, False)

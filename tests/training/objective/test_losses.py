@@ -114,7 +114,7 @@ def test_convolution_at_points_is_that_of_the_whole_volume():
         torch.testing.assert_close(a, b)
 
 
-def test_a_single_point_has_nothing_to_be_told_from():
+def test_a_single_point_has_no_other_to_be_distinguished_from():
     z = torch.randn(1, 5, generator=seeded(), requires_grad=True)
     loss = contrastive_loss(z, torch.ones(1, 5), temperature=0.1, negatives="both")
     loss.backward()

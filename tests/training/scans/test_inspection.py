@@ -50,7 +50,7 @@ def no_contrast(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         (truncated, "cut short or damaged"),
         (constant, "all equal 7"),
@@ -62,14 +62,14 @@ def no_contrast(path: Path) -> None:
     ],
 )
 def test_scan_that_cannot_be_used_is_left_out_with_a_reason(
-    tmp_path: Path, opened: Counter[str], spoil: Callable[[Path], None], told: str
+    tmp_path: Path, opened: Counter[str], spoil: Callable[[Path], None], reported: str
 ) -> None:
     dataset = cohort(tmp_path / "scans", [GRID] * 4)
     spoil(tmp_path / "scans" / "b.nii.gz")
     volumes = prepared(dataset, tmp_path / "cache")
     ((name, reason),) = volumes.skipped
     assert name == "b"
-    assert told in reason
+    assert reported in reason
     assert "\n" not in reason
     assert volumes.rows == {0: 0, 2: 1, 3: 2}
     assert volumes.array.shape[0] == 3
@@ -94,7 +94,7 @@ def test_each_scan_is_scaled_by_what_it_is(tmp_path: Path) -> None:
     assert float(abdomen.image(abdomen.rows[0]).min()) == pytest.approx(-0.4, abs=1e-3)
 
 
-def test_labels_are_told_from_images_of_as_few_values() -> None:
+def test_labels_are_distinguished_from_images_of_as_few_values() -> None:
     image, label_map, _ = make_subject(1, "abdomen", 6.0)
     eight_bits = ((image.clip(-160, 240) + 160) / 400 * 255).astype(np.uint8)
     few = (eight_bits // 8).astype(np.float32)

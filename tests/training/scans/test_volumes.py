@@ -227,7 +227,7 @@ class PowerCutError(BaseException):
 
 
 @pytest.mark.parametrize("stage", ["reading scan 3", "preparing scan 2"])
-def test_interrupted_preparation_goes_on_where_it_was(tmp_path: Path, opened: Counter[str], stage: str) -> None:
+def test_interrupted_preparation_resumes(tmp_path: Path, opened: Counter[str], stage: str) -> None:
     dataset = cohort(tmp_path / "scans", [GRID] * 5)
 
     def cut(line: str) -> None:
@@ -259,7 +259,7 @@ def test_damaged_cache_is_made_anew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(prepared(dataset, tmp_path / "cache").array, first)
 
 
-def test_full_disk_is_told_in_one_line_and_loses_nothing(
+def test_full_disk_is_reported_in_one_line_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Counter[str]
 ) -> None:
     dataset = cohort(tmp_path / "scans")
@@ -284,7 +284,7 @@ def test_full_disk_is_told_in_one_line_and_loses_nothing(
     np.testing.assert_array_equal(volumes.array, prepared(dataset, tmp_path / "fresh").array)
 
 
-def test_disk_without_room_for_the_cohort_is_told_before_any_work(
+def test_disk_without_room_for_the_cohort_is_reported_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = cohort(tmp_path / "scans")

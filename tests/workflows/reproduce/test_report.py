@@ -139,7 +139,7 @@ def test_p_is_wilcoxons_against_our_model_over_the_same_pairs(data: ProtocolData
     assert float(cell.split("(")[1].rstrip(")")) == pytest.approx(corrected, rel=0.1)
 
 
-def test_a_method_that_failed_on_every_pair_is_no_number(data: ProtocolData) -> None:
+def test_a_method_that_failed_on_every_pair_has_nan_scores(data: ProtocolData) -> None:
     made = done(data, tables=(1,), peers=(TOOLS["niftyreg"],))
     rows = tuple(r | {"status": "failed"} if r["method"] == "niftyreg" else r for r in made.found.rows)
     text = write_up(replace(made, found=replace(made.found, rows=rows)))

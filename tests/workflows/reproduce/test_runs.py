@@ -37,7 +37,7 @@ def test_a_folder_is_continued_with_its_own_settings_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("run", ["joint", "intensity"])
-def test_a_users_settings_go_on_top_of_the_papers(run: str) -> None:
+def test_a_users_settings_override_the_papers(run: str) -> None:
     config = run_config(run, PROTOCOL, {"spacing_mm": 8, "contrast.points": 50})
     assert (config.spacing_mm, config.contrast.points, config.affine) == (8, 50, "none")
     assert config.views == ("intensity" if run == "intensity" else "geometric")

@@ -76,7 +76,7 @@ def test_label_maps_are_merged_by_the_numbers_of_their_version(version: int, tmp
     np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.nii.gz").array, expected())
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_parts_are_named(tmp_path: Path) -> None:
     write_masks(tmp_path / "seg" / "a", NAMES[:-1])
     assert "heart_ventricle_right" in refusal(merge_segmentations, ["a"], tmp_path / "seg", tmp_path / "out")
     assert "--totalsegmentator" in refusal(merge_segmentations, ["b"], tmp_path / "seg", tmp_path / "out")

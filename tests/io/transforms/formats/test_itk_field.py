@@ -117,7 +117,7 @@ def test_field_of_another_shape_is_refused(tmp_path: Path, trailing: tuple[int, 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("suffix", FIELD_SUFFIXES)
-def test_field_with_an_offset_that_is_no_number_is_refused(tmp_path: Path, value: float, suffix: str) -> None:
+def test_field_with_a_nan_offset_is_refused(tmp_path: Path, value: float, suffix: str) -> None:
     values = field_values(1, 3)
     values[3, 4, 5, 0, 1] = value
     path = tmp_path / f"field{suffix}"
@@ -144,7 +144,7 @@ def test_itk_file_without_three_components_is_refused(tmp_path: Path, components
 
 
 @pytest.mark.parametrize("name", ["missing.nii.gz", "folder.nii.gz", "text.nii.gz", "text.nrrd", "text.h5"])
-def test_what_is_no_field_is_refused(tmp_path: Path, name: str) -> None:
+def test_anything_but_a_field_is_refused(tmp_path: Path, name: str) -> None:
     if name.startswith("text"):
         (tmp_path / name).write_text("patient 1")
     elif name.startswith("folder"):

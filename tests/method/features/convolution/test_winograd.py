@@ -77,7 +77,7 @@ def test_convolution_without_a_floor():
 
 @wide
 @pytest.mark.parametrize(("channels", "out", "stride"), LAYERS)
-def test_a_value_that_is_no_number_reaches_what_depends_on_it_and_nothing_far(channels, out, stride):
+def test_nan_spreads_to_its_neighbours_and_no_further(channels, out, stride):
     one, source = layer(channels, out, stride), noise(1, channels, 12, 12, 20)
     source[0, 0, 6, 5, 4] = torch.nan
     lost = inference.convolve(one, source).isnan()
