@@ -3,7 +3,17 @@
 import torch
 from torch.testing import assert_close
 
-from corereg.method.refine.energy import diffusion_energy, volume_energy
+from corereg.method.refine.energy import Compared, data_energy, diffusion_energy, volume_energy
+
+
+def test_few_counted_voxels_weigh_as_a_quarter_of_the_grid():
+    """All differences are 0.2, the factor is 12 and features are scaled by 5: the mean would be 12."""
+    features = torch.zeros(1, 2, 4, 5, 10), torch.full((1, 2, 4, 5, 10), 0.2)
+    disp = torch.zeros(1, 3, 4, 5, 10)
+    for counted, share in ((10, 1.0), (5, 1.0), (2, 0.8), (1, 0.4), (0, 0.0)):
+        weight = torch.zeros(1, 1, 4, 5, 10)
+        weight[..., :counted] = 1
+        assert_close(data_energy(disp, Compared(*features, weight)), torch.tensor(12.0 * share))
 
 
 def test_diffusion_of_a_linear_field_is_the_sum_of_its_squared_slopes():

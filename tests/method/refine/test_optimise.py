@@ -39,6 +39,17 @@ def test_voxels_of_no_weight_pull_on_nothing():
     assert (refine(fixed, spoilt, start, config)[0] - clean).abs().max() > 0.1
 
 
+def test_a_start_near_the_optimum_is_not_left_for_a_worse_displacement():
+    """Two of Adam's steps of half a voxel, away from the answer, cannot lead back to it."""
+    fixed = 0.1 * torch.rand(1, 4, 6, 8, 7, generator=torch.Generator().manual_seed(1))
+    moving = fixed + 1e-3 * torch.rand(fixed.shape, generator=torch.Generator().manual_seed(2))
+    start = torch.zeros(1, 3, *fixed.shape[2:])
+    config = RefineConfig(steps=2, learning_rate=0.5, regularisation=1.0)
+    disp, losses = refine(fixed, moving, start, config)
+    assert losses[1] > 10 * losses[0]
+    assert torch.equal(disp, start)
+
+
 def test_flow_does_not_fold_where_displacements_tear():
     strangers = [0.3 * scene(extra=0, seed=s)[None, None] for s in (5, 6)]
     folds = []

@@ -18,7 +18,7 @@ __all__ = [
     "DATA_WEIGHT",
     "DIFFUSION_WEIGHT",
     "FEATURE_SCALE",
-    "NO_WEIGHT",
+    "LEAST_SHARE",
     "Compared",
     "data_energy",
     "diffusion_energy",
@@ -34,8 +34,9 @@ DATA_WEIGHT, FEATURE_SCALE, DIFFUSION_WEIGHT = 12.0, 5.0, 0.65
 CORRELATION_WEIGHT = 15.0
 """Weight of the mean of 1 - cc^2, such that one R gives about as smooth a displacement as with features."""
 
-NO_WEIGHT = 1e-6
-"""Sum of weights below which no voxel counts, so that the data term is zero."""
+LEAST_SHARE = 0.25
+"""Voxels weigh in the data term as if at least this share of the grid counted. Without a bound, few voxels, such as a
+slab's, would outweigh the smoothness, which is a mean over the whole grid."""
 
 
 class Compared(NamedTuple):
@@ -69,7 +70,7 @@ def data_energy(disp_vox: Disp, compared: Compared) -> Float[Tensor, ""]:
         differences, factor = ((FEATURE_SCALE * (warped - fixed)) ** 2).mean(1, keepdim=True), DATA_WEIGHT
     if weight is None:
         return factor * differences.mean()
-    return factor * (weight * differences).sum() / weight.sum().clamp(min=NO_WEIGHT)
+    return factor * (weight * differences).sum() / weight.sum().clamp(min=LEAST_SHARE * weight.numel())
 
 
 def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
@@ -108,7 +109,10 @@ def energy_factors(
     squared steps along axis a + volume x sum of squared divergences."""
     shape = start_vox.shape[2:]
     voxels = start_vox.new_full((len(start_vox),), shape.numel(), dtype=torch.float64)
-    counted = voxels if weight is None else weight.detach().double().sum((1, 2, 3, 4)).clamp(min=NO_WEIGHT)
+    if weight is None:
+        counted = voxels
+    else:
+        counted = weight.detach().double().sum((1, 2, 3, 4)).clamp(min=LEAST_SHARE * shape.numel())
     steps = [3 * shape.numel() // n * (n - 1) for n in shape]
     smooth = tuple(config.regularisation * DIFFUSION_WEIGHT / count for count in steps)
     inside = math.prod(max(n - 2, 0) for n in shape)

@@ -50,6 +50,11 @@ def refine(
         refine_one = _refine_on_cpu if thick and use_kernels(*tensors) else _refine_plainly
         found = [refine_one(compared.pair(n), start_vox[n : n + 1], config) for n in range(len(start_vox))]
         disp_vox, energies = (torch.cat(parts, at) for at, parts in enumerate(zip(*found, strict=True)))
+    # From a start near the optimum, Adam's first steps, whose size does not depend on the gradient's, may lead away.
+    worse = energies[0] < energies[-1] if config.steps else energies.new_zeros(len(start_vox), dtype=torch.bool)
+    if bool(worse.any()):
+        kept = box_mean(start_vox.detach(), times=config.smoothing)
+        disp_vox = torch.where(worse.to(disp_vox.device).view(-1, 1, 1, 1, 1), kept, disp_vox)
     return disp_vox, tuple(energies.mean(1).tolist())
 
 
