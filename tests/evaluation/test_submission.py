@@ -9,7 +9,7 @@ import pytest
 from corereg.errors import InputError
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.submission import write_submission
-from corereg.io.transforms.formats.learn2reg import write_disp_vox
+from corereg.io.transforms.formats.learn2reg import read_disp_vox, write_disp_vox
 from helpers.cohorts import SHAPE
 from helpers.evaluations import run
 
@@ -46,15 +46,64 @@ class TestSubmission:
         folder = cohort.write_fields(tmp_path / "fields")
         name = next(iter(cohort.fields))
         write_disp_vox(folder / f"{name}.nii.gz", np.random.default_rng(0).normal(0, 3, (3, *SHAPE)).astype(np.float32))
-        with pytest.raises(InputError, match="smooth enough"):
-            write_submission(cohort.path, folder, tmp_path / "out", form="npz")
+        with pytest.raises(InputError, match=r"smooth enough.*--force"):
+            write_submission(cohort.path, folder, tmp_path / "new" / "out", form="npz")
         (folder / f"{name}.nii.gz").unlink()
         with pytest.raises(InputError, match="must be complete"):
-            write_submission(cohort.path, folder, tmp_path / "out")
-        assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+            write_submission(cohort.path, folder, tmp_path / "new" / "out")
+        assert not (tmp_path / "new").exists()
+
+    def test_sharp_bends_at_few_voxels_do_not_spoil_the_half_size_form(self, cohort, tmp_path):
+        """The field changes by more than a voxel there, which no score notices."""
+        folder = cohort.write_fields(tmp_path / "fields")
+        name, disp_vox = next(iter(cohort.fields.items()))
+        bent = disp_vox.copy()
+        bent[:, 12, 15, 13] += 4
+        write_disp_vox(folder / f"{name}.nii.gz", bent)
+        written = write_submission(cohort.path, folder, tmp_path / "out", form="npz", names="long")
+        back = read_disp_vox(written[0], SHAPE)
+        assert np.abs(back - bent)[:, 2:-2, 2:-2, 2:-2].max() > 1
+
+    def test_rough_fields_can_be_forced_with_a_warning_of_their_change(self, cohort, tmp_path):
+        folder = cohort.write_fields(tmp_path / "fields")
+        name = next(iter(cohort.fields))
+        rough = np.random.default_rng(0).normal(0, 3, (3, *SHAPE)).astype(np.float32)
+        write_disp_vox(folder / f"{name}.nii.gz", rough)
+        with pytest.warns(UserWarning, match=rf"{name}.*voxels on average.*score differently"):
+            written = write_submission(cohort.path, folder, tmp_path / "out", form="npz", force=True)
+        assert len(written) == 6
+        assert all(path.is_file() for path in written)
+
+    def test_an_earlier_submission_is_replaced_as_a_whole_or_not_at_all(self, cohort, fields, tmp_path):
+        out = tmp_path / "out"
+        write_submission(cohort.path, fields, out)
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        folder = cohort.write_fields(tmp_path / "fields", scale=0.5)
+        last = list(cohort.fields)[-1]
+        (folder / f"{last}.nii.gz").write_bytes(b"damaged")
+        with pytest.raises(InputError, match=last):
+            write_submission(cohort.path, folder, out)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        write_disp_vox(folder / f"{last}.nii.gz", cohort.fields[last] / 2)
+        write_submission(cohort.path, folder, out)
+        assert {path.name for path in out.iterdir()} == set(before)
+        assert all((out / name).read_bytes() != content for name, content in before.items())
+
+    @pytest.mark.parametrize("wrong", [{"form": "tar"}, {"names": "none"}, {"directory": "file"}])
+    def test_mistakes_are_refused_before_a_field_is_scored(self, wrong, cohort, fields, tmp_path, monkeypatch):
+        def score(*args: object, **options: object) -> None:
+            raise AssertionError("scoring has begun")
+
+        monkeypatch.setattr("corereg.evaluation.evaluate.evaluate", score)
+        (tmp_path / "file").write_text("")
+        words = {"--submission": tmp_path / wrong.get("directory", "out")}
+        words |= {f"--submission-{name}": value for name, value in wrong.items() if name != "directory"}
+        status, said = run(cohort.path, fields, *(word for item in words.items() for word in item))
+        assert status == 2
+        assert next(iter(wrong.values())) in said
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_command_writes_and_says_so(self, cohort, fields, tmp_path):
         status, said = run(cohort.path, fields, "--submission", tmp_path / "out", "--submission-names", "long")
         assert status == 0
         assert "3 files, read back and checked" in said
-        assert run(cohort.path, fields, "--submission", tmp_path / "out", "--submission-form", "tar")[0] == 2

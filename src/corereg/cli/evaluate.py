@@ -1,12 +1,15 @@
 """`corereg evaluate`, `benchmark` and `peers`: how good displacement fields are, and how registration tools compare."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from corereg.cli.common import app, command_line, log, progress_line
 from corereg.errors import InputError
+
+if TYPE_CHECKING:
+    from corereg.evaluation.evaluate import Evaluation
 
 DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset JSON, its folder, or a CSV of pairs.")]
 Split = Annotated[
@@ -36,15 +39,21 @@ def evaluate(
         str, typer.Option(help="nifti, or npz (half size, for tasks of 2020 and 2021).")
     ] = "nifti",
     submission_names: Annotated[str, typer.Option(help="long, short or both.")] = "both",
+    force: Annotated[
+        bool, typer.Option("--force", help="Submit fields although half the size changes them too much.")
+    ] = False,
 ) -> None:
     """Score displacement FIELDS on the pairs of a data set by the formulas of the Learn2Reg challenge."""
     from corereg.evaluation.evaluate import evaluate as score
+    from corereg.evaluation.submission import check_submission, write_submission
     from corereg.io.atomic import check_output
     from corereg.report.tables import evaluation_table, write_csv
 
     for path in (csv, json):
         if path is not None:
             check_output(path)
+    if submission is not None:
+        check_submission(submission, submission_form, submission_names)
     with progress_line() as progress:
         found = score(dataset, fields, against=against, split=pairs, partial=partial, check=check, progress=progress)
         if csv is not None:
@@ -52,14 +61,8 @@ def evaluate(
         if json is not None:
             found.write_json(json)
     _print(evaluation_table(found))
-    for scored in (found, found.against):
-        for name, reason in ({} if scored is None else scored.left_out).items():
-            log(f"corereg: left out {name}: {reason}")
-        for name, reason in ({} if scored is None else scored.suspicions).items():
-            log(f"corereg: warning: the field of {name} is doubtful: {reason}")
+    doubtful = sum(_log_doubts(scored) for scored in (found, found.against) if scored is not None)
     if submission is not None:
-        from corereg.evaluation.submission import write_submission
-
         with progress_line() as progress:
             written = write_submission(
                 dataset,
@@ -68,10 +71,10 @@ def evaluate(
                 form=submission_form,
                 names=submission_names,
                 split=pairs,
+                force=force,
                 progress=progress,
             )
         print(f"{submission}: submission.zip and {len(written)} files, read back and checked")
-    doubtful = len(found.suspicions) + (0 if found.against is None else len(found.against.suspicions))
     if doubtful:
         raise InputError(
             f"{doubtful} fields (named above) are doubtful, expected displacements of the pairs that they are named "
@@ -161,6 +164,15 @@ def peers(
     for name, reason in UNAVAILABLE.items():
         print(f"{name:12} no runner: {reason}")
     print(f"environments in {peers_folder()}")
+
+
+def _log_doubts(scored: "Evaluation") -> int:
+    """Name the fields that were left out and those that are doubtful; return the number of the latter."""
+    for name, reason in scored.left_out.items():
+        log(f"corereg: left out {name}: {reason}")
+    for name, reason in scored.suspicions.items():
+        log(f"corereg: warning: the field of {name} is doubtful: {reason}")
+    return len(scored.suspicions)
 
 
 def _print(table: Any) -> None:

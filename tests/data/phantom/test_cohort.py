@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -107,6 +110,19 @@ def test_interrupted_cohort_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_killed_cohort_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from corereg.data.phantom import write_cohort; "
+        "stop = lambda done, total: os.kill(os.getpid(), signal.SIGKILL); "
+        "write_cohort(sys.argv[1], subjects=2, spacing_mm=8.0, progress=stop)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")])
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.startswith(".corereg-") for path in tmp_path.iterdir()] == [True]
+    write_cohort(tmp_path / "out", subjects=2, spacing_mm=8.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "reported"),
     [
@@ -138,5 +154,5 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("data")
     with pytest.raises(InputError, match="is a file"):
         write_cohort(tmp_path / "file", subjects=2, spacing_mm=8.0)
-    with pytest.raises(InputError, match="cannot be created"):
+    with pytest.raises(InputError, match="is a file or lies in one"):
         write_cohort(tmp_path / "file" / "below", subjects=2, spacing_mm=8.0)

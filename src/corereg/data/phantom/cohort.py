@@ -1,8 +1,6 @@
 """Phantom, stage 4 of 4, on disk: patients and breathing pairs with their fields, as a Learn2Reg data set."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations
@@ -21,6 +19,7 @@ from corereg.data.layouts.learn2reg_writer import (
 )
 from corereg.data.phantom.images import LABELS, check_phantom, make_breathing_pair, make_subject
 from corereg.errors import InputError
+from corereg.io.atomic import output_folder, staging
 from corereg.io.transforms.formats.learn2reg import write_disp_vox
 
 __all__ = ["write_cohort"]
@@ -133,20 +132,11 @@ def _staged_folder(target: Path) -> Iterator[Path]:
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         problem = "is a file" if target.is_file() else "is not empty"
         raise InputError(f"the output folder {target} {problem}, expected a new or empty folder; choose another")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".corereg-", dir=target.parent))
-    except OSError as error:
-        raise InputError(
-            f"the output folder {target} cannot be created ({error.strerror}); choose a folder you can write to"
-        ) from None
-    try:
-        # One level down, since only the user can enter mkdtemp's own folder.
-        folder = staging / target.name
+    with output_folder(target.parent), staging(target.parent) as made:
+        # One level down, since only the user can enter the staging folder itself.
+        folder = made / target.name
         folder.mkdir()
         yield folder
         if target.is_dir():
             target.rmdir()
         folder.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from corereg.evaluation.benchmark.working_point import WorkingPoint
 from corereg.evaluation.cases import Case, Cases, LoadedCase, read_cases
 from corereg.evaluation.field_files import read_field
 from corereg.evaluation.score import Row, score_pair
-from corereg.io.atomic import atomic_path, ensure_output_folder
+from corereg.io.atomic import atomic_path, ensure_output_folder, staging
 from corereg.io.images.image import read_image, write_image
 from corereg.io.images.nifti import is_nifti
 from corereg.provenance import machine, now
@@ -151,8 +150,7 @@ def _run(method: Method, loaded: LoadedCase, directory: Path, plan: Plan) -> Row
         "fixed": case.fixed.name,
         "moving": case.moving.name,
     }
-    with tempfile.TemporaryDirectory(prefix=".corereg-", dir=directory) as scratch:
-        folder = Path(scratch).resolve()
+    with staging(directory.resolve()) as folder:
         fixed, moving = (_nifti(scan.image, folder) for scan in (case.fixed, case.moving))
         out = folder / "field.nii.gz"
         try:
