@@ -46,12 +46,39 @@ class TestTemplates:
             ("- name: x", "`name`, `command`"),
             ("- {name: x, command: a, more: b}", "`name`, `command`"),
             ("- {name: x, command: 'a {fixed} {moving}'}", "{out}"),
+            ("- {name: x, command: 'a {fixed} {fixed} {fixed}'}", "{out}"),
             ("- {name: x, command: 'a {fixed} {moving} {out} {other}'}", "unknown placeholder"),
+            ("- {name: x, command: 'a {fixed} {moving} {out} {out.parent}'}", "unknown placeholder"),
+            ("- {name: x, command: 'a {fixed} {moving} {out:9999999999}'}", "unknown placeholder"),
+            ("- {name: x, command: 'a {fixed} {moving} {out'}", "close every quote and brace"),
+            ('- {name: x, command: "a \'{fixed} {moving} {out}"}', "close every quote and brace"),
+            ("- name: 'x", "cannot be read"),
+            ("[" * 100_000, "cannot be read"),
+            ("- " * 100_000, "cannot be read"),
+            ("{a: " * 100_000, "cannot be read"),
+            ("\0", "cannot be read"),
+            ("- {name: [x], command: 'a {fixed} {moving} {out}'}", "`name`, `command`"),
+            ("- {name: ../x, command: 'a {fixed} {moving} {out}'}", "letters, digits"),
+            ("- {name: /x, command: 'a {fixed} {moving} {out}'}", "letters, digits"),
+            ("- {name: '', command: 'a {fixed} {moving} {out}'}", "letters, digits"),
         ],
+        ids=lambda value: str(value)[:40],
     )
-    def test_other_files_are_refused(self, text, words, tmp_path):
+    def test_other_files_are_refused_in_one_line(self, text, words, tmp_path):
         (tmp_path / "mine.yaml").write_text(text)
-        with pytest.raises(InputError, match=words.replace("{", r"\{")):
+        with pytest.raises(InputError, match=words.replace("{", r"\{")) as refused:
+            read_templates(tmp_path / "mine.yaml")
+        assert "mine.yaml" in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 500
+
+    def test_entries_that_grow_when_written_out_are_refused(self, tmp_path):
+        """References to references: 9 lines that would print as a billion words."""
+        lines = ["- &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        lines += [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+        lines.append("- {name: *a8, command: *a8}")
+        (tmp_path / "mine.yaml").write_text("\n".join(lines))
+        with pytest.raises(InputError, match="entry 1 of"):
             read_templates(tmp_path / "mine.yaml")
 
 

@@ -4,11 +4,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from corereg.evaluation.benchmark.peers.catalogue import Method
 from corereg.evaluation.benchmark.peers.running import Run, run_method
+from helpers.processes import runs
 
 
 def python_method(script: str) -> Method:
@@ -23,13 +23,6 @@ def run(script: str, folder: Path, budget_seconds: float = 20.0) -> Run:
     return run_method(
         python_method(script), folder, folder, out, budget_seconds=budget_seconds, log=folder / "log.txt", threads=1
     )
-
-
-def runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 class TestRunning:
@@ -64,6 +57,22 @@ class TestRunning:
         assert time.perf_counter() - started < 15
         while runs(int(found.tail)):
             assert time.perf_counter() - started < 15
+            time.sleep(0.05)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+    @pytest.mark.parametrize("session", ["same session", "new session"])
+    def test_children_that_outlive_the_method_are_ended(self, session, tmp_path):
+        script = (
+            "import subprocess, sys, time; "
+            "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'], "
+            f"start_new_session={session == 'new session'}); "
+            "print(child.pid, flush=True); time.sleep(1); open(sys.argv[2], 'w').close()"
+        )
+        assert run(script, tmp_path).ok
+        child = int((tmp_path / "log.txt").read_text())
+        deadline = time.perf_counter() + 15
+        while runs(child):
+            assert time.perf_counter() < deadline
             time.sleep(0.05)
 
     def test_no_field_and_no_such_command_are_named(self, tmp_path):
