@@ -30,7 +30,8 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     labels = ["--moving-labels", scans / "moving_labels.nii.gz", "--fixed-labels", scans / "fixed_labels.nii.gz"]
     done = process("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 1
+    (line,) = done.stdout.splitlines()
+    assert ": CT, SDlogJ " in line
     assert {file.name for file in out.iterdir()} == OUTPUTS | {"report.html", "warped_labels.nii.gz"}
     summary = json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
     assert {"sdlogj", "fold_percent", "dice", "dice_before"} <= set(summary["metrics"])
@@ -39,6 +40,13 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     assert summary["peak_memory_mb"] > 0
     assert summary["model"]["name"] == "mind"
     assert summary["seed"] == 0
+    assert summary["intensities"]["moving"] == {
+        "modality": "ct",
+        "offset_hu": 0.0,
+        "certain": True,
+        "hounsfield": True,
+    }
+    assert "Modality" in (out / "report.html").read_text()
     assert set(summary["versions"]) >= {"corereg", "torch", "numpy", "python"}
     assert all(len(entry["sha256"]) == 64 for entry in summary["inputs"].values())
     assert "moving.nii.gz" in summary["command"]

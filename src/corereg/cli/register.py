@@ -70,7 +70,8 @@ def register(
         )
     for remark in (*result.fixed.remarks, *result.moving.remarks):
         log(f"corereg: {remark}")
+    modalities = " and ".join(dict.fromkeys(each.modality.upper() for each in result.intensities))
     print(
-        f"{out}: SDlogJ {result.metrics['sdlogj']:.3f}, folds {result.metrics['fold_percent']:.3f} %, "
+        f"{out}: {modalities}, SDlogJ {result.metrics['sdlogj']:.3f}, folds {result.metrics['fold_percent']:.3f} %, "
         f"inverse error {result.inverse_error.mean:.2f} mm (mean), {sum(result.seconds.values()):.1f} s"
     )

@@ -25,7 +25,8 @@ from corereg.method.models import ModelChoice, get_model
 from corereg.method.pipeline import Registration, register_volumes
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.stopwatch import Stopwatch
-from corereg.preprocessing.intensity import detect_modality, normalise
+from corereg.preprocessing.detection import Intensities, find_intensities
+from corereg.preprocessing.intensity import normalise
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image, resample_mask
 from corereg.provenance import peak_memory_mb, versions
 from corereg.settings import with_settings
@@ -60,6 +61,8 @@ class RegistrationResult:
     """Seconds per stage."""
     fixed: Image
     moving: Image
+    intensities: tuple[Intensities, ...]
+    """How the intensities of the fixed and of the moving image were understood."""
     model: ModelChoice
     config: RegisterConfig
     """The settings as resolved."""
@@ -85,6 +88,9 @@ class RegistrationResult:
             "configuration": asdict(self.config),
             "seed": self.config.stages.seed,
             "regularisation": self.regularisation,
+            "intensities": {
+                name: asdict(each) for name, each in zip(("fixed", "moving"), self.intensities, strict=True)
+            },
             "affine": alignment,
             "grids": {
                 "fixed": self.fixed.grid.as_dict(),
@@ -136,24 +142,21 @@ def register(
     working = choose_working_grid(
         fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm, memory_bytes=config.memory_bytes
     )
-    modalities = [
-        detect_modality(image.array) if config.modality == "auto" else config.modality
-        for image in (fixed_image, moving_image)
-    ]
-    both_ct = all(modality.startswith("ct") for modality in modalities)
+    intensities = find_intensities((fixed_image, moving_image), config.modality)
+    both_ct = all(each.modality.startswith("ct") for each in intensities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
     config = with_settings(config, {"stages.passes": config.stages.passes or choice.model.passes})
     alignment = None
     if config.affine == "auto":
         progress("affine pre-alignment")
         with watch("affine"):
-            scans = zip((fixed_image, moving_image), modalities, masks, strict=True)
+            scans = zip((fixed_image, moving_image), intensities, masks, strict=True)
             alignment = align(*(coarse_copy(*scan) for scan in scans), seed=config.stages.seed)
     affine = None if alignment is None else alignment.affine
     progress("resampling to the working grid")
     with watch("resample"):
-        fixed_volume, fixed_weight = _prepared(fixed_image, masks[0], working, modalities[0], None, device)
-        moving_volume, moving_weight = _prepared(moving_image, masks[1], working, modalities[1], affine, device)
+        fixed_volume, fixed_weight = _prepared(fixed_image, masks[0], working, intensities[0], None, device)
+        moving_volume, moving_weight = _prepared(moving_image, masks[1], working, intensities[1], affine, device)
     _check_common_ground(fixed_weight, moving_weight, fixed_image, moving_image)
     progress("deformable registration")
     if isinstance(choice.model, torch.nn.Module):
@@ -168,7 +171,7 @@ def register(
         field_of_view=field_of_view(fixed_image.grid, working),
     )
     progress("inverting")
-    return _result(found, watch, working, alignment, (fixed_image, moving_image), choice, config)
+    return _result(found, watch, working, alignment, (fixed_image, moving_image), intensities, choice, config)
 
 
 def _result(
@@ -177,6 +180,7 @@ def _result(
     working: Grid,
     alignment: Alignment | None,
     images: tuple[Image, Image],
+    intensities: tuple[Intensities, ...],
     choice: ModelChoice,
     config: RegisterConfig,
 ) -> RegistrationResult:
@@ -210,6 +214,7 @@ def _result(
         seconds={**watch.seconds, **found.seconds},
         fixed=fixed,
         moving=moving,
+        intensities=intensities,
         model=choice,
         config=config,
         regularisation=found.regularisation,
@@ -222,13 +227,19 @@ def _mask(mask: str | Path | None, image: Image) -> Mask | None:
 
 
 def _prepared(
-    image: Image, mask: Mask | None, working: Grid, modality: str, affine: Matrix | None, device: torch.device
+    image: Image,
+    mask: Mask | None,
+    working: Grid,
+    intensities: Intensities,
+    affine: Matrix | None,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor | None]:
     """The image on the working grid, scaled, and 1 where its voxels count; None if all do."""
     volume, weight = resample_image(image.array, image.grid, working, affine=affine, device=device)
     if mask is not None:
         weight = weight * resample_mask(mask, image.grid, working, affine=affine, device=device)
-    return normalise(volume, modality), None if bool(weight.all()) else weight
+    scaled = normalise(volume, intensities.modality, intensities.offset_hu)
+    return scaled, None if bool(weight.all()) else weight
 
 
 def _check_common_ground(

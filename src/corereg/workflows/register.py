@@ -202,7 +202,11 @@ def _report(
         "metrics": _headline(summary["metrics"]),
         "model": summary["model"],
         "settings": summary["configuration"],
-        "result": {"regularisation": summary["regularisation"], "affine": _affine_words(result)},
+        "result": {
+            "modality": _modality_words(result),
+            "regularisation": summary["regularisation"],
+            "affine": _affine_words(result),
+        },
         "versions": summary["versions"],
     }
     write_report(
@@ -224,6 +228,16 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the top of the page, the most telling first."""
     shown = {name: metrics[name] for name in ("dice", "dice_before", "sdlogj", "fold_percent") if name in metrics}
     return shown | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
+
+
+def _modality_words(result: RegistrationResult) -> str:
+    words = [
+        each.modality.upper()
+        + (f", stored values {each.offset_hu:+g} HU" if each.offset_hu else "")
+        + ("" if each.certain else " (doubtful)")
+        for each in result.intensities
+    ]
+    return words[0] if words[0] == words[1] else f"{words[0]} (fixed); {words[1]} (moving)"
 
 
 def _affine_words(result: RegistrationResult) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
+from corereg.preprocessing.detection import Intensities
 from corereg.preprocessing.intensity import normalise
 from corereg.preprocessing.working_grid import resample_mask, shrink
 
@@ -29,7 +30,7 @@ class CoarseCopy(NamedTuple):
     """Voxels that count; None counts all."""
 
 
-def coarse_copy(image: Image, modality: str, mask: NDArray[np.bool_] | None = None) -> CoarseCopy:
+def coarse_copy(image: Image, intensities: Intensities, mask: NDArray[np.bool_] | None = None) -> CoarseCopy:
     """Reduce an image to voxels of about 3 mm and scale its intensities.
 
     Raises:
@@ -37,6 +38,6 @@ def coarse_copy(image: Image, modality: str, mask: NDArray[np.bool_] | None = No
     """
     volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=CPU)
     # Fat, muscle and organs show where one field of view lies within another; the full range from air to bone does not.
-    window = "ct-abdomen" if modality.startswith("ct") else modality
+    window = "ct-abdomen" if intensities.modality.startswith("ct") else intensities.modality
     coarse = None if mask is None else resample_mask(mask, image.grid, grid, device=CPU)[0, 0].numpy() > 0
-    return CoarseCopy(normalise(volume, window)[0, 0].numpy(), grid, coarse)
+    return CoarseCopy(normalise(volume, window, intensities.offset_hu)[0, 0].numpy(), grid, coarse)

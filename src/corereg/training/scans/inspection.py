@@ -6,7 +6,7 @@ A scan is opened once. After that its files are hashed again only if their size 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import read_image
 from corereg.io.json_files import load_json, save_json
-from corereg.preprocessing.intensity import detect_modality
+from corereg.preprocessing.detection import Intensities, judge_intensities
 from corereg.provenance import hash_files
 
 __all__ = ["Finding", "inspect_scans", "looks_like_labels"]
 
 INDEX = "scans.json"
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Increment when the inspection rules change."""
 
 TWO_FILE_SUFFIXES = (".mhd", ".nhdr")
@@ -43,8 +43,8 @@ class Finding:
     sha256: str = ""
     """Hash of the content of its files."""
     grid: Grid | None = None
-    modality: str = ""
-    """"ct" or "mr", judged by its intensities."""
+    intensities: Intensities = field(default_factory=lambda: Intensities("mr"))
+    """CT or MR, by its header or its values."""
     problem: str | None = None
     """Why it cannot be used, in one line; None for a usable scan, which then has a grid."""
 
@@ -83,11 +83,13 @@ def inspect_scans(scans: Sequence[Scan], folder: Path, progress: Callable[[str],
     return findings
 
 
-def _finding(sha256: str, shape: list[int], affine: list[list[float]], modality: str, problem: str | None) -> Finding:
+def _finding(
+    sha256: str, shape: list[int], affine: list[list[float]], intensities: dict[str, Any], problem: str | None
+) -> Finding:
     if problem is not None:
         return Finding(sha256, problem=problem)
     i, j, k = shape
-    return Finding(sha256, Grid((i, j, k), np.array(affine)), modality)
+    return Finding(sha256, Grid((i, j, k), np.array(affine)), Intensities(**intensities))
 
 
 def _inspect(scan: Scan) -> dict[str, Any]:
@@ -96,14 +98,15 @@ def _inspect(scan: Scan) -> dict[str, Any]:
         image = read_image(scan.image)
     except InputError as error:
         # Findings belong to the content, wherever it lies: the message names the scan, not its path.
-        return {"shape": [], "affine": [], "modality": "", "problem": str(error).replace(str(scan.image), scan.name)}
+        text = str(error).replace(str(scan.image), scan.name)
+        return {"shape": [], "affine": [], "intensities": {}, "problem": text}
     problem = None
     if looks_like_labels(image.array):
         problem = f"{scan.name} looks like a label map, expected an image; give the image that it belongs to"
     return {
         "shape": list(image.grid.shape),
         "affine": image.grid.affine.tolist(),
-        "modality": detect_modality(image.array),
+        "intensities": asdict(judge_intensities(image.array, image.modality)),
         "problem": problem,
     }
 

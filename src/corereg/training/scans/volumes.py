@@ -27,6 +27,7 @@ from corereg.io.atomic import ensure_output_folder
 from corereg.io.images.image import read_image
 from corereg.method.affine.align import align
 from corereg.method.affine.coarse_copies import CoarseCopy, coarse_copy
+from corereg.preprocessing.detection import agree, find_intensities
 from corereg.preprocessing.intensity import normalise
 from corereg.preprocessing.modality import MODALITIES
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image
@@ -35,7 +36,7 @@ from corereg.training.scans.volume_store import VolumeStore
 
 __all__ = ["Volumes", "prepare_volumes"]
 
-ROWS_VERSION = 1
+ROWS_VERSION = 2
 """Increment when the same scans and settings give different voxels."""
 
 LARGEST_FACTOR = 4.0
@@ -163,16 +164,22 @@ def _plan(
     # Unlimited memory: a cohort's grid must not depend on what happens to be free at this start.
     working = choose_working_grid(grid, grid, spacing_mm=spacing_mm, memory_bytes=sys.maxsize)
     aligned = affine == "auto" and not all(grid.close_to(other) for other in grids.values())
+    modalities = dict.fromkeys(findings, modality)
+    if modality == "auto":
+        agreed = agree([found.intensities for found in findings.values()], [scans[index].name for index in findings])
+        modalities = {index: each.modality for index, each in zip(findings, agreed, strict=True)}
+    # What a doubtful scan is taken for depends on the others.
+    settled = sorted((found.sha256, modalities[i]) for i, found in findings.items() if not found.intensities.certain)
     aligned_to = findings[reference].sha256 if aligned else None
     return _Plan(
         scans={index: scans[index] for index in findings},
         contents={index: found.sha256 for index, found in findings.items()},
-        modalities={index: found.modality if modality == "auto" else modality for index, found in findings.items()},
+        modalities=modalities,
         grid=working,
         reference=reference,
         reference_grid=grid,
         aligned=aligned,
-        key=_sha256([ROWS_VERSION, working.shape, working.affine.tolist(), modality, aligned_to]),
+        key=_sha256([ROWS_VERSION, working.shape, working.affine.tolist(), modality, settled, aligned_to]),
     )
 
 
@@ -183,7 +190,8 @@ def _fill(store: VolumeStore, plan: _Plan, progress: Callable[[str], None]) -> N
     store.check_space(len(missing))
     fixed = None
     if plan.aligned and missing:
-        fixed = coarse_copy(read_image(plan.scans[plan.reference].image), plan.modalities[plan.reference])
+        image = read_image(plan.scans[plan.reference].image)
+        fixed = coarse_copy(image, find_intensities([image], plan.modalities[plan.reference])[0])
     for number, (content, index) in enumerate(missing.items(), start=1):
         progress(f"preparing scan {number} of {len(missing)}: {plan.scans[index].name}")
         try:
@@ -196,17 +204,18 @@ def _fill(store: VolumeStore, plan: _Plan, progress: Callable[[str], None]) -> N
 
 def _prepared(plan: _Plan, index: int, fixed: CoarseCopy | None) -> tuple[NDArray[np.float32], Matrix]:
     """The scan on the working grid (I, J, K), scaled, and the map from the grid's world to the scan's."""
-    scan, modality = plan.scans[index], plan.modalities[index]
+    scan = plan.scans[index]
     image, matrix = read_image(scan.image), np.eye(4)
+    intensities = find_intensities([image], plan.modalities[index])[0]
     if fixed is not None and index != plan.reference:
-        matrix = align(fixed, coarse_copy(image, modality), seed=SEED).affine
+        matrix = align(fixed, coarse_copy(image, intensities), seed=SEED).affine
     if not plan.grid.overlaps(image.grid, matrix):
         raise InputError(
             f"{scan.name} does not overlap {plan.scans[plan.reference].name} in world coordinates; check its header, "
             "or leave the affine pre-alignment on"
         )
     volume, _ = resample_image(image.array, image.grid, plan.grid, affine=matrix, device=CPU)
-    return normalise(volume, modality)[0, 0].numpy(), matrix
+    return normalise(volume, intensities.modality, intensities.offset_hu)[0, 0].numpy(), matrix
 
 
 def _grids(findings: Mapping[int, Finding]) -> dict[int, Grid]:
