@@ -5,6 +5,7 @@ Positions are (1, 3, X, Y, Z), float64 RAS+ millimetres.
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ __all__ = [
     "Part",
     "beyond",
     "check_matrix",
-    "check_part",
+    "check_offsets",
+    "check_parts",
     "displacements",
     "distinct",
     "inverse_parts",
@@ -82,7 +84,7 @@ def parts_of_field(total_mm: NDArray[np.float32], grid: Grid) -> tuple[Displacem
     Raises:
         InputError: an offset is NaN, infinite or absurdly large.
     """
-    _check_size(float(np.abs(total_mm).max()), "mm")
+    check_offsets(total_mm, "mm")
     affine = fitted_affine(total_mm, grid)
     back = inverse_matrix(affine)
     rest = np.empty_like(total_mm)
@@ -111,33 +113,45 @@ def remainder(whole: Displacement, coarse: Displacement) -> Displacement:
     return Displacement(rest[0], whole.grid)
 
 
-def check_part(part: Part) -> None:
-    """Check a matrix as `check_matrix` does, and a displacement for values that cannot be computed with.
+def check_parts(parts: Sequence[Part]) -> None:
+    """Check matrices, alone and multiplied, as `check_matrix` does, and displacements as `check_offsets` does.
 
     Raises:
-        InputError: it cannot be used.
+        InputError: a part cannot be used.
     """
-    if isinstance(part, Displacement):
-        _check_size(float(part.disp_vox.abs().amax()), "voxels")
-    else:
-        check_matrix(part)
+    matrices = [part for part in parts if not isinstance(part, Displacement)]
+    for matrix in matrices:
+        check_matrix(matrix)
+    if len(matrices) > 1:
+        check_matrix(reduce(np.matmul, reversed(matrices)), volume_ratio=0.0)
+    for displacement in displacements(parts):
+        check_offsets(displacement, "voxels")
 
 
-def check_matrix(matrix: Matrix) -> None:
+def check_matrix(matrix: Matrix, *, volume_ratio: float = SINGULAR) -> None:
     """Check that a matrix is 4x4, finite, of moderate size and invertible.
+
+    Args:
+        volume_ratio: the ratio of volumes that it must exceed.
 
     Raises:
         InputError: it is not.
     """
     usable = np.shape(matrix) == (4, 4) and bool(np.abs(matrix).max() <= LARGEST)  # false for NaN
-    if not usable or abs(np.linalg.det(matrix[:3, :3])) <= SINGULAR:
+    if not usable or abs(np.linalg.det(matrix[:3, :3])) <= volume_ratio:
         raise InputError(
             f"got the affine part {np.asarray(matrix).round(6).tolist()}, expected a 4x4 matrix of finite numbers that "
             "can be inverted; repair it"
         )
 
 
-def _check_size(largest: float, unit: str) -> None:
+def check_offsets(offsets: NDArray[Any] | Tensor, unit: str) -> None:
+    """Check that offsets can be computed with: a patient is not moved by a thousand kilometres.
+
+    Raises:
+        InputError: one is NaN, infinite or absurdly large.
+    """
+    largest = float(abs(offsets).max())
     if not largest <= LARGEST:  # true for NaN
         raise InputError(
             f"got a field with displacements of up to {largest:.3g} {unit}, expected finite ones that fit a patient; "

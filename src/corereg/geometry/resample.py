@@ -123,7 +123,7 @@ def _itk_sampler(values: Tensor, interpolation: str, outside: float) -> Sampler:
 def _strongest_label(values: Int64[Tensor, "I J K"], coords: Coords, *, outside: int) -> Int64[Tensor, "X Y Z"]:
     """The label whose linearly interpolated indicator is largest; ties go to the lowest corner."""
     last = torch.tensor(values.shape).view(3, 1) - 1
-    held = coords[0].flatten(1).clamp(min=0).minimum(last.to(coords))
+    held = coords[0].flatten(1).nan_to_num().clamp(min=0).minimum(last.to(coords))
     low = held.floor().long().minimum((last - 1).clamp(min=0))
     steps = torch.tensor(list(np.ndindex(2, 2, 2))).view(8, 3, 1)
     labels = torch.stack([values[tuple((low + step).minimum(last))] for step in steps])

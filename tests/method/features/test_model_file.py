@@ -100,3 +100,11 @@ def test_safetensors_file_that_is_no_model_of_ours_is_refused(tmp_path: Path, va
 def test_weights_of_other_sizes_than_their_configuration_are_refused(tmp_path: Path) -> None:
     path = with_header(tmp_path / "other.safetensors", json.dumps({"network": {"strides": [8]}}))
     assert "configuration" in refusal(get_model, path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    made = random_model(0)
+    made.head.out4.bias.data[3] = value
+    save_model(tmp_path / "spoilt.safetensors", made)
+    assert "whose head.out4.bias holds NaN or infinite numbers" in refusal(load_model, tmp_path / "spoilt.safetensors")

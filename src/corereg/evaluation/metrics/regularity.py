@@ -51,7 +51,7 @@ def jacobian_determinant(disp_vox: Field, *, border: int = JACOBIAN_BORDER_VOX) 
 
     Returns: (I - 2 border, J - 2 border, K - 2 border), 1 where volume is preserved, 0 or less where the field folds.
     Raises:
-        InputError: the border leaves no voxel.
+        InputError: the border leaves no voxel, or an offset is NaN or infinite.
     Source: Learn2Reg evaluation, `jacobian_determinant`.
     """
     if border < 1:
@@ -121,6 +121,8 @@ def ndv_percent(disp_vox: Field, mask: Mask | None = None) -> float:
 
 def _determinant(disp_vox: Field, stencil: Stencil, *, border: int) -> Float64[np.ndarray, "_ _ _"]:
     """Determinants of the difference quotients of x + u(x) along a stencil, inside the border."""
+    if not np.isfinite(disp_vox).all():
+        raise InputError("got a displacement with NaN or infinite offsets, expected a whole field; make it again")
     sizes = [size - 2 * border for size in disp_vox.shape[1:]]
     determinant = np.empty(sizes)
     for start in range(0, sizes[0], SLAB):

@@ -18,8 +18,7 @@ from corereg.errors import InputError
 from corereg.geometry.chain import (
     Part,
     beyond,
-    check_matrix,
-    check_part,
+    check_parts,
     distinct,
     inverse_parts,
     kind,
@@ -56,7 +55,8 @@ class Transform:
         backward: the other direction, if it is already known; `inverse` then returns it.
 
     Raises:
-        InputError: a matrix is singular, or there is not one distinct name for each part.
+        InputError: a matrix is singular, a part holds values that cannot be computed with, or there is not one distinct
+            name for each part.
     """
 
     parts: tuple[Part, ...]
@@ -66,8 +66,7 @@ class Transform:
     backward: "Transform | None" = None
 
     def __post_init__(self) -> None:
-        for matrix in (part for part in self.parts if not isinstance(part, Displacement)):
-            check_matrix(matrix)
+        check_parts(self.parts)
         names = self.names or distinct([kind(part) for part in self.parts])
         if not len(set(names)) == len(names) == len(self.parts):
             raise InputError(f"got names {list(names)} for {len(self.parts)} parts, expected a distinct name for each")
@@ -263,8 +262,6 @@ class Transform:
         Raises:
             InputError: a matrix is singular, or a part holds values that cannot be computed with.
         """
-        for part in (*stored.parts, *(stored.backward_parts or ())):
-            check_part(part)
         forward = Transform(stored.parts, stored.fixed, stored.moving, stored.names)
         if stored.backward_parts is None:
             return forward

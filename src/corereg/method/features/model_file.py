@@ -54,6 +54,12 @@ def load_model(path: Path) -> ConvNetModel:
         raise InputError(f"got no model file at {path}, expected a .safetensors file; check the path") from None
     except (SafetensorError, OSError):
         raise InputError(_not_safetensors(path)) from None
+    damaged = [key for key, value in state.items() if not bool(value.isfinite().all())]
+    if damaged:
+        raise InputError(
+            f"got {path}, whose {damaged[0]} holds NaN or infinite numbers, expected finite weights; fetch the file "
+            "again or retrain the model"
+        )
     if header is None:
         raise InputError(
             f"got {path}, which has no corereg configuration in its header, expected a file written by `corereg "

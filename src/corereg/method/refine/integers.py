@@ -16,6 +16,8 @@ __all__ = ["Integers", "as_integers", "padded_channels"]
 
 Integers = NDArray[np.int16]
 LARGEST = np.iinfo(np.int16).max
+LARGEST_FEATURE = 1e9
+"""The sum of squares of larger ones could overflow."""
 U = np.uint64
 """Type of offsets into flat arrays: unsigned ones need no test for negative values, so the inner loops vectorise."""
 
@@ -30,14 +32,14 @@ def as_integers(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> tupl
     with zeros to whole vectors.
 
     Raises:
-        InputError: a feature is NaN or infinite.
+        InputError: a feature is NaN, infinite or absurdly large.
     """
     extremes = [extreme for f in (fixed, moving) for extreme in torch.from_numpy(f).aminmax()]
     largest = float(torch.stack(extremes).abs().max())
-    if not np.isfinite(largest):
+    if not largest <= LARGEST_FEATURE:  # true for NaN
         raise InputError(
-            f"got network features up to {largest}, expected finite values; the weights are damaged, so fetch the "
-            "model again or retrain it"
+            f"got network features up to {largest:.3g}, expected finite values of moderate size; the weights are "
+            "damaged, so fetch the model again or retrain it"
         )
     unit = largest / LARGEST if largest else 1.0
     return (_in_units(fixed, unit), _in_units(moving, unit)), unit

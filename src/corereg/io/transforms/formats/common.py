@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.geometry.chain import check_matrix, parts_of_field, through
+from corereg.geometry.chain import check_matrix, check_offsets, parts_of_field, through
 from corereg.geometry.grid import Matrix
 from corereg.geometry.positions import inverse_matrix, linear_map, slabs
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
@@ -52,6 +52,10 @@ def stored_offsets(
         )
     if not np.isfinite(values).all():
         raise InputError(f"got {path} with NaN or infinite offsets, expected a whole field; make it again")
+    try:
+        check_offsets(values, "in the unit of the file")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     fixed_frame, back = frames[0], inverse_matrix(frames[1])
     total_mm = np.empty((3, *grid.shape), dtype=np.float32)
     for planes, world in slabs(grid):
