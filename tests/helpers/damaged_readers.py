@@ -17,7 +17,7 @@ import pydicom
 import SimpleITK
 
 from corereg.geometry.grid import Grid
-from corereg.io.images.image import as_image, read_image, read_labels, read_mask, write_image
+from corereg.io.images.image import as_image, as_mask, read_image, read_labels, write_image
 from corereg.io.images.reference import as_reference
 from corereg.io.images.series import read_series
 from corereg.io.points.points import POINT_SUFFIXES, Points, read_points, write_points
@@ -197,7 +197,7 @@ def resaved(path: Path) -> None:
 
 READERS: list[Callable[[Path], Any]] = [
     *(read_image, read_labels, as_reference, frames_of, resaved),
-    lambda path: read_mask(path, like=Grid(GRID.shape, GRID.affine), of="the image"),
+    lambda path: as_mask(path, like=Grid(GRID.shape, GRID.affine), of="the image"),
 ]
 
 

@@ -197,6 +197,20 @@ def test_what_lies_outside_a_mask_is_not_matched(tmp_path: Path, which: str) -> 
     assert kept[upper].mean() < 0.65 * coarse[upper].mean()
 
 
+def test_mask_may_be_an_array_or_an_image(tmp_path: Path) -> None:
+    fixed = pair()[0]
+    path = write_mask(tmp_path / "mask.nii.gz", lambda p: p[..., 2] >= 0, fixed)
+    inside = voxels_mm(FIXED)[..., 2] >= 0
+    sitk_mask = SimpleITK.ReadImage(str(path))
+    quick: Any = {"affine": "none", "refine_steps": 2, "spacing": 4.0}
+    found = [
+        register(*pair(), fixed_mask=mask, **quick).refined.disp_vox
+        for mask in (path, inside, inside.astype(np.float32), Image(inside.astype(np.uint8), FIXED), sitk_mask)
+    ]
+    assert all(torch.equal(each, found[0]) for each in found[1:])
+    assert not torch.equal(register(*pair(), **quick).refined.disp_vox, found[0])
+
+
 def test_masks_that_share_nothing_are_refused(tmp_path: Path) -> None:
     fixed, moving = pair()
     masks = {

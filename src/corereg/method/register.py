@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid, Matrix
-from corereg.io.images.image import Image, as_image, read_mask
+from corereg.io.images.image import Image, as_image, as_mask
 from corereg.io.transforms.transform import InverseError, Transform
 from corereg.method.affine.align import Alignment, align
 from corereg.method.affine.coarse_copies import coarse_copy
@@ -108,8 +108,8 @@ def register(
     moving: object,
     *,
     config: RegisterConfig | None = None,
-    fixed_mask: str | Path | None = None,
-    moving_mask: str | Path | None = None,
+    fixed_mask: str | Path | Image | NDArray[Any] | None = None,
+    moving_mask: str | Path | Image | NDArray[Any] | None = None,
     progress: Progress | None = None,
     **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
@@ -118,7 +118,8 @@ def register(
     Args:
         fixed, moving: paths, Images, SimpleITK images or nibabel images; any spacing, orientation and field of view.
         config: all settings at once.
-        fixed_mask, moving_mask: masks on the grids of their images; only voxels inside them count.
+        fixed_mask, moving_mask: masks on the grids of their images, as paths, Images, SimpleITK or nibabel images, or
+            arrays; only voxels greater than 0 count.
         progress: called with the name of each stage as it begins.
         **settings: single settings on top of `config`, by the names of the command line's options; None leaves a
             setting as it is.
@@ -222,8 +223,8 @@ def _result(
     )
 
 
-def _mask(mask: str | Path | None, image: Image) -> Mask | None:
-    return None if mask is None else read_mask(mask, like=image.grid, of=image.name).array
+def _mask(mask: object, image: Image) -> Mask | None:
+    return None if mask is None else as_mask(mask, like=image.grid, of=image.name).array
 
 
 def _prepared(

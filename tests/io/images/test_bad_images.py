@@ -12,7 +12,7 @@ import pytest
 import SimpleITK
 
 from corereg.errors import InputError
-from corereg.io.images.image import Image, as_image, read_image, read_labels, read_mask, to_sitk
+from corereg.io.images.image import Image, as_image, as_mask, read_image, read_labels, to_sitk
 from helpers.grids import make_grid
 from helpers.images import ramp, save_nifti
 from helpers.refusals import refusal
@@ -260,19 +260,19 @@ def test_label_map_without_labels_is_refused(tmp_path: Path) -> None:
 
 def test_mask_of_another_size_or_place_is_refused(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "mask.nii", np.ones((12, 16, 21), np.uint8), GRID.affine)
-    message = refusal(read_mask, path, like=GRID, of="the fixed image")
+    message = refusal(as_mask, path, like=GRID, of="the fixed image")
     assert "12 x 16 x 21 voxels" in message
     assert "expected the grid of the fixed image: 12 x 16 x 20 voxels" in message
     moved = make_grid(orientation="oblique", origin_mm=(-31.0, 17.5, 204.5))
     path = save_nifti(tmp_path / "mask.nii", np.ones(GRID.shape, np.uint8), moved.affine)
-    message = refusal(read_mask, path, like=GRID, of="the fixed image")
+    message = refusal(as_mask, path, like=GRID, of="the fixed image")
     assert "(-31, 17.5, 204.5)" in message
     assert "(-31, 17.5, 204.2)" in message
 
 
 def test_empty_mask_is_refused(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "mask.nii", np.zeros(GRID.shape, np.uint8), GRID.affine)
-    assert "which is empty" in refusal(read_mask, path, like=GRID, of="the fixed image")
+    assert "which is empty" in refusal(as_mask, path, like=GRID, of="the fixed image")
 
 
 def test_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,3 +286,18 @@ def test_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytes
     open_file = builtins.open
     monkeypatch.setattr(builtins, "open", denied)
     assert "may not be read" in refusal(read_image, path)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.ones((12, 16, 21)), "(12, 16, 21), expected that of the fixed image: (12, 16, 20)"),
+        (np.zeros(GRID.shape), "which is empty"),
+        (np.full(GRID.shape, np.nan), "which is empty"),
+        (np.ones(GRID.shape, complex), "complex"),
+        (np.full(GRID.shape, "x"), "expected one real number each"),
+    ],
+    ids=["another shape", "zeros", "NaN", "complex", "text"],
+)
+def test_mask_array_that_cannot_be_used_is_refused(array: np.ndarray, words: str) -> None:
+    assert words in refusal(as_mask, array, like=GRID, of="the fixed image")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from corereg.io.images.background import background_value
-from corereg.io.images.image import Image, as_image, read_image, read_labels, read_mask, write_image
+from corereg.io.images.image import Image, as_image, as_mask, read_image, read_labels, write_image
 from corereg.io.images.reference import as_reference
 from helpers.grids import make_grid
 from helpers.images import FLOAT32_MM, ramp, save_nifti
@@ -39,7 +39,7 @@ def test_scaling_too_coarse_for_labels_is_refused(tmp_path: Path) -> None:
 
 def test_mask_of_scaled_integers_is_empty_where_it_rounds_to_0(tmp_path: Path) -> None:
     path = scaled(tmp_path / "mask.nii", LABELS, 0.1070420, 3507.5534)
-    np.testing.assert_array_equal(read_mask(path, like=GRID, of="the scan").array, LABELS > 0)
+    np.testing.assert_array_equal(as_mask(path, like=GRID, of="the scan").array, LABELS > 0)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import ensure_output_folder
-from corereg.io.images.image import Image, as_image, from_sitk, read_image, read_labels, read_mask, to_sitk, write_image
+from corereg.io.images.image import Image, as_image, as_mask, from_sitk, read_image, read_labels, to_sitk, write_image
 from helpers.grids import make_grid
 from helpers.images import FLOAT32_MM, ramp, save_nifti
 
@@ -153,9 +153,25 @@ def test_labels_may_all_be_one_organ(tmp_path: Path) -> None:
 
 def test_mask_is_true_above_zero(tmp_path: Path, grid: Grid) -> None:
     save_nifti(tmp_path / "mask.nii.gz", ramp(grid).astype(np.float32), grid.affine)
-    mask = read_mask(tmp_path / "mask.nii.gz", like=grid, of="the fixed image")
+    mask = as_mask(tmp_path / "mask.nii.gz", like=grid, of="the fixed image")
     assert mask.array.dtype == bool
     np.testing.assert_array_equal(mask.array, ramp(grid) > 0)
+
+
+def test_mask_in_memory_counts_like_its_file(grid: Grid) -> None:
+    values = ramp(grid).astype(np.float32)
+    nifti = nibabel.Nifti1Image(values, grid.affine)
+    for source in (
+        values,
+        values > 0,
+        (values > 0).astype(np.uint8),
+        to_sitk(values, grid),
+        nifti,
+        Image(values, grid),
+    ):
+        mask = as_mask(source, like=grid, of="the fixed image")
+        assert mask.array.dtype == bool
+        np.testing.assert_array_equal(mask.array, values > 0)
 
 
 def test_images_in_memory_are_taken_as_they_are(grid: Grid) -> None:

@@ -33,10 +33,10 @@ __all__ = [
     "ITK_SUFFIXES",
     "Image",
     "as_image",
+    "as_mask",
     "from_sitk",
     "read_image",
     "read_labels",
-    "read_mask",
     "to_sitk",
     "write_image",
 ]
@@ -104,29 +104,37 @@ def read_labels(path: PathLike) -> Image:
     return as_image(path, labels=True)
 
 
-def read_mask(path: PathLike, *, like: Grid, of: str) -> Image:
-    """Read a mask: a boolean array, true where the file is greater than 0.
+def as_mask(mask: Any, *, like: Grid, of: str) -> Image:
+    """Make a mask, a boolean array that is true where the voxels are greater than 0, of whatever `as_image` takes.
 
     Args:
+        mask: may also be a bare array of the image's shape.
         like: the grid of the image that it belongs to, which its own must match.
         of: the name of that image, for messages.
 
     Raises:
-        InputError: as for `read_image`; or on another grid, or empty.
+        InputError: as for `as_image`; or on another grid, or empty.
     """
-    stored = _read(Path(path))
-    mask = _located(stored, str(path))
-    if not mask.grid.close_to(like, HEADER_TOLERANCE_MM):
+    if isinstance(mask, np.ndarray):
+        if mask.shape != like.shape:
+            raise InputError(
+                f"got a mask array of shape {mask.shape}, expected that of {of}: {like.shape}; give an array with one "
+                "value for each voxel of the image"
+            )
+        mask = Image(mask, like, name="the mask array")
+    located, step = _opened(mask)
+    scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
+    if not located.grid.close_to(like, HEADER_TOLERANCE_MM):
         raise InputError(
-            f"got the mask {mask.name} of {described(mask.grid)}, expected the grid of {of}: {described(like)}; "
+            f"got the mask {located.name} of {described(located.grid)}, expected the grid of {of}: {described(like)}; "
             "resample the mask onto that image"
         )
-    inside = mask.array > stored.step / 2
+    inside = located.array > step / 2
     if not inside.any():
         raise InputError(
-            f"got the mask {mask.name}, which is empty, expected voxels greater than 0; leave it out or redraw it"
+            f"got the mask {located.name}, which is empty, expected voxels greater than 0; leave it out or redraw it"
         )
-    return replace(mask, array=inside)
+    return replace(located, array=inside)
 
 
 def as_image(image: Any, *, labels: bool = False, series: str | None = None, blank: bool = False) -> Image:
@@ -140,15 +148,7 @@ def as_image(image: Any, *, labels: bool = False, series: str | None = None, bla
     Raises:
         InputError: none of these, or as for `read_image` and `read_labels`.
     """
-    step = 0.0
-    if isinstance(image, (str, os.PathLike)):
-        stored = _read(Path(image), series)
-        located, step = _located(stored, str(image)), stored.step
-    elif isinstance(image, Image):
-        located = image
-    else:
-        stored, name = volume_in_memory(image)
-        located, step = _located(stored, name), stored.step
+    located, step = _opened(image, series)
     scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
     if labels:
         array, check = whole_numbers(located.array, located.name, step), check_labelled
@@ -222,6 +222,17 @@ def _read(path: Path, series: str | None = None) -> StoredVolume:
         raise InputError(f"got {path}, which may not be read, expected {KNOWN}; change its permissions") from None
     cure = "give the folder that it is in" if suffix in (".dcm", ".ima") else "convert it"
     raise InputError(f"got {path}, which is not an image by its name, expected {KNOWN}; {cure}")
+
+
+def _opened(image: Any, series: str | None = None) -> tuple[Image, float]:
+    """The image of any source that `as_image` takes, unchecked, and the step of its stored integers (0: unscaled)."""
+    if isinstance(image, Image):
+        return image, 0.0
+    if isinstance(image, (str, os.PathLike)):
+        stored, name = _read(Path(image), series), str(image)
+    else:
+        stored, name = volume_in_memory(image)
+    return _located(stored, name), stored.step
 
 
 def _located(stored: StoredVolume, name: str) -> Image:
