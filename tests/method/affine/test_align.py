@@ -137,3 +137,16 @@ def test_pair_that_no_start_brings_together_is_left_with_a_warning() -> None:
         found = aligned(scan(FIXED), scan(FIXED), moving_mask=mask)
     assert not found.needed
     np.testing.assert_array_equal(found.affine, np.eye(4))
+
+
+def test_implausible_stretches_give_way_to_a_rigid_map_with_a_warning() -> None:
+    truth = motion(degrees=(2, -3, 4), scale=(1.25, 0.75, 0.56), shift_mm=(6, -5, 4))
+    with pytest.warns(UserWarning, match="implausibly"):
+        found = aligned(scan(FIXED), moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2))))
+    np.testing.assert_allclose(np.linalg.svd(found.affine[:3, :3], compute_uv=False), 1, atol=1e-6)
+
+
+def test_plausible_scale_of_a_child_is_found() -> None:
+    truth = motion(degrees=(3, 0, -4), scale=0.75, shift_mm=(4, 6, -5))
+    found = aligned(scan(FIXED), moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2))))
+    assert error_mm(found.affine, truth) < 1
