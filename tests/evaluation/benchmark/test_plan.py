@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from corereg.cli import app
 from corereg.errors import InputError
+from corereg.evaluation.benchmark import plan as plan_module
 from corereg.evaluation.benchmark.peers.catalogue import METHODS, Method
-from corereg.evaluation.benchmark.plan import Plan, settings_hash, with_own_settings
+from corereg.evaluation.benchmark.plan import Plan, choose_methods, settings_hash, with_own_settings
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,11 @@ def test_what_decides_a_row_is_in_its_hash():
 def test_users_command_of_our_name_gets_none_of_our_settings():
     mine = Method(name="corereg", title="mine", settings="", command=("mine", "{fixed}", "{moving}", "{out}"))
     assert with_own_settings(mine, {"regularisation": 2.0}) == mine
+
+
+def test_method_that_needs_training_runs_with_a_model_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module, "is_installed", lambda method: True)
+    with pytest.raises(InputError, match="needs training"):
+        choose_methods(Plan(methods=("corereg", "voxelmorph")))
+    (own, peer), skipped = choose_methods(Plan(methods=("corereg", "voxelmorph"), trained=(("voxelmorph", "m.pt"),)))
+    assert (own.own, peer.own, skipped) == ((), (("model", "m.pt"),), {})

@@ -32,6 +32,8 @@ class Plan:
     methods: tuple[str, ...] = DEFAULT_METHODS
     models: tuple[str, ...] = ()
     """Models of this package, each a method of its own; empty for the default model."""
+    trained: tuple[tuple[str, str], ...] = ()
+    """Names of other methods that need training, each with the file of its model."""
     templates: Path | None = None
     """YAML file with a user's own commands as methods."""
     split: str | None = None
@@ -80,10 +82,13 @@ def choose_methods(plan: Plan) -> tuple[tuple[Method, ...], dict[str, str]]:
     """
     templates = () if plan.templates is None else read_templates(plan.templates)
     methods: list[Method] = []
+    trained = dict(plan.trained)
     skipped: dict[str, str] = {}
     for name in plan.methods:
         method = find_method(name, templates)
-        if not is_installed(method):
+        if method.needs_training and name not in trained:
+            skipped[method.name] = "it needs training, which only `corereg reproduce` does"
+        elif not is_installed(method):
             skipped[method.name] = (
                 f"its command {method.command[0]} is not found"
                 if method.command
@@ -91,6 +96,8 @@ def choose_methods(plan: Plan) -> tuple[tuple[Method, ...], dict[str, str]]:
             )
         elif method.name == OWN and plan.models:
             methods += [_with_model(method, model) for model in plan.models]
+        elif method.needs_training:
+            methods.append(replace(method, own=(("model", trained[name]),)))
         else:
             methods.append(method)
     reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())

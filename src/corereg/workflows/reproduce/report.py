@@ -45,6 +45,8 @@ class Reproduction:
     """Voxel size of each run's working grid, as its model's card states it."""
     pictures: Sequence[str] = ()
     """Paths of pictures, relative to the page."""
+    trained_peers: Sequence[str] = ()
+    """How other methods were trained, a sentence for each."""
 
     def runs(self) -> dict[str, Method]:
         """The methods of this package, by the run that trained their model."""
@@ -102,7 +104,7 @@ def _differences(done: Reproduction) -> str:
         f"Data set {data.training.name}: {len(data.training.training)} training pairs, {len(data.search.cases)} pairs "
         f"to search R on, {len(data.scored.cases)} test pairs. Each model trained for {config.cycles} cycles of "
         f"{config.steps_per_cycle} steps ({steps} in all), {config.batch_size} pairs per step, seed {config.seed}.\n"
-    )
+    ) + "".join(f"\n{sentence}\n" for sentence in done.trained_peers)
     return f"{verdict}\n{ran}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
-from corereg.evaluation.benchmark.peers.catalogue import OWN
+from corereg.evaluation.benchmark.peers.catalogue import OWN, VOXELMORPH
 from corereg.evaluation.benchmark.plan import Plan, choose_methods
 from corereg.evaluation.benchmark.run import Benchmark, benchmark, kept_field
 from corereg.io.atomic import atomic_path, ensure_output_folder
@@ -17,6 +17,7 @@ from corereg.workflows.reproduce.protocol import PROTOCOLS, labelled_scans, read
 from corereg.workflows.reproduce.report import Reproduction, write_up
 from corereg.workflows.reproduce.runs import JOINT, TABLES, Trainer, check_folder, run_config, runs_of, trained
 from corereg.workflows.reproduce.totalsegmentator import merge_segmentations
+from corereg.workflows.reproduce.voxelmorph import describe_training, train_voxelmorph, voxelmorph_model
 
 __all__ = ["REPORT", "reproduce"]
 
@@ -79,7 +80,9 @@ def reproduce(
     if not set(only) <= set(needed):
         raise InputError(f"got the runs {', '.join(only)}, expected some of {', '.join(needed)}, which the tables need")
     configs = {run: run_config(run, protocol, settings or {}) for run in only or needed}
-    choose_methods(plan)
+    if VOXELMORPH in plan.methods:
+        plan = replace(plan, trained=((VOXELMORPH, str(voxelmorph_model(out).resolve())),))
+    chosen, _ = choose_methods(plan)
     labels = None
     if segmentations is not None:
         scans = labelled_scans(dataset, metadata)
@@ -91,6 +94,9 @@ def reproduce(
     models = {run: trained(run, configs[run], trainer) for run in configs}
     if only:
         return None
+    compared = any(method.name == VOXELMORPH and method.needs_training for method in chosen)
+    if compared:
+        train_voxelmorph(trainer, config, threads=plan.threads, seed=plan.seed)
     plan = replace(
         plan,
         models=tuple(map(str, models.values())),
@@ -117,6 +123,7 @@ def reproduce(
         found=found,
         spacings_mm={run: read_card(model)["data"]["spacing_mm"] for run, model in models.items()},
         pictures=_draw(found, out),
+        trained_peers=(describe_training(config),) if compared else (),
     )
     with atomic_path(out / REPORT) as staged:
         staged.write_text(write_up(done), encoding="utf-8")

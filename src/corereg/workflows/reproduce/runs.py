@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
+from corereg.io.atomic import atomic_path
 from corereg.io.json_files import load_json, save_json
 from corereg.settings import as_settings, changed_keys, with_settings
 from corereg.training.checkpoint import CHECKPOINT
@@ -112,5 +113,6 @@ def trained(run: str, config: TrainConfig, trainer: Trainer) -> Path:
         )
     # A method is named after its model's file.
     named = trainer.out / f"{run}.safetensors"
-    named.write_bytes(model.read_bytes())
+    with atomic_path(named) as staged:
+        staged.write_bytes(model.read_bytes())
     return named

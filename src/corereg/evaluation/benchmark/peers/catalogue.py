@@ -16,9 +16,10 @@ import yaml
 
 from corereg.errors import InputError
 
-__all__ = ["METHODS", "OWN", "UNAVAILABLE", "Method", "find_method", "read_templates"]
+__all__ = ["METHODS", "OWN", "UNAVAILABLE", "VOXELMORPH", "Method", "find_method", "read_templates"]
 
 OWN = "corereg"
+VOXELMORPH = "voxelmorph"
 
 TORCH = "torch==2.13.0"
 PLACEHOLDERS = ("fixed", "moving", "out", "folder", "threads", "seed")
@@ -42,7 +43,9 @@ class Method:
     command: tuple[str, ...] = ()
     """A user's command with {placeholders}; empty for the drivers of this package."""
     own: tuple[tuple[str, Any], ...] = ()
-    """Settings of `corereg.register` by name; only for this package's own method."""
+    """Settings by name: of `corereg.register`, or the `model` of a method that needs training."""
+    needs_training: bool = False
+    """Whether it runs only with a model, which `corereg reproduce` trains."""
 
 
 METHODS: dict[str, Method] = {
@@ -85,14 +88,24 @@ METHODS: dict[str, Method] = {
             settings="convex_adam_pt's defaults: MIND-SSC, grid 6, half-width 4, lambda 1.25, 80 steps; no affine step",
             packages=("convexadam==0.2.0", TORCH, "nibabel>=5.2"),
         ),
+        Method(
+            name=VOXELMORPH,
+            title="VoxelMorph",
+            settings="VxmPairwise of 16, 32, 32, 32, 32 channels, 7 integration steps, MSE + 0.01 squared gradient, "
+            "Adam 1e-4; trained by our loop on the pairs that train our model, for as many steps and pairs a step",
+            packages=("voxelmorph==0.3.4", TORCH, "nibabel>=5.2", "scipy"),
+            needs_training=True,
+        ),
     )
 }
 ALIASES = {"ants": "ants-syn"}
 
+BY_COMMAND = "give your own installation as a command with --peers FILE.yaml: docs/how-to/reproduce.md"
+
 UNAVAILABLE = {
-    "voxelmorph": "its package brings no weights, and weights trained on other scans would be no fair comparison",
-    "deeds": "not on PyPI; if you have built it, pass its command with --peers FILE.yaml",
-    "lapirn": "not on PyPI, and it needs training; pass your command with --peers FILE.yaml",
+    "deeds": f"not on PyPI; {BY_COMMAND}",
+    "lapirn": f"not on PyPI, and it needs training; {BY_COMMAND}",
+    "samconvex": f"not on PyPI, and it needs weights; {BY_COMMAND}",
 }
 """Known methods that cannot be run fairly out of the box, and why."""
 

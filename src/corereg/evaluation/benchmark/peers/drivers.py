@@ -110,6 +110,20 @@ def convexadam(fixed: Path, moving: Path, out: Path, affine: bool, settings: Set
     return seconds
 
 
+def voxelmorph(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
+    """The package's network, trained by `train_voxelmorph`; no affine step of its own."""
+    np, nibabel, torch = (import_module(name) for name in ("numpy", "nibabel", "torch"))
+    torch.set_num_threads(settings["threads"])
+    predict = import_module("train_voxelmorph").predict  # next to this script
+    started = time.perf_counter()
+    offsets = predict(str(fixed), str(moving), Path(settings["model"]))
+    seconds = time.perf_counter() - started
+    image = nibabel.Nifti1Image(offsets[:, :, :, np.newaxis], nibabel.load(fixed).affine)
+    image.header.set_intent("vector")
+    nibabel.save(image, out)
+    return seconds
+
+
 def corereg(fixed: Path, moving: Path, out: Path, affine: bool, settings: Settings) -> float:
     """`corereg.register` with its defaults and the settings of --set."""
     package: Any = import_module("corereg")
@@ -131,6 +145,7 @@ DRIVERS: dict[str, tuple[Callable[..., float], str]] = {
     "greedy": (greedy, "picsl-greedy"),
     "niftyreg": (niftyreg, "niftyreg"),
     "convexadam": (convexadam, "convexadam"),
+    "voxelmorph": (voxelmorph, "voxelmorph"),
 }
 """Name of a method -> its driver, and the distribution whose version is reported."""
 
