@@ -5,7 +5,6 @@ Positions are (1, 3, X, Y, Z), float64 RAS+ millimetres.
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import torch
@@ -145,13 +144,13 @@ def check_matrix(matrix: Matrix, *, volume_ratio: float = SINGULAR) -> None:
         )
 
 
-def check_offsets(offsets: NDArray[Any] | Tensor, unit: str) -> None:
+def check_offsets(offsets: NDArray[np.generic] | Tensor, unit: str) -> None:
     """Check that offsets can be computed with: a patient is not moved by a thousand kilometres.
 
     Raises:
         InputError: one is NaN, infinite or absurdly large.
     """
-    largest = float(abs(offsets).max())
+    largest = float(np.abs(offsets).max() if isinstance(offsets, np.ndarray) else offsets.abs().max())
     if not largest <= LARGEST:  # true for NaN
         raise InputError(
             f"got a field with displacements of up to {largest:.3g} {unit}, expected finite ones that fit a patient; "

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 
-__all__ = ["box_mean", "strided_shape", "subsample", "upsample"]
+__all__ = ["box_mean", "halve", "strided_shape", "subsample", "upsample"]
 
 
 def strided_shape(shape: Sequence[int], stride: int) -> tuple[int, int, int]:
@@ -53,6 +53,11 @@ def upsample(volume: Float[Tensor, "B C I J K"], factor: int, shape: Sequence[in
         weight = (position - low).view([-1 if a == axis else 1 for a in range(5)])
         volume = torch.lerp(volume.index_select(axis, low), volume.index_select(axis, high), weight)
     return volume
+
+
+def halve(volume: Float[Tensor, "B C I J K"]) -> Float[Tensor, "B C X Y Z"]:
+    """The 3x3x3 mean over the voxels that exist, at every second voxel."""
+    return functional.avg_pool3d(volume, 3, stride=2, padding=1, count_include_pad=False)
 
 
 def subsample(volume: Float[Tensor, "B C I J K"], factor: int) -> Float[Tensor, "B C X Y Z"]:

@@ -81,7 +81,14 @@ def register_volumes(
             ]
         coarse = [
             coarse_displacement(
-                encoded[f], images[m], encoded[m], model, passes=passes, config=config.coupled_convex, watch=watch
+                encoded[f],
+                images[m],
+                encoded[m],
+                model,
+                passes=passes,
+                config=config.coupled_convex,
+                weights=(counts[f], counts[m]),
+                watch=watch,
             )
             for f, m in orders
         ]

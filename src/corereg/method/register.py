@@ -3,18 +3,16 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import Unpack
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
-from corereg.geometry.grid import Grid, Matrix
+from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image, as_image, as_mask
 from corereg.io.transforms.transform import InverseError, Transform
 from corereg.method.affine.align import Alignment, align
@@ -26,8 +24,8 @@ from corereg.method.pipeline import Registration, register_volumes
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.detection import Intensities, find_intensities
-from corereg.preprocessing.intensity import normalise
-from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image, resample_mask
+from corereg.preprocessing.pair import Scan, prepare_pair
+from corereg.preprocessing.working_grid import choose_working_grid, field_of_view
 from corereg.provenance import peak_memory_mb, versions
 from corereg.settings import with_settings
 
@@ -108,8 +106,8 @@ def register(
     moving: object,
     *,
     config: RegisterConfig | None = None,
-    fixed_mask: str | Path | Image | NDArray[Any] | None = None,
-    moving_mask: str | Path | Image | NDArray[Any] | None = None,
+    fixed_mask: object = None,
+    moving_mask: object = None,
     progress: Progress | None = None,
     **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
@@ -147,28 +145,26 @@ def register(
     both_ct = all(each.modality.startswith("ct") for each in intensities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
     config = with_settings(config, {"stages.passes": config.stages.passes or choice.model.passes})
+    scans = [Scan(*scan) for scan in zip((fixed_image, moving_image), intensities, masks, strict=True)]
     alignment = None
     if config.affine == "auto":
         progress("affine pre-alignment")
         with watch("affine"):
-            scans = zip((fixed_image, moving_image), intensities, masks, strict=True)
             alignment = align(*(coarse_copy(*scan) for scan in scans), seed=config.stages.seed)
     affine = None if alignment is None else alignment.affine
     progress("resampling to the working grid")
     with watch("resample"):
-        fixed_volume, fixed_weight = _prepared(fixed_image, masks[0], working, intensities[0], None, device)
-        moving_volume, moving_weight = _prepared(moving_image, masks[1], working, intensities[1], affine, device)
-    _check_common_ground(fixed_weight, moving_weight, fixed_image, moving_image)
+        pair = prepare_pair(scans, working, affine=affine, device=device)
     progress("deformable registration")
     if isinstance(choice.model, torch.nn.Module):
         choice.model.to(device)
     found = register_volumes(
-        fixed_volume,
-        moving_volume,
+        pair.fixed,
+        pair.moving,
         choice.model,
         config.stages,
-        fixed_weight=fixed_weight,
-        moving_weight=moving_weight,
+        fixed_weight=pair.fixed_weight,
+        moving_weight=pair.moving_weight,
         field_of_view=field_of_view(fixed_image.grid, working),
     )
     progress("inverting")
@@ -225,30 +221,3 @@ def _result(
 
 def _mask(mask: object, image: Image) -> Mask | None:
     return None if mask is None else as_mask(mask, like=image.grid, of=image.name).array
-
-
-def _prepared(
-    image: Image,
-    mask: Mask | None,
-    working: Grid,
-    intensities: Intensities,
-    affine: Matrix | None,
-    device: torch.device,
-) -> tuple[Tensor, Tensor | None]:
-    """The image on the working grid, scaled, and 1 where its voxels count; None if all do."""
-    volume, weight = resample_image(image.array, image.grid, working, affine=affine, device=device)
-    if mask is not None:
-        weight = weight * resample_mask(mask, image.grid, working, affine=affine, device=device)
-    scaled = normalise(volume, intensities.modality, intensities.offset_hu)
-    return scaled, None if bool(weight.all()) else weight
-
-
-def _check_common_ground(
-    fixed_weight: Tensor | None, moving_weight: Tensor | None, fixed: Image, moving: Image
-) -> None:
-    weights = [weight for weight in (fixed_weight, moving_weight) if weight is not None]
-    if weights and not bool(torch.stack(weights).amin(0).any()):
-        raise InputError(
-            f"got {fixed.name} and {moving.name}, whose fields of view (or masks) have nothing in common after the "
-            "pre-alignment, expected an overlap; check the headers and the masks"
-        )

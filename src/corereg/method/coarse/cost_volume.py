@@ -15,7 +15,20 @@ from torch.nn import functional
 
 from corereg.geometry.strided import box_mean
 
-__all__ = ["candidates_vox", "cost_volume"]
+__all__ = [
+    "LEAST_CONFIDENCE",
+    "LEAST_WEIGHT",
+    "candidates_vox",
+    "cost_volume",
+    "known_costs",
+    "weighted_box_mean",
+    "weighted_cost_volume",
+]
+
+LEAST_WEIGHT = 1e-3
+"""Weight, per voxel and candidate, below which a cost falls back on the voxel's mean cost."""
+LEAST_CONFIDENCE = 1e-6
+"""Mean confidence below which a voxel has no neighbour to learn from, so that its displacement is 0."""
 
 
 def candidates_vox(radius: int, *, like: Tensor) -> Float[Tensor, "L 3"]:
@@ -31,6 +44,43 @@ def cost_volume(
     return box_mean(differences)
 
 
+def weighted_cost_volume(
+    fixed_features: Float[Tensor, "B C I J K"],
+    moving_features: Float[Tensor, "B C I J K"],
+    fixed_weight: Float[Tensor, "B 1 I J K"],
+    moving_weight: Float[Tensor, "B 1 I J K"],
+    *,
+    radius: int,
+) -> tuple[Float[Tensor, "B L I J K"], Float[Tensor, "B 1 I J K"]]:
+    """The cost volume where voxels count by W(x, d) = w_f(x) w_m(x + d), with w_m = 0 outside its grid.
+
+    c(x, d) is the weighted 3x3x3 mean of the differences. Nothing is known about a candidate that leads out of what
+    counts: its cost is the voxel's mean over the other candidates, so that it neither attracts nor repels.
+
+    Returns: the costs, and the confidence in each voxel, the mean W over its candidates and 3x3x3 neighbours.
+    """
+    differences: Tensor = _AbsoluteDifferences.apply(fixed_features, moving_features, radius)  # type: ignore[no-untyped-call]
+    shifted = _shifted(moving_weight, radius, mode="constant")
+    weights = _candidates_first([(fixed_weight[:, :, :, None, None] * there).squeeze(1) for there in shifted])
+    return known_costs(box_mean(weights * differences), box_mean(weights))
+
+
+def known_costs(
+    sums: Float[Tensor, "B L I J K"], weights: Float[Tensor, "B L I J K"]
+) -> tuple[Float[Tensor, "B L I J K"], Float[Tensor, "B 1 I J K"]]:
+    """Costs and confidence from the 3x3x3 means of the weighted differences and of their weights."""
+    total = weights.sum(1, keepdim=True)
+    mean = sums.sum(1, keepdim=True) / total.clamp(min=torch.finfo(total.dtype).tiny)
+    return (sums + LEAST_WEIGHT * mean) / (weights + LEAST_WEIGHT), total / weights.shape[1]
+
+
+def weighted_box_mean(volume: Float[Tensor, "B C I J K"], weight: Tensor | None) -> Float[Tensor, "B C I J K"]:
+    """The 3x3x3 mean of a volume whose voxels count by a weight (B, 1, I, J, K); None counts all equally."""
+    if weight is None:
+        return box_mean(volume)
+    return box_mean(weight * volume) / box_mean(weight).clamp(min=LEAST_CONFIDENCE)
+
+
 class _AbsoluteDifferences(torch.autograd.Function):
     """Sum over channels of |f(x) - m(x + d)| for all d of a window.
 
@@ -42,9 +92,9 @@ class _AbsoluteDifferences(torch.autograd.Function):
     def forward(ctx: Any, fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
         ctx.save_for_backward(fixed, moving)
         ctx.radius = radius
-        rows = [(fixed[:, :, :, None, None] - shifted).abs().sum(1) for shifted in _shifted(moving, radius)]
-        # (B, I, b, c, J, K) for each offset a along the first axis -> (B, a, b, c, I, J, K)
-        return torch.stack(rows, 1).permute(0, 1, 3, 4, 2, 5, 6).flatten(1, 3)
+        return _candidates_first(
+            [(fixed[:, :, :, None, None] - shifted).abs().sum(1) for shifted in _shifted(moving, radius)]
+        )
 
     @staticmethod
     @once_differentiable
@@ -65,10 +115,15 @@ class _AbsoluteDifferences(torch.autograd.Function):
         return of_fixed, of_padded, None
 
 
-def _shifted(moving: Tensor, radius: int) -> Iterator[Tensor]:
+def _candidates_first(rows: list[Tensor]) -> Tensor:
+    """(B, I, b, c, J, K) for each offset a along the first axis -> (B, L, I, J, K)."""
+    return torch.stack(rows, 1).permute(0, 1, 3, 4, 2, 5, 6).flatten(1, 3)
+
+
+def _shifted(moving: Tensor, radius: int, *, mode: str = "replicate") -> Iterator[Tensor]:
     """For each offset along the first axis, a view (B, C, I, b, c, J, K) of m(x + d); b, c are the other offsets."""
     i, j, k = moving.shape[2:]
-    padded = functional.pad(moving, (radius,) * 6, mode="replicate")
+    padded = functional.pad(moving, (radius,) * 6, mode=mode)
     for a in range(2 * radius + 1):
         # unfold appends the window's axis: the offsets stay where the axis was, the voxels come last.
         yield padded[:, :, a : a + i].unfold(3, j, 1).unfold(4, k, 1)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from corereg.geometry.displacement import Disp, inverse_consistent
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
-from corereg.geometry.strided import box_mean
-from corereg.method.coarse.cost_volume import candidates_vox, cost_volume
+from corereg.method.coarse.cost_volume import candidates_vox, cost_volume, weighted_box_mean, weighted_cost_volume
 from corereg.method.config import CoupledConvexConfig
 
-__all__ = ["coupled_convex", "match"]
+__all__ = ["Weights", "coupled_convex", "match"]
+
+Weights = tuple[Float[Tensor, "B 1 I J K"] | None, Float[Tensor, "B 1 I J K"] | None]
 
 
 def coupled_convex(
@@ -25,6 +26,7 @@ def coupled_convex(
     *,
     sharpness: float,
     couplings: tuple[float, ...],
+    confidence: Float[Tensor, "B 1 I J K"] | None = None,
 ) -> Disp:
     """Regularise a cost volume into a smooth displacement by alternating soft-argmin and smoothing.
 
@@ -34,6 +36,7 @@ def coupled_convex(
     Args:
         cost: lower is better.
         candidates: displacements in voxels of the feature grid, (i, j, k) order.
+        confidence: how much each voxel counts in the means; None counts all equally.
 
     Returns: (B, 3, I, J, K), voxels of the feature grid.
     """
@@ -42,7 +45,8 @@ def coupled_convex(
     for coupling in couplings:
         # |u|^2 is the same for all candidates of a voxel, so it cancels in the softmax.
         distance = squared - 2 * torch.einsum("lc,bcijk->blijk", candidates, disp_vox)
-        disp_vox = box_mean(_soft_argmin(-sharpness * (cost + coupling * distance), candidates))
+        logits = -sharpness * (cost + coupling * distance)
+        disp_vox = weighted_box_mean(_soft_argmin(logits, candidates), confidence)
     return disp_vox
 
 
@@ -51,18 +55,32 @@ def _soft_argmin(logits: Tensor, candidates: Tensor) -> Tensor:
 
 
 def match(
-    fixed_features: Float[Tensor, "B C I J K"], moving_features: Float[Tensor, "B C I J K"], config: CoupledConvexConfig
+    fixed_features: Float[Tensor, "B C I J K"],
+    moving_features: Float[Tensor, "B C I J K"],
+    config: CoupledConvexConfig,
+    *,
+    weights: Weights = (None, None),
 ) -> Disp:
-    """Displacement from fixed to moving on the features' grid, in its voxels: stages 2 and 3 in both directions."""
-    forward = _one_direction(fixed_features, moving_features, config)
+    """Displacement from fixed to moving on the features' grid, in its voxels: stages 2 and 3 in both directions.
+
+    Args:
+        weights: how much each voxel of the fixed and of the moving image counts, from 0 to 1; None counts all.
+    """
+    forward = _one_direction(fixed_features, moving_features, config, weights)
     if config.inverse_consistency_steps == 0:
         return forward
-    backward = _one_direction(moving_features, fixed_features, config)
+    backward = _one_direction(moving_features, fixed_features, config, weights[::-1])
     return inverse_consistent(forward, backward, steps=config.inverse_consistency_steps)[0]
 
 
-def _one_direction(fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig) -> Disp:
-    kernels = _kernels(fixed_features, moving_features)
+def _one_direction(
+    fixed_features: Tensor, moving_features: Tensor, config: CoupledConvexConfig, weights: Weights
+) -> Disp:
+    known = None
+    if any(weight is not None for weight in weights):
+        first, second = (torch.ones_like(fixed_features[:, :1]) if weight is None else weight for weight in weights)
+        known = first, second
+    kernels = _kernels(fixed_features, moving_features, *weights)
     if kernels is not None:
         return kernels(
             fixed_features,
@@ -71,19 +89,28 @@ def _one_direction(fixed_features: Tensor, moving_features: Tensor, config: Coup
             scale=config.feature_scale,
             sharpness=config.sharpness,
             couplings=config.couplings,
+            weights=known,
         )
     scaled = config.feature_scale * fixed_features, config.feature_scale * moving_features
-    candidates = candidates_vox(config.radius, like=fixed_features)
-    cost = cost_volume(*scaled, radius=config.radius)
-    return coupled_convex(cost, candidates, sharpness=config.sharpness, couplings=config.couplings)
+    if known is None:
+        cost, confidence = cost_volume(*scaled, radius=config.radius), None
+    else:
+        cost, confidence = weighted_cost_volume(*scaled, *known, radius=config.radius)
+    return coupled_convex(
+        cost,
+        candidates_vox(config.radius, like=fixed_features),
+        sharpness=config.sharpness,
+        couplings=config.couplings,
+        confidence=confidence,
+    )
 
 
-def _kernels(fixed_features: Tensor, moving_features: Tensor) -> Callable[..., Tensor] | None:
-    if use_kernels(fixed_features, moving_features):
+def _kernels(*tensors: Tensor | None) -> Callable[..., Tensor] | None:
+    if use_kernels(*tensors):
         from corereg.method.coarse.kernels_cpu import coupled_convex_of_features
 
         return coupled_convex_of_features
-    if use_triton(fixed_features, moving_features):
+    if use_triton(*tensors):
         from corereg.method.coarse.kernels_cuda import coupled_convex_of_features as on_cuda
 
         return on_cuda

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from corereg.geometry.kernels.cuda import box_mean, kernel
+from corereg.method.coarse.cost_volume import known_costs, weighted_box_mean
 
 __all__ = ["coupled_convex_of_features"]
 
@@ -27,20 +28,30 @@ def coupled_convex_of_features(
     scale: float,
     sharpness: float,
     couplings: tuple[float, ...],
+    weights: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """`coupled_convex(cost_volume(scale * fixed, scale * moving))`; the features are (B, C, I, J, K)."""
+    """`coupled_convex(cost_volume(scale * fixed, scale * moving))`; the features are (B, C, I, J, K).
+
+    Args:
+        weights: (B, 1, I, J, K) each, as `weighted_cost_volume` takes them; None counts all voxels equally.
+    """
     fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in (fixed_features, moving_features))
     batch, *shape, channels = fixed.shape
+    counts = (fixed, moving) if weights is None else tuple(weight.contiguous() for weight in weights)
     cost = fixed.new_empty(batch, (2 * radius + 1) ** 3, *shape)
+    weight = cost if weights is None else torch.empty_like(cost)
     grid = triton.cdiv(cost[0, 0].numel(), DIFFERENCE_BLOCK), batch
     with torch.cuda.device_of(fixed):
         _differences[grid](
-            fixed, moving, cost, *shape, scale, channels, triton.next_power_of_2(channels), radius, DIFFERENCE_BLOCK
-        )
-        cost = box_mean(cost, 1)
+            fixed, moving, cost, *counts, weight, *shape, scale, channels, triton.next_power_of_2(channels), radius,
+            weights is not None, DIFFERENCE_BLOCK,
+        )  # fmt: skip
+        cost, confidence = box_mean(cost, 1), None
+        if weights is not None:
+            cost, confidence = known_costs(cost, box_mean(weight, 1))
         disp = _estimate(cost, cost.new_zeros(batch, 3, *shape), sharpness, 0.0, radius)
         for coupling in couplings:
-            disp = box_mean(_estimate(cost, disp, sharpness, coupling, radius), 1)
+            disp = weighted_box_mean(_estimate(cost, disp, sharpness, coupling, radius), confidence)
     return disp
 
 
@@ -54,10 +65,13 @@ def _estimate(cost: Tensor, disp: Tensor, sharpness: float, coupling: float, rad
 
 @kernel
 def _differences(
-    fixed, moving, cost, I, J, K, scale,  # noqa: E741, N803
-    C: tl.constexpr, CHANNELS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    fixed, moving, cost, fixed_weight, moving_weight, weight, I, J, K, scale,  # noqa: E741, N803
+    C: tl.constexpr, CHANNELS: tl.constexpr, R: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """scale x the sum over channels of |fixed(x) - moving(x + d)| for every d; moving is held constant at its edge."""
+    """scale x the sum over channels of |fixed(x) - moving(x + d)| for every d; moving is held constant at its edge.
+
+    With weights, it is multiplied by that of x and d, which is written too; moving then does not count beyond its edge.
+    """
     voxels = I * J * K
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = at < voxels
@@ -68,13 +82,23 @@ def _differences(
     own = tl.load(fixed + (pair * voxels + at[:, None]) * C + channel, mask, 0.0)
     width: tl.constexpr = 2 * R + 1
     for candidate in range(width * width * width):
-        to_i = tl.maximum(tl.minimum(i + candidate // (width * width) - R, I - 1), 0)
-        to_j = tl.maximum(tl.minimum(j + candidate // width % width - R, J - 1), 0)
-        to_k = tl.maximum(tl.minimum(k + candidate % width - R, K - 1), 0)
+        at_i, at_j, at_k = (
+            i + candidate // (width * width) - R,
+            j + candidate // width % width - R,
+            k + candidate % width - R,
+        )
+        to_i, to_j = tl.maximum(tl.minimum(at_i, I - 1), 0), tl.maximum(tl.minimum(at_j, J - 1), 0)
+        to_k = tl.maximum(tl.minimum(at_k, K - 1), 0)
         there = pair * voxels + (to_i * J + to_j) * K + to_k
         other = tl.load(moving + there[:, None] * C + channel, mask, 0.0)
+        difference = scale * tl.sum(tl.abs(own - other), 1)
         slot = (pair * width * width * width + candidate) * voxels + at
-        tl.store(cost + slot, scale * tl.sum(tl.abs(own - other), 1), here)
+        if WEIGHTED:
+            inside = here & (at_i == to_i) & (at_j == to_j) & (at_k == to_k)
+            counts = tl.load(fixed_weight + pair * voxels + at, here, 0.0) * tl.load(moving_weight + there, inside, 0.0)
+            difference *= counts
+            tl.store(weight + slot, counts, here)
+        tl.store(cost + slot, difference, here)
 
 
 @kernel

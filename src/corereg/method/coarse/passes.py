@@ -6,8 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corereg.geometry.displacement import Disp, compose, upsample_displacement
+from corereg.geometry.strided import halve
 from corereg.geometry.warp import warp
-from corereg.method.coarse.coupled_convex import match
+from corereg.method.coarse.coupled_convex import Weights, match
 from corereg.method.config import CoupledConvexConfig
 from corereg.method.features.model import Encoded, FeatureModel, Image5D
 from corereg.method.stopwatch import Stopwatch
@@ -32,6 +33,7 @@ def coarse_displacement(
     *,
     passes: Sequence[int],
     config: CoupledConvexConfig,
+    weights: Weights = (None, None),
     watch: Stopwatch | None = None,
 ) -> Float[Tensor, "B 3 X Y Z"]:
     """Stages 2 and 3, pass after pass: each registers the moving image as warped by those before it.
@@ -40,24 +42,39 @@ def coarse_displacement(
         fixed_encoded: features of the fixed image for every pass.
         moving: (B, 1, I, J, K), the image that is warped and encoded again after the first pass.
         moving_encoded: features of the moving image for the first pass.
+        weights: 1 where the fixed and the moving image have data that counts, on the full grid; None counts all.
 
     Returns: (B, 3, I/2, J/2, K/2), voxels of the 1/2 grid.
     """
     watch = watch or Stopwatch(moving.device)
     half_shape = [n // 2 for n in moving.shape[2:]]
+    moving_weight = weights[1]
     total: Disp | None = None
     for stride in passes:
         if total is not None:
             with watch("warp"):
-                warped = warp(moving, full_grid_displacement(total))
+                full = full_grid_displacement(total)
+                warped = warp(moving, full)
+                moving_weight = None if weights[1] is None else warp(weights[1], full, outside=0.0)
             with watch("features"):
                 moving_encoded = model.encode(warped, [stride], shallow=False)
         with watch("coupled_convex"):
-            found = match(fixed_encoded.cost[stride], moving_encoded.cost[stride], config)
+            strided = _averaged(weights[0], stride), _averaged(moving_weight, stride)
+            found = match(fixed_encoded.cost[stride], moving_encoded.cost[stride], config, weights=strided)
             step = half_grid_displacement(found, stride, half_shape)
             total = step if total is None else compose(total, step)
     assert total is not None
     return total
+
+
+def _averaged(weight: Tensor | None, stride: int) -> Tensor | None:
+    """A weight on the grid of a pass, averaged like features, so that a slab between that grid's voxels counts.
+
+    It is squared, because what counts in part has features that are spoilt in part.
+    """
+    while weight is not None and stride > 1:
+        weight, stride = halve(weight), stride // 2
+    return None if weight is None else weight**2
 
 
 def half_grid_displacement(disp_vox: Disp, stride: int, shape: Sequence[int]) -> Float[Tensor, "B 3 X Y Z"]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corereg.geometry.kernels.dispatch import use_kernels
-from corereg.geometry.strided import box_mean
+from corereg.geometry.strided import box_mean, halve
 from corereg.method.features.model import Encoded, Image5D, Projection
 
 __all__ = ["CT_INTENSITY", "MindModel", "mind_ssc", "mind_ssc_half"]
@@ -73,18 +73,13 @@ def mind_ssc(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Ten
     )
 
 
-def _halve(features: Tensor) -> Tensor:
-    """The 3x3x3 mean over the voxels that exist, at every second voxel."""
-    return functional.avg_pool3d(features, 3, stride=2, padding=1, count_include_pad=False)
-
-
 def mind_ssc_half(image: Image5D, *, radius: int = 1, dilation: int = 2) -> Float[Tensor, "B 12 X Y Z"]:
     """`mind_ssc` averaged down to the 1/2 grid."""
     if radius == 1 and min(image.shape[2:]) > 1 and use_kernels(image):
         from corereg.method.features import kernels_mind
 
         return kernels_mind.mind_ssc_half(image, PAIRS, dilation=dilation, variance_range=VARIANCE_RANGE)
-    return _halve(mind_ssc(image, radius=radius, dilation=dilation))
+    return halve(mind_ssc(image, radius=radius, dilation=dilation))
 
 
 def _compress(image: Image5D) -> Image5D:
@@ -115,7 +110,7 @@ class MindModel:
         """See `FeatureModel`."""
         features = mind_ssc_half(_compress(image))
         if self.intensity:
-            tissue = _halve(image.clamp(*SOFT_TISSUE))
+            tissue = halve(image.clamp(*SOFT_TISSUE))
             features = torch.cat([features, self.intensity * tissue], 1)
         half, cost, stride, wanted = None, {}, 2, set(strides)
         if shallow:
@@ -125,7 +120,7 @@ class MindModel:
                 cost[stride] = COST_GAIN * features
             if stride >= max(wanted, default=0):
                 return Encoded(half, cost)
-            features, stride = _halve(features), stride * 2
+            features, stride = halve(features), stride * 2
 
     def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"]:
         """Descriptors at every voxel, with the image as an extra channel if it has a weight."""
