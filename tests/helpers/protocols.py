@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from corereg.data.phantom import LABELS
+from corereg.data.phantom.images import make_breathing_pair, make_subject
 from corereg.io.images.image import write_image
 from helpers.layouts import touch, write_text
 from helpers.training import GRID, patient
@@ -55,6 +57,36 @@ def small_abdomen(folder: Path, training: Sequence[int] = (2, 8, 14), test: Sequ
         write_image(folder / "imagesTr" / f"{scan_name(case)}.nii.gz", image, GRID)
         write_image(folder / "labelsTr" / f"{scan_name(case)}.nii.gz", labels, GRID)
     return describe_abdomen(folder, training, test)
+
+
+def phantom_abdomen(folder: Path, listed: int) -> Path:
+    """All thirty scans as phantoms at 8 mm, with the first pairs of the test scans listed."""
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+    for case in (*TRAINING, *TEST):
+        image, labels, grid = make_subject(case, "abdomen", 8.0)
+        write_image(folder / "imagesTr" / f"{scan_name(case)}.nii.gz", image.astype(np.int16), grid)
+        write_image(folder / "labelsTr" / f"{scan_name(case)}.nii.gz", labels, grid)
+    path = describe_abdomen(folder)
+    content = json.loads(path.read_text())
+    content["registration_val"] = content["registration_val"][:listed]
+    content["labels"]["0"] |= {str(number): name for number, name in LABELS["abdomen"].items()}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def phantom_chest(folder: Path) -> Path:
+    """Twelve chests at 8 mm, each breathed out and in: eight pairs to train, two to search and two to score."""
+    folder.mkdir(parents=True)
+    rows = ["fixed,moving,fixed_labels,moving_labels,split"]
+    for number, split in enumerate(["train"] * 8 + ["val"] * 2 + ["test"] * 2, start=1):
+        pair = make_breathing_pair(number, "chest", 8.0)
+        names = [f"{kind}{number:02d}_{phase}.nii.gz" for kind in ("scan", "labels") for phase in ("out", "in")]
+        arrays = (pair.fixed.astype(np.int16), pair.moving.astype(np.int16), pair.fixed_labels, pair.moving_labels)
+        for name, array in zip(names, arrays, strict=True):
+            write_image(folder / name, array, pair.grid)
+        rows.append(",".join([*names, split]))
+    return write_text(folder / "pairs.csv", "\n".join(rows) + "\n")
 
 
 def empty_chest(folder: Path) -> Path:

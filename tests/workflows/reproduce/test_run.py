@@ -4,8 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from corereg.training.train import MODEL
 from corereg.workflows.reproduce import reproduce
 from helpers.protocols import empty_abdomen, scan_name, small_abdomen
 from helpers.refusals import refusal
+from helpers.stops import stopped
 from helpers.training import SMALL, same
 
 TINY: dict[str, Any] = SMALL | {"pseudo_labels.pairs": 2, "validation_refine.steps": 2}
@@ -112,19 +111,6 @@ def command(dataset: Path, out: Path, tables: str) -> list[str]:
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     options = ["--tables", tables, "--device", "cpu", "--threads", "2", *settings]
     return [sys.executable, "-c", code, "reproduce", "abdomen-ct", str(dataset), "-o", str(out), *options]
-
-
-def stopped(words: list[str], when: Callable[[], bool], number: int) -> tuple[int, str]:
-    """Start the command, send the signal as soon as the condition holds, and return status and error output."""
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    end = time.monotonic() + 300
-    while not when():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    return process.returncode, errors
 
 
 @pytest.mark.slow
