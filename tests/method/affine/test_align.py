@@ -140,9 +140,11 @@ def test_pair_that_no_start_brings_together_is_left_with_a_warning() -> None:
 
 
 def test_implausible_stretches_give_way_to_a_rigid_map_with_a_warning() -> None:
-    truth = motion(degrees=(2, -3, 4), scale=(1.25, 0.75, 0.56), shift_mm=(6, -5, 4))
+    truth = motion(degrees=(2, -3, 4), scale=(1.25, 0.75, 0.56), shift_mm=(70, -60, 50))
+    moving = moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2), "LPS", (70.0, -60.0, 50.0)))
     with pytest.warns(UserWarning, match="implausibly"):
-        found = aligned(scan(FIXED), moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2))))
+        found = aligned(scan(FIXED), moving)
+    assert found.needed
     np.testing.assert_allclose(np.linalg.svd(found.affine[:3, :3], compute_uv=False), 1, atol=1e-6)
 
 

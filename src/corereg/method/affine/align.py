@@ -113,14 +113,13 @@ def align(fixed: CoarseCopy, moving: CoarseCopy, *, seed: int = 0) -> Alignment:
         finished.append((metric(MIDDLE, affine)(IDENTITY), name, affine))
     _, name, affine = max(finished, key=lambda result: result[0])
     affine = affine @ _optimised(metric(FINE, affine), IDENTITY, space.affine, FINE, affine)
-    fine = metric(FINE, affine)
-    if not _within(PLAUSIBLE, affine):
-        affine = _rigid_instead(affine, metric, space)
-        fine = metric(FINE, affine)
-    before, after = fine(np.asarray(np.linalg.inv(affine))), fine(IDENTITY)
+    kept = affine if _within(PLAUSIBLE, affine) else _rigid_instead(affine, metric, space)
+    fine = metric(FINE, kept)
+    before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
     if after <= before * (1 + NEEDED_GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
-    return Alignment(affine, name, before, after, True)
+    _warn_of_stretches(affine)
+    return Alignment(kept, name, before, after, True)
 
 
 class _Space:
@@ -250,15 +249,21 @@ def _within(bounds: tuple[tuple[float, float], float], matrix: Matrix) -> bool:
 
 
 def _rigid_instead(affine: Matrix, metric: Callable[[Level, Matrix], MutualInformation], space: _Space) -> Matrix:
-    """The best rigid map near an implausible one, with a warning."""
-    left, stretches, right = np.linalg.svd(affine[:3, :3])
+    """The best rigid map near an implausible one."""
+    left, _, right = np.linalg.svd(affine[:3, :3])
+    rigid = space.matrix(left @ right, space.shift(affine))
+    for level in (COARSE, FINE):
+        rigid = rigid @ _optimised(metric(level, rigid), IDENTITY, space.rigid, level, rigid)
+    return rigid
+
+
+def _warn_of_stretches(affine: Matrix) -> None:
+    if _within(PLAUSIBLE, affine):
+        return
+    stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
     warnings.warn(
         "the affine pre-alignment would stretch the moving image implausibly, by "
         f"{', '.join(f'{stretch:.2f}' for stretch in stretches)} along three directions, so it is rigid; check that "
         "both scans show the same body part",
         stacklevel=3,
     )
-    rigid = space.matrix(left @ right, space.shift(affine))
-    for level in (COARSE, FINE):
-        rigid = rigid @ _optimised(metric(level, rigid), IDENTITY, space.rigid, level, rigid)
-    return rigid
