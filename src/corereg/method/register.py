@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from typing_extensions import Unpack
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid
+from corereg.geometry.warp import warp
 from corereg.io.images.image import Image, as_image, as_mask
 from corereg.io.transforms.transform import InverseError, Transform
 from corereg.method.affine.align import Alignment, align
@@ -21,6 +23,7 @@ from corereg.method.config import RegisterConfig, documented, with_register_opti
 from corereg.method.device import find_device
 from corereg.method.models import ModelChoice, get_model
 from corereg.method.pipeline import Registration, register_volumes
+from corereg.method.quality.similarity import similarity_above_chance, warn_if_no_better_than_chance
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.detection import Intensities, find_intensities
@@ -61,6 +64,8 @@ class RegistrationResult:
     moving: Image
     intensities: tuple[Intensities, ...]
     """How the intensities of the fixed and of the moving image were understood."""
+    similarity: float
+    """Of the registered images, above chance; see `similarity_above_chance`."""
     model: ModelChoice
     config: RegisterConfig
     """The settings as resolved."""
@@ -89,6 +94,7 @@ class RegistrationResult:
             "intensities": {
                 name: asdict(each) for name, each in zip(("fixed", "moving"), self.intensities, strict=True)
             },
+            "quality": {"measures": {"similarity_above_chance": self.similarity}},
             "affine": alignment,
             "grids": {
                 "fixed": self.fixed.grid.as_dict(),
@@ -167,8 +173,14 @@ def register(
         moving_weight=pair.moving_weight,
         field_of_view=field_of_view(fixed_image.grid, working),
     )
+    with watch("judge"):
+        parts = pair.fixed, pair.moving, pair.fixed_weight, pair.moving_weight
+        similarity = _similarity(found.refined, field_of_view(fixed_image.grid, working), *parts)
+        warn_if_no_better_than_chance(similarity, fixed_image.name, moving_image.name)
     progress("inverting")
-    return _result(found, watch, working, alignment, (fixed_image, moving_image), intensities, choice, config)
+    return _result(
+        found, watch, working, alignment, (fixed_image, moving_image), intensities, similarity, choice, config
+    )
 
 
 def _result(
@@ -178,6 +190,7 @@ def _result(
     alignment: Alignment | None,
     images: tuple[Image, Image],
     intensities: tuple[Intensities, ...],
+    similarity: float,
     choice: ModelChoice,
     config: RegisterConfig,
 ) -> RegistrationResult:
@@ -212,11 +225,28 @@ def _result(
         fixed=fixed,
         moving=moving,
         intensities=intensities,
+        similarity=similarity,
         model=choice,
         config=config,
         regularisation=found.regularisation,
         peak_memory_mb=peak_memory_mb(),
     )
+
+
+def _similarity(
+    disp_vox: Tensor,
+    shown: tuple[int, int, int],
+    fixed: Tensor,
+    moving: Tensor,
+    fixed_weight: Tensor | None,
+    moving_weight: Tensor | None,
+) -> float:
+    """Similarity of the fixed and the warped moving volume within the fixed image's field of view."""
+    i, j, k = shown
+    counted = torch.ones_like(moving) if moving_weight is None else moving_weight
+    warped, warped_weight = warp(moving, disp_vox), warp(counted, disp_vox, outside=0.0)
+    volumes = (fixed, warped, torch.ones_like(fixed) if fixed_weight is None else fixed_weight, warped_weight)
+    return similarity_above_chance(*(volume[..., :i, :j, :k] for volume in volumes))
 
 
 def _mask(mask: object, image: Image) -> Mask | None:
