@@ -37,6 +37,7 @@ from corereg.method.config import CoupledConvexConfig, RefineConfig
 from corereg.method.features.mind import mind_ssc_half
 from corereg.method.features.model_file import save_model
 from corereg.method.features.network import random_model
+from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from helpers.fuzz import FAULT, in_children
 from helpers.grids import make_grid
@@ -87,13 +88,15 @@ def coarse(number: float, folder: Path, *, weighted: bool) -> object:
     return match(features(number), features(number, 1), CoupledConvexConfig(), weights=weights)
 
 
-def refined(number: float, folder: Path, *, radius: int) -> object:
-    pair = [0.1 * torch.rand(1, 1 if radius else 5, *SHAPE, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
-    return refine(*pair, disp(number), RefineConfig(steps=2), radius=radius)
+def refined(number: float, folder: Path, *, channels: int) -> object:
+    f, m = (0.1 * torch.rand(1, channels, *SHAPE, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    compared = Compared((f, m)) if channels > 1 else Compared(None, (f, m))
+    return refine(compared, disp(number), RefineConfig(steps=2))
 
 
 def refined_features(number: float, folder: Path) -> object:
-    return refine(features(number), features(number, 1), torch.zeros(1, 3, *SHAPE), RefineConfig(steps=2))
+    compared = Compared((features(number), features(number, 1)))
+    return refine(compared, torch.zeros(1, 3, *SHAPE), RefineConfig(steps=2))
 
 
 TENSORS: dict[str, Callable[[float, Path], object]] = {
@@ -110,8 +113,8 @@ TENSORS: dict[str, Callable[[float, Path], object]] = {
     "mind": lambda number, _: mind_ssc_half(spoilt(number, 1, 1, *SHAPE)),
     "match": partial(coarse, weighted=False),
     "match with weights": partial(coarse, weighted=True),
-    "refine from a start": partial(refined, radius=0),
-    "refine by correlation from a start": partial(refined, radius=2),
+    "refine from a start": partial(refined, channels=5),
+    "refine by correlation from a start": partial(refined, channels=1),
     "refine features": refined_features,
 }
 

@@ -14,7 +14,7 @@ from corereg.errors import InputError
 from helpers.damaged_readers import KINDS
 from helpers.fuzz import FAULT, READ, REFUSED, in_children
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 
 QUICK_CASES, SLOW_CASES = 150, 2000
 

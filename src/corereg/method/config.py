@@ -17,6 +17,7 @@ __all__ = [
     "CORRELATION",
     "DEFAULT_MODEL",
     "DIFFEOMORPHIC",
+    "FEATURES",
     "PAPER_PASSES",
     "CoupledConvexConfig",
     "Device",
@@ -24,6 +25,7 @@ __all__ = [
     "Precision",
     "RefineConfig",
     "RegisterConfig",
+    "Similarity",
     "documented",
     "paper_refine",
     "register_options",
@@ -36,8 +38,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_MODEL = "mind"
 
 DIFFEOMORPHIC: Final = "diffeomorphic"
+FEATURES: Final = "features"
 CORRELATION: Final = "correlation"
 
+Similarity = Literal["auto", "features", "correlation"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -87,9 +91,9 @@ class RefineConfig:
     """Features with more channels than this are projected to this many."""
     parametrisation: Annotated[Literal["displacement", "diffeomorphic"], Option()] = "displacement"
     """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
-    similarity: Annotated[Literal["features", "correlation"], Option()] = "features"
-    """What the full grid compares: the model's features, or the local correlation of the two images, which suits two
-    scans of one contrast and does not mind bias fields."""
+    similarity: Annotated[Similarity, Option()] = "auto"
+    """What the full grid compares: the model's features, or the local correlation of the two images, which tolerates
+    bias fields but needs two scans of one contrast; auto measures whether they are."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -97,7 +101,7 @@ class RefineConfig:
 
 def paper_refine() -> RefineConfig:
     """The instance optimisation as published."""
-    return RefineConfig(learning_rate=1.0, regularisation=1.0, volume_preservation=0.0)
+    return RefineConfig(learning_rate=1.0, regularisation=1.0, volume_preservation=0.0, similarity=FEATURES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,15 +6,20 @@ Legend: volumes are (1, 1, I, J, K) on one working grid whose sizes are multiple
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from corereg.geometry.displacement import Disp, sdlogj
+from corereg.geometry.strided import halve
+from corereg.geometry.warp import warp
 from corereg.method.coarse.passes import coarse_displacement, full_grid_displacement
-from corereg.method.config import CORRELATION, DIFFEOMORPHIC, PipelineConfig
+from corereg.method.config import CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, Similarity
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
+from corereg.method.refine.correlation import contrast_agreement
+from corereg.method.refine.energy import Compared
 from corereg.method.refine.pair import Direction, refine_pair
 from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.stopwatch import Stopwatch
@@ -22,8 +27,13 @@ from corereg.preprocessing.working_grid import GRID_MULTIPLE
 
 __all__ = ["Registration", "register_volumes"]
 
-FINE_VOXELS = 2_000_000
-"""Working grids of up to this size are refined on the full grid too: that takes seconds, on larger ones minutes."""
+FINE_VOXELS, FINE_VOXELS_CORRELATED = 2_000_000, 8_000_000
+"""Working grids of up to these sizes are refined on the full grid too, by features and by local correlation, which has
+one channel to read where features have 12 or more."""
+
+ONE_CONTRAST = 0.15
+"""Agreement of the coarsely aligned images above which local correlation serves them better than features: 0.2 to 0.9
+for two scans of one modality, T1 with T2 included, -0.1 to 0.2 for CT with MR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,8 @@ class Registration:
     """Energy before each step of the instance optimisation, on the 1/2 grid and then on the full grid."""
     regularisation: float
     """The R that was used: the configured one, or the one that reached the target SDlogJ."""
+    similarity: Similarity
+    """What the full grid compared."""
     seconds: Mapping[str, float]
     """Seconds per stage."""
 
@@ -95,12 +107,12 @@ def register_volumes(
         with watch("upsample"):
             coarse_full = full_grid_displacement(coarse[0])
         if config.refine.steps == 0:
-            return Registration(coarse_full, coarse_full, (), config.refine.regularisation, watch.seconds)
+            return Registration(coarse_full, coarse_full, (), config.refine.regularisation, FEATURES, watch.seconds)
         with watch("features"):
-            fine = _fine_features(model, images, config)
-        half = [_shallow(one) for one in encoded]
+            similarity = _similarity(images, counts[0], coarse_full, config)
+            half, full = _compared(model, images, [_shallow(one) for one in encoded], similarity, config)
         directions = [
-            Direction(start, (half[f], half[m]), None if fine is None else (fine[f], fine[m]), (counts[f], counts[m]))
+            Direction(start, half.between(f, m), None if full is None else full.between(f, m), (counts[f], counts[m]))
             for start, (f, m) in zip(coarse, orders, strict=True)
         ]
 
@@ -118,19 +130,48 @@ def register_volumes(
         regularisation, (refined, losses) = search_regularisation(
             refined_with, target=config.target_sdlogj, start=regularisation
         )
-    return Registration(coarse_full, refined, losses, regularisation, watch.seconds)
+    return Registration(coarse_full, refined, losses, regularisation, similarity, watch.seconds)
 
 
-def _fine_features(
-    model: FeatureModel, images: Sequence[Image5D], config: PipelineConfig
-) -> list[Float[Tensor, "1 C I J K"]] | None:
-    """What the full grid compares of each image, or None if there is no refinement there."""
-    wanted = config.fine if config.fine is not None else images[0].numel() <= FINE_VOXELS
-    if wanted and config.refine.similarity == CORRELATION:
-        return list(images)
-    found = [model.fine(image) for image in images] if wanted else []
+def _similarity(
+    images: Sequence[Image5D], fixed_weight: Tensor | None, coarse: Disp, config: PipelineConfig
+) -> Similarity:
+    """What the full grid is to compare: as configured, or local correlation if the images share one contrast."""
+    if config.refine.similarity != "auto":
+        return config.refine.similarity
+    fixed, moving = images
+    agreement = contrast_agreement(fixed, warp(moving, coarse), weight=fixed_weight)
+    return CORRELATION if agreement > ONE_CONTRAST else FEATURES
+
+
+class _Given(NamedTuple):
+    """What one grid compares of each image."""
+
+    features: Sequence[Tensor] | None
+    images: Sequence[Tensor] | None = None
+
+    def between(self, fixed: int, moving: int) -> Compared:
+        """Those of two of the images."""
+        features, images = (None if each is None else (each[fixed], each[moving]) for each in self)
+        return Compared(features, images)
+
+
+def _compared(
+    model: FeatureModel,
+    images: Sequence[Image5D],
+    shallow: Sequence[Tensor],
+    similarity: Similarity,
+    config: PipelineConfig,
+) -> tuple[_Given, _Given | None]:
+    """What the 1/2 grid and the full one compare; None if there is no refinement on the full grid."""
+    voxels = images[0].numel()
+    if similarity == CORRELATION:
+        fine = config.fine if config.fine is not None else voxels <= FINE_VOXELS_CORRELATED
+        return _Given(shallow, [halve(image) for image in images]), _Given(None, images) if fine else None
+    fine = config.fine if config.fine is not None else voxels <= FINE_VOXELS
+    found = [model.fine(image) for image in images] if fine else []
     given = [features for features in found if features is not None]
-    return given or None
+    return _Given(shallow), _Given(given) if given else None
 
 
 def _shallow(encoded: Encoded) -> Tensor:

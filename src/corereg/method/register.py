@@ -178,6 +178,7 @@ def register(
         similarity = _similarity(found.refined, field_of_view(fixed_image.grid, working), *parts)
         warn_if_no_better_than_chance(similarity, fixed_image.name, moving_image.name)
     progress("inverting")
+    config = with_settings(config, {"stages.refine.similarity": found.similarity})
     return _result(
         found, watch, working, alignment, (fixed_image, moving_image), intensities, similarity, choice, config
     )

@@ -39,9 +39,9 @@ class RegisterSettings(TypedDict, total=False):
     volume. 0 in the paper."""
     parametrisation: Literal["displacement", "diffeomorphic"] | None
     """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
-    similarity: Literal["features", "correlation"] | None
-    """What the full grid compares: the model's features, or the local correlation of the two images, which suits two
-    scans of one contrast and does not mind bias fields."""
+    similarity: Literal["auto", "features", "correlation"] | None
+    """What the full grid compares: the model's features, or the local correlation of the two images, which tolerates
+    bias fields but needs two scans of one contrast; auto measures whether they are."""
     target_sdlogj: float | None
     """Search R until the displacement has this SDlogJ."""
     symmetric: bool | None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from corereg.method.coarse.passes import coarse_displacement
 from corereg.method.features.model import Encoded, FeatureModel, project_features
+from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.training.config import TrainConfig
 from corereg.training.scans.volumes import Volumes
@@ -136,7 +137,7 @@ def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Pa
         coarse = coarse_displacement(fixed, images, moving, model, passes=config.passes, config=config.coupled_convex)
         assert fixed.shallow is not None
         assert moving.shallow is not None
-        refined, _ = refine(fixed.shallow, moving.shallow, coarse, settings.refine)
+        refined, _ = refine(Compared((fixed.shallow, moving.shallow)), coarse, settings.refine)
         distance = ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
         disp_file[rows] = refined.cpu().numpy().astype(np.float16)
         difficulty_file[rows] = distance.numpy()

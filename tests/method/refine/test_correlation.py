@@ -7,8 +7,8 @@ import torch
 from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
 from corereg.method.config import RefineConfig
-from corereg.method.refine.correlation import NOISE, local_correlation
-from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.correlation import NOISE, contrast_agreement, local_correlation
+from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
 from helpers.kernels import FAR, assert_same, each_shape, smooth_noise
 
@@ -30,30 +30,27 @@ def test_local_correlation_ignores_gain_and_offset_of_either_image(generator):
 
 
 @each_shape
-@pytest.mark.parametrize("radius", [1, 2, 3])
+@pytest.mark.parametrize("channels", [0, 3])
 @pytest.mark.parametrize("size", [2.0, FAR])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradient_of_the_kernels_against_float64(shape, radius, size, weighted, generator):
+def test_gradient_of_the_kernels_against_float64(shape, channels, size, weighted, generator):
+    """Images alone, and together with features."""
     pytest.importorskip("numba")
-    from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+    from corereg.method.refine.inputs import Inputs
+    from corereg.method.refine.kernels_cpu import energy_gradient
 
     config = RefineConfig(regularisation=2.0)
-    fixed, moving = (smooth_noise(generator, 1, 1, *shape) for _ in range(2))
+    images = (smooth_noise(generator, 1, 1, *shape), smooth_noise(generator, 1, 1, *shape))
+    features = None
+    if channels:
+        features = (smooth_noise(generator, 1, channels, *shape), smooth_noise(generator, 1, channels, *shape))
     start = smooth_noise(generator, 1, 3, *shape, size=size)
     weight = (torch.rand(1, 1, *shape, generator=generator) * 2 - 0.5).clamp(0, 1) if weighted else None
+    compared = Compared(features, images, weight)
     exact = start.double().requires_grad_(True)
-    given = None if weight is None else weight.double()
-    loss = energy(box_mean(exact, times=3), Compared(fixed.double(), moving.double(), given, radius), config)
+    loss = energy(box_mean(exact, times=3), compared.each(torch.Tensor.double), config)
     (expected,) = torch.autograd.grad(loss, exact)
-    data, smooth, volume = energy_factors(fixed, start, config, weight, radius=radius)
-    value, gradient = energy_gradient(
-        *(image[0].permute(1, 2, 3, 0).contiguous().numpy() for image in (fixed, moving)),
-        start[0].numpy(),
-        None if weight is None else weight[0, 0].numpy(),
-        Factors(float(data), smooth, volume),
-        smoothing=3,
-        radius=radius,
-    )
+    value, gradient = energy_gradient(Inputs.of(compared, start, config), start[0].numpy(), smoothing=3)
     assert value == pytest.approx(loss.item(), rel=1e-5)
     assert np.linalg.norm(gradient - expected[0].numpy()) < 1e-4 * float(expected.norm())
 
@@ -63,7 +60,7 @@ def test_refinement_by_correlation_is_that_of_plain_torch(shape, generator, monk
     fixed, moving = (smooth_noise(generator, 1, 1, *shape) for _ in range(2))
     start = smooth_noise(generator, 1, 3, *shape, size=2.0)
     config = RefineConfig(steps=5, learning_rate=0.02)
-    assert_same(monkeypatch, lambda: refine(fixed, moving, start, config, radius=2)[0], relative=1e-4)
+    assert_same(monkeypatch, lambda: refine(Compared(None, (fixed, moving)), start, config)[0], relative=1e-4)
 
 
 def test_refinement_by_correlation_finds_a_shift_under_a_bias_field(generator):
@@ -72,7 +69,7 @@ def test_refinement_by_correlation_finds_a_shift_under_a_bias_field(generator):
     shift = torch.tensor([0.8, -0.6, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *shape)
     bias = torch.linspace(0.5, 2.0, shape[0]).view(1, 1, -1, 1, 1)
     fixed = bias * warp(moving, shift)
-    found, losses = refine(fixed, moving, torch.zeros(1, 3, *shape), RefineConfig(learning_rate=0.2), radius=2)
+    found, losses = refine(Compared(None, (fixed, moving)), torch.zeros(1, 3, *shape), RefineConfig(learning_rate=0.2))
     inner = (found - shift)[:, :, 4:-4, 4:-4, 4:-4].norm(dim=1)
     assert losses[-1] < 0.2 * losses[0]
     assert float(inner.mean()) < 0.15
@@ -81,6 +78,22 @@ def test_refinement_by_correlation_finds_a_shift_under_a_bias_field(generator):
 def test_images_without_contrast_pull_nowhere(generator):
     flat = torch.full((1, 1, 9, 8, 11), 0.3)
     start = smooth_noise(generator, 1, 3, 9, 8, 11, size=1.0)
-    found, losses = refine(flat, flat, start, RefineConfig(steps=3, regularisation=0.0), radius=2)
+    found, losses = refine(Compared(None, (flat, flat)), start, RefineConfig(steps=3, regularisation=0.0))
     assert torch.isfinite(found).all()
     assert losses[0] == pytest.approx(losses[-1])
+
+
+def test_agreement_tells_one_contrast_from_another(generator):
+    """The same anatomy under a bias field; inverted; and other anatomy."""
+    image, other = (10 * smooth_noise(generator, 1, 1, 14, 17, 15) for _ in range(2))
+    bias = torch.linspace(0.7, 1.4, 14).view(1, 1, -1, 1, 1)
+    assert contrast_agreement(image, bias * image + 3) > 0.9
+    assert contrast_agreement(image, -bias * image) < -0.9
+    assert abs(contrast_agreement(image, other)) < 0.3
+
+
+def test_agreement_counts_weighted_voxels_alone(generator):
+    image, other = (10 * smooth_noise(generator, 1, 1, 20, 12, 14) for _ in range(2))
+    half = torch.arange(20).view(1, 1, -1, 1, 1) < 10
+    weight = half.expand(image.shape).float()
+    assert contrast_agreement(image, torch.where(half, image, other), weight=weight) > 0.8

@@ -13,7 +13,7 @@ def test_few_counted_voxels_weigh_as_a_quarter_of_the_grid():
     for counted, share in ((10, 1.0), (5, 1.0), (2, 0.8), (1, 0.4), (0, 0.0)):
         weight = torch.zeros(1, 1, 4, 5, 10)
         weight[..., :counted] = 1
-        assert_close(data_energy(disp, Compared(*features, weight)), torch.tensor(12.0 * share))
+        assert_close(data_energy(disp, Compared(features, weight=weight)), torch.tensor(12.0 * share))
 
 
 def test_diffusion_of_a_linear_field_is_the_sum_of_its_squared_slopes():

@@ -27,25 +27,22 @@ def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels:
 @pytest.mark.parametrize("size", [3.0, FAR])
 @pytest.mark.parametrize(("weighted", "preserved"), [(False, 0.0), (False, 3.0), (True, 3.0)])
 def test_energy_gradient_against_float64(shape, channels, size, weighted, preserved, generator):
-    from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+    from corereg.method.refine.inputs import Factors, Inputs
+    from corereg.method.refine.kernels_cpu import energy_gradient
 
     config = RefineConfig(regularisation=2.0, volume_preservation=preserved)
 
     fixed, moving, disp_vox, weight = energy_problem(generator, shape, channels, size=size, weighted=weighted)
     exact = disp_vox.double().requires_grad_(True)
-    loss = energy(box_mean(exact, times=3), Compared(fixed.double(), moving.double(), weight), config)
+    loss = energy(box_mean(exact, times=3), Compared((fixed.double(), moving.double()), weight=weight), config)
     (expected,) = torch.autograd.grad(loss, exact)
     counted = fixed[0, 0].numel() if weight is None else float(weight.sum())
     data = DATA_WEIGHT * FEATURE_SCALE**2 / (channels * counted)
     smooth = tuple(2.0 * DIFFUSION_WEIGHT / disp_vox.diff(dim=axis).numel() for axis in (2, 3, 4))
     volume = 2.0 * DIFFUSION_WEIGHT * preserved / max(math.prod(n - 2 for n in shape), 1)
-    value, gradient = energy_gradient(
-        *(f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving)),
-        disp_vox[0].numpy(),
-        None if weight is None else weight[0, 0].numpy(),
-        Factors(data, smooth, volume),
-        smoothing=3,
-    )
+    last = tuple(f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
+    inputs = Inputs(last, None, None if weight is None else weight[0, 0].numpy(), Factors(data, smooth, volume))
+    value, gradient = energy_gradient(inputs, disp_vox[0].numpy(), smoothing=3)
     assert value == pytest.approx(loss.item(), rel=1e-5)
     assert np.linalg.norm(gradient - expected[0].numpy()) < 1e-4 * float(expected.norm())
 
@@ -55,7 +52,7 @@ def test_energy_gradient_against_float64(shape, channels, size, weighted, preser
 def test_refine_with_small_steps(shape, weighted, generator, monkeypatch):
     fixed, moving, start, weight = energy_problem(generator, shape, 12, size=2.0, weighted=weighted)
     config = RefineConfig(steps=5, learning_rate=0.02)
-    assert_same(monkeypatch, lambda: refine(fixed, moving, start, config, weight=weight)[0], relative=1e-4)
+    assert_same(monkeypatch, lambda: refine(Compared((fixed, moving), weight=weight), start, config)[0], relative=1e-4)
 
 
 @each_shape
@@ -64,7 +61,9 @@ def test_refine_of_a_batch(shape, generator, monkeypatch):
     start = torch.full((2, 3, *shape), 0.3)  # on the voxels themselves torch's rounding picks the side of the slope
 
     def run():
-        disp_vox, losses = refine(fixed, moving, start, RefineConfig(steps=3, learning_rate=0.02, smoothing=1))
+        disp_vox, losses = refine(
+            Compared((fixed, moving)), start, RefineConfig(steps=3, learning_rate=0.02, smoothing=1)
+        )
         return disp_vox, torch.tensor(losses)
 
     # Adam divides by the gradient's size, so that the features' rounding counts where it nearly vanishes.
@@ -77,5 +76,5 @@ def test_refine_reaches_the_same_energy(shape, generator, monkeypatch):
     last = {}
     for choice in ("torch", "numba"):
         monkeypatch.setenv(KERNELS_VARIABLE, choice)
-        last[choice] = refine(fixed, moving, start, RefineConfig(steps=50))[1][-1]
+        last[choice] = refine(Compared((fixed, moving)), start, RefineConfig(steps=50))[1][-1]
     assert last["numba"] == pytest.approx(last["torch"], rel=3e-3)  # few voxels of noise, where rounding grows fast

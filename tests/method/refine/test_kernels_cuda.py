@@ -28,13 +28,13 @@ def check_energy_gradient(problem: tuple[Tensor | None, ...], config: RefineConf
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     fixed, moving, disp_vox, weight = problem
-    factors = energy_factors(fixed, disp_vox, config, weight)
+    factors = energy_factors(fixed.shape[1], disp_vox, config, weight)
     values, gradient = energy_gradient(Problem.of(fixed, moving, weight, *factors), disp_vox, smoothing=smoothing)
     for n in (slice(0, 1), slice(1, 2)):
         exact = disp_vox[n].double().requires_grad_(True)
         part = None if weight is None else weight[n].double()
         smooth = box_mean(exact, times=smoothing)
-        loss = energy(smooth, Compared(fixed[n].double(), moving[n].double(), part), config)
+        loss = energy(smooth, Compared((fixed[n].double(), moving[n].double()), weight=part), config)
         (expected,) = torch.autograd.grad(loss, exact)
         assert values[n].item() == pytest.approx(loss.item(), rel=1e-5)
         assert_near(gradient[n], expected, relative=1e-5)
@@ -74,11 +74,11 @@ def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(cuda_kernels, wei
 
     def minimised(n: slice) -> tuple[Tensor, Tensor]:
         part = None if weight is None else weight[n]
-        problem = Problem.of(fixed[n], moving[n], part, *energy_factors(fixed[n], start[n], config, part))
+        problem = Problem.of(fixed[n], moving[n], part, *energy_factors(fixed[n].shape[1], start[n], config, part))
         return minimise(problem, start[n], steps=3, learning_rate=0.02, smoothing=3)
 
     together, energies = minimised(slice(None))
-    expected, losses = refine(fixed, moving, start, config, weight=weight)
+    expected, losses = refine(Compared((fixed, moving), weight=weight), start, config)
     assert_near(together, expected.double(), relative=1e-5)
     assert energies.mean(1).tolist() == pytest.approx(losses, rel=1e-4)
     alone, energies_alone = minimised(slice(1, 2))
@@ -90,7 +90,7 @@ def test_refine_without_steps_smoothes_the_start(cuda_kernels, generator):
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
     fixed, moving, start, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
-    problem = Problem.of(fixed, moving, None, *energy_factors(fixed, start, RefineConfig(), None))
+    problem = Problem.of(fixed, moving, None, *energy_factors(fixed.shape[1], start, RefineConfig(), None))
     found, energies = minimise(problem, start, steps=0, learning_rate=0.5, smoothing=2)
     assert_near(found, box_mean(start.double(), times=2))
     assert energies.shape == (0, 2)
@@ -100,9 +100,9 @@ def test_refine_takes_the_kernels_for_the_default_energy(cuda_kernels, monkeypat
     """Both ways give the same, and are two ways."""
     fixed, moving, start, weight = energy_problem(generator, (3, 5, 6), 5, size=2.0, weighted=True)
     config = RefineConfig(steps=3, learning_rate=0.02)
-    expected, losses = refine(fixed, moving, start, config, weight=weight)
+    expected, losses = refine(Compared((fixed, moving), weight=weight), start, config)
     monkeypatch.setattr("corereg.method.refine.optimise.use_triton", lambda *tensors: True)
-    found, energies = refine(fixed, moving, start, config, weight=weight)
+    found, energies = refine(Compared((fixed, moving), weight=weight), start, config)
     assert config.volume_preservation > 0
     assert not torch.equal(found, expected)
     assert_near(found, expected.double(), relative=1e-4)
@@ -118,7 +118,7 @@ def test_public_functions_take_the_kernels_on_cuda(monkeypatch, generator):
     config = RefineConfig(steps=4, learning_rate=0.02)
 
     def run() -> list[Tensor]:
-        refined = refine(fixed, moving, start, config, weight=weight)[0]
+        refined = refine(Compared((fixed, moving), weight=weight), start, config)[0]
         found = match(fixed, moving, CoupledConvexConfig())
         return [refined, found, warp(moving, start), compose(start, start), box_mean(fixed, times=2)]
 

@@ -17,10 +17,10 @@ def test_refinement_lowers_the_energy_and_starts_from_the_smoothed_start():
     fixed, moving = (f.encode(v, [8]).shallow for f, v in zip([MindModel()] * 2, shifted_pair(0, 2), strict=True))
     start = torch.zeros(1, 3, *fixed.shape[2:])
     config = RefineConfig(regularisation=1.0, learning_rate=0.2)
-    disp, losses = refine(fixed, moving, start, config)
-    assert losses[0] == pytest.approx(float(energy(start, Compared(fixed, moving, None), config)), rel=1e-4)
+    disp, losses = refine(Compared((fixed, moving)), start, config)
+    assert losses[0] == pytest.approx(float(energy(start, Compared((fixed, moving)), config)), rel=1e-4)
     assert losses[-1] < 0.5 * losses[0]
-    assert energy(disp, Compared(fixed, moving, None), config) < 0.5 * losses[0]
+    assert energy(disp, Compared((fixed, moving)), config) < 0.5 * losses[0]
 
 
 def test_voxels_of_no_weight_pull_on_nothing():
@@ -34,9 +34,9 @@ def test_voxels_of_no_weight_pull_on_nothing():
     weight[:, :, :16] = 0
     start = torch.zeros(1, 3, *fixed.shape[2:])
     config = RefineConfig(steps=10, learning_rate=0.2, regularisation=1.0)
-    clean = refine(fixed, moving, start, config, weight=weight)[0]
-    assert_close(refine(fixed, spoilt, start, config, weight=weight)[0], clean)
-    assert (refine(fixed, spoilt, start, config)[0] - clean).abs().max() > 0.1
+    clean = refine(Compared((fixed, moving), weight=weight), start, config)[0]
+    assert_close(refine(Compared((fixed, spoilt), weight=weight), start, config)[0], clean)
+    assert (refine(Compared((fixed, spoilt)), start, config)[0] - clean).abs().max() > 0.1
 
 
 def test_a_start_near_the_optimum_is_not_left_for_a_worse_displacement():
@@ -45,7 +45,7 @@ def test_a_start_near_the_optimum_is_not_left_for_a_worse_displacement():
     moving = fixed + 1e-3 * torch.rand(fixed.shape, generator=torch.Generator().manual_seed(2))
     start = torch.zeros(1, 3, *fixed.shape[2:])
     config = RefineConfig(steps=2, learning_rate=0.5, regularisation=1.0)
-    disp, losses = refine(fixed, moving, start, config)
+    disp, losses = refine(Compared((fixed, moving)), start, config)
     assert losses[1] > 10 * losses[0]
     assert torch.equal(disp, start)
 

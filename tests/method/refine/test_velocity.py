@@ -27,7 +27,7 @@ def compared(seed: int, channels: int = 5, *, weighted: bool = False) -> list[Co
     weights = [None, None]
     if weighted:
         weights = [smooth_field(seed + 7 + n, 1.0, sigma=2.0, channels=1).abs() for n in range(2)]
-    return [Compared(fixed, moving, weights[0]), Compared(moving, fixed, weights[1])]
+    return [Compared((fixed, moving), weight=weights[0]), Compared((moving, fixed), weight=weights[1])]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -37,7 +37,7 @@ def test_gradient_of_the_energy_against_float64(weighted):
     loss = velocity_energy(velocity, both_ways, RefineConfig(regularisation=2.0))
     (ours,) = torch.autograd.grad(loss, velocity)
     exact = velocity.detach().double().requires_grad_()
-    in_double = [Compared(*(None if t is None else t.double() for t in way.tensors)) for way in both_ways]
+    in_double = [way.each(torch.Tensor.double) for way in both_ways]
     expected_loss = velocity_energy(exact, in_double, RefineConfig(regularisation=2.0))
     (expected,) = torch.autograd.grad(expected_loss, exact)
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
@@ -49,7 +49,7 @@ def test_refinement_stays_invertible_where_a_displacement_folds(kernels):
     both_ways = compared(20)
     config = RefineConfig(steps=25, learning_rate=0.3, regularisation=8.0)
     start = torch.zeros(1, 3, *SHAPE)
-    torn, _ = refine(both_ways[0].fixed, both_ways[0].moving, start, config)
+    torn, _ = refine(Compared(both_ways[0].features), start, config)
     velocity, losses = refine_velocity(both_ways, start, replace(config, parametrisation="diffeomorphic"))
     assert losses[-1] < 0.8 * losses[0]
     assert jacobian_determinant(torn).min() < 0

@@ -10,12 +10,16 @@ and the noise floor n keeps flat regions from pulling. Source: Cachier et al., "
 registration", CVIU 2003; squared and windowed as in Avants et al., Medical Image Analysis 2008.
 """
 
+import math
+import sys
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from corereg.method.features.model import Image5D
 
-__all__ = ["NOISE", "RADIUS", "local_correlation"]
+__all__ = ["NOISE", "RADIUS", "contrast_agreement", "local_correlation"]
 
 RADIUS = 2
 """Half-width of the window in voxels, as greedy's and ANTs's default for fine grids."""
@@ -26,12 +30,35 @@ NOISE = 1e-4
 
 def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, noise: float = NOISE) -> Image5D:
     """Correlation coefficient in the window around each voxel, between -1 and 1."""
+    covariance, fixed_variance, warped_variance = _moments(fixed, warped, radius)
+    return covariance / ((fixed_variance + noise) * (warped_variance + noise)).sqrt()
+
+
+def _moments(fixed: Image5D, warped: Image5D, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Covariance and variances in the window around each voxel."""
 
     def mean(volume: Tensor) -> Tensor:
         return functional.avg_pool3d(volume, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
 
     fixed_mean, warped_mean = mean(fixed), mean(warped)
-    fixed_variance = (mean(fixed * fixed) - fixed_mean * fixed_mean).clamp(min=0) + noise
-    warped_variance = (mean(warped * warped) - warped_mean * warped_mean).clamp(min=0) + noise
-    covariance = mean(fixed * warped) - fixed_mean * warped_mean
-    return covariance / (fixed_variance * warped_variance).sqrt()
+    return (
+        mean(fixed * warped) - fixed_mean * warped_mean,
+        (mean(fixed * fixed) - fixed_mean * fixed_mean).clamp(min=0),
+        (mean(warped * warped) - warped_mean * warped_mean).clamp(min=0),
+    )
+
+
+def contrast_agreement(fixed: Image5D, warped: Image5D, *, weight: Tensor | None = None) -> float:
+    """How far two roughly aligned images share one contrast: 1 for equal images up to a smooth bias, about 0 for
+    unrelated ones, below 0 for an inverted contrast.
+
+    It is the correlation coefficient of the two images after each has lost its local means, so that edges count and
+    large flat regions do not.
+    """
+    covariance, fixed_variance, warped_variance = _moments(fixed, warped, RADIUS)
+    if weight is not None:
+        covariance, fixed_variance, warped_variance = (
+            weight * moment for moment in (covariance, fixed_variance, warped_variance)
+        )
+    product = float(fixed_variance.sum(dtype=torch.float64)) * float(warped_variance.sum(dtype=torch.float64))
+    return float(covariance.sum(dtype=torch.float64)) / math.sqrt(max(product, sys.float_info.min))

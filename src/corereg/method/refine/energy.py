@@ -1,6 +1,7 @@
 """The energy that instance optimisation minimises. Downstream: optimise, velocity, and their kernels."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from corereg.geometry.displacement import Disp
 from corereg.geometry.warp import warp
 from corereg.method.config import RefineConfig
-from corereg.method.features.model import Features
+from corereg.method.features.model import Features, Image5D
 from corereg.method.refine.correlation import local_correlation
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FEATURE_SCALE",
     "LEAST_SHARE",
     "Compared",
+    "correlation_factor",
     "data_energy",
     "diffusion_energy",
     "energy",
@@ -40,37 +42,53 @@ slab's, would outweigh the smoothness, which is a mean over the whole grid."""
 
 
 class Compared(NamedTuple):
-    """The inputs of a data term."""
+    """The inputs of a data term: features whose differences count, images whose local correlation counts, or both."""
 
-    fixed: Features
-    moving: Features
-    weight: Float[Tensor, "B 1 I J K"] | None
+    features: tuple[Features, Features] | None
+    """Those of the fixed and of the moving image."""
+    images: tuple[Image5D, Image5D] | None = None
+    """Fixed and moving."""
+    weight: Float[Tensor, "B 1 I J K"] | None = None
     """How much each voxel's match counts; None counts all voxels equally."""
-    radius: int = 0
-    """Half-width of the windows if `fixed` and `moving` are images whose local correlation counts; 0 for features."""
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Fixed, moving and weight."""
-        return self.fixed, self.moving, self.weight
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that are given."""
+        return (*(self.features or ()), *(self.images or ()), *(() if self.weight is None else (self.weight,)))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Compared":
+        """The same with every tensor changed."""
+        features, images, weight = self
+        return Compared(
+            None if features is None else (change(features[0]), change(features[1])),
+            None if images is None else (change(images[0]), change(images[1])),
+            None if weight is None else change(weight),
+        )
 
     def pair(self, n: int) -> "Compared":
         """The n-th pair of the batch, as a batch of one."""
-        weight = None if self.weight is None else self.weight[n : n + 1]
-        return Compared(self.fixed[n : n + 1], self.moving[n : n + 1], weight, self.radius)
+        return self.each(lambda tensor: tensor[n : n + 1])
 
 
 def data_energy(disp_vox: Disp, compared: Compared) -> Float[Tensor, ""]:
     """The first term of E."""
-    fixed, moving, weight, radius = compared
-    warped = warp(moving, disp_vox)
-    if radius:
-        differences, factor = 1 - local_correlation(fixed, warped, radius=radius) ** 2, CORRELATION_WEIGHT
-    else:
-        differences, factor = ((FEATURE_SCALE * (warped - fixed)) ** 2).mean(1, keepdim=True), DATA_WEIGHT
+    total = disp_vox.new_zeros(())
+    if compared.features is not None:
+        fixed, moving = compared.features
+        squares = ((FEATURE_SCALE * (warp(moving, disp_vox) - fixed)) ** 2).mean(1, keepdim=True)
+        total = total + DATA_WEIGHT * _mean(squares, compared.weight)
+    if compared.images is not None:
+        fixed, moving = compared.images
+        total = total + CORRELATION_WEIGHT * _mean(
+            1 - local_correlation(fixed, warp(moving, disp_vox)) ** 2, compared.weight
+        )
+    return total
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
-        return factor * differences.mean()
-    return factor * (weight * differences).sum() / weight.sum().clamp(min=LEAST_SHARE * weight.numel())
+        return values.mean()
+    return (weight * values).sum() / weight.sum().clamp(min=LEAST_SHARE * weight.numel())
 
 
 def diffusion_energy(disp_vox: Disp) -> Float[Tensor, ""]:
@@ -103,20 +121,26 @@ def energy(disp_vox: Disp, compared: Compared, config: RefineConfig) -> Float[Te
 
 
 def energy_factors(
-    fixed: Features, start_vox: Disp, config: RefineConfig, weight: Tensor | None, *, radius: int = 0
+    channels: int, start_vox: Disp, config: RefineConfig, weight: Tensor | None
 ) -> tuple[Float[Tensor, "B"], tuple[float, ...], float]:
-    """The factors of E = data[b] x weighted sum of squared differences (of 1 - cc^2 with a radius) + smooth[a] x sum of
-    squared steps along axis a + volume x sum of squared divergences."""
+    """The factors of E = data[b] x weighted sum of squared feature differences + smooth[a] x sum of squared steps along
+    axis a + volume x sum of squared divergences; `correlation_factor` is that of the images' term."""
     shape = start_vox.shape[2:]
-    voxels = start_vox.new_full((len(start_vox),), shape.numel(), dtype=torch.float64)
-    if weight is None:
-        counted = voxels
-    else:
-        counted = weight.detach().double().sum((1, 2, 3, 4)).clamp(min=LEAST_SHARE * shape.numel())
     steps = [3 * shape.numel() // n * (n - 1) for n in shape]
     smooth = tuple(config.regularisation * DIFFUSION_WEIGHT / count for count in steps)
     inside = math.prod(max(n - 2, 0) for n in shape)
     preserved = config.volume_preservation if inside else 0.0
     volume = config.regularisation * DIFFUSION_WEIGHT * preserved / max(inside, 1)
-    data = CORRELATION_WEIGHT if radius else DATA_WEIGHT * FEATURE_SCALE**2 / fixed.shape[1]
-    return data / counted, smooth, volume
+    return DATA_WEIGHT * FEATURE_SCALE**2 / channels / _counted(start_vox, weight), smooth, volume
+
+
+def correlation_factor(start_vox: Disp, weight: Tensor | None) -> Float[Tensor, "B"]:
+    """The factor of the weighted sum of 1 - cc^2."""
+    return CORRELATION_WEIGHT / _counted(start_vox, weight)
+
+
+def _counted(start_vox: Disp, weight: Tensor | None) -> Float[Tensor, "B"]:
+    voxels = start_vox.shape[2:].numel()
+    if weight is None:
+        return start_vox.new_full((len(start_vox),), voxels, dtype=torch.float64)
+    return weight.detach().double().sum((1, 2, 3, 4)).clamp(min=LEAST_SHARE * voxels)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from corereg.geometry.kernels.filter import Band, box_band, filter_plane, filter_row
 from corereg.geometry.kernels.simd_loops import compare
 from corereg.geometry.kernels.threads import kernel, run_slabs
+from corereg.method.refine.inputs import Factors, Inputs
 from corereg.method.refine.integers import Integers, as_integers, padded_channels
-from corereg.method.refine.kernels_cpu_correlation import Correlation, correlation_force, set_force_pull
+from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_force
 from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
 
-__all__ = ["Factors", "energy_gradient", "minimise"]
+__all__ = ["energy_gradient", "minimise"]
 
 Array = NDArray[np.float32]
 NONE = np.empty(0, np.float32)
@@ -37,38 +38,17 @@ ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 """The defaults of torch.optim.Adam."""
 
 
-class Factors(NamedTuple):
-    """Factors of the energy: data x sum of squared differences (or 1 - cc^2) + smooth[a] x sum of squared steps along
-    axis a + volume x sum of squared divergences."""
-
-    data: float
-    smooth: tuple[float, ...]
-    volume: float = 0.0
-
-
 def minimise(
-    fixed: Array,
-    moving: Array,
-    start: Array,
-    voxel_weight: Array | None,
-    factors: Factors,
-    *,
-    steps: int,
-    learning_rate: float,
-    smoothing: int,
-    radius: int = 0,
+    inputs: Inputs, start: Array, *, steps: int, learning_rate: float, smoothing: int
 ) -> tuple[Array, list[float]]:
     """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means.
 
     Args:
-        fixed, moving: features (I, J, K, C).
         start: (3, I, J, K), v before the first step.
-        voxel_weight: (I, J, K), or None for 1 everywhere.
-        radius: half-width of the windows if the local correlation of two images (C = 1) counts; 0 compares features.
 
     Returns: s(v) after the last step, and the energy before each step.
     """
-    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing, radius)
+    problem = _prepare(inputs, start.shape[1:], smoothing)
     shape = problem.shape
     parameters = start.flatten()
     state = parameters, np.zeros_like(parameters), np.zeros_like(parameters)
@@ -83,18 +63,9 @@ def minimise(
     return disp.reshape(start.shape), losses
 
 
-def energy_gradient(
-    fixed: Array,
-    moving: Array,
-    parameters: Array,
-    voxel_weight: Array | None,
-    factors: Factors,
-    *,
-    smoothing: int,
-    radius: int = 0,
-) -> tuple[float, Array]:
+def energy_gradient(inputs: Inputs, parameters: Array, *, smoothing: int) -> tuple[float, Array]:
     """The energy of s(parameters) and its gradient with respect to the parameters, computed once as in `minimise`."""
-    problem = _prepare(fixed, moving, voxel_weight, factors, smoothing, radius)
+    problem = _prepare(inputs, parameters.shape[1:], smoothing)
     disp, planes, pulled = (np.empty(parameters.size, np.float32) for _ in range(3))
     run_slabs(_smooth_planes, problem.shape[0], parameters.flatten(), planes, problem.shape, problem.forward)
     energy = _evaluate(problem, planes, disp, pulled)
@@ -117,21 +88,18 @@ class _Problem(NamedTuple):
     """Work space, empty if there is no volume term."""
 
 
-def _prepare(
-    fixed: Array, moving: Array, voxel_weight: Array | None, factors: Factors, smoothing: int, radius: int
-) -> _Problem:
-    shape = fixed.shape[:3]
-    mask = NONE if voxel_weight is None else voxel_weight.reshape(-1)
+def _prepare(inputs: Inputs, shape: tuple[int, ...], smoothing: int) -> _Problem:
+    given, images, weight, factors = inputs
+    mask = NONE if weight is None else weight.reshape(-1)
     forward = tuple(box_band(n, smoothing) for n in shape)
     adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
-    features, correlation = (np.empty(0, np.int16),) * 2, None
-    if radius:
-        correlation = Correlation.of(fixed[..., 0], moving[..., 0], radius=radius)
-    else:
-        features, unit = as_integers(fixed, moving)
+    features, channels = (np.empty(0, np.int16),) * 2, padded_channels(1)
+    if given is not None:
+        features, unit = as_integers(*given)
+        channels = padded_channels(given[0].shape[3])
         factors = factors._replace(data=factors.data * unit**2)
+    correlation = None if images is None else Correlation.of(*images)
     divergence = np.empty(shape[0] * shape[1] * shape[2] if factors.volume else 0, np.float32)
-    channels = padded_channels(fixed.shape[3])
     return _Problem(shape, features, correlation, mask, factors, channels, forward, adjoint, divergence)
 
 
@@ -142,14 +110,14 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
         planes: the parameters smoothed along j and k.
     """
     shape, features, correlation, mask, factors, channels, forward, adjoint, divergence = problem
-    weights = np.array((factors.data, *factors.smooth, factors.volume))
-    slopes, energies = (2 * weights).astype(np.float32), np.empty((shape[0], 5))
+    weights = np.array((factors.data, *factors.smooth, factors.volume, factors.correlation))
+    slopes, energies = (2 * weights).astype(np.float32), np.zeros((shape[0], 6))
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
     if factors.volume:
         run_slabs(divergence_planes, shape[0], disp, divergence, shape)
     volumes = disp, divergence, NONE, NONE
     if correlation is not None:
-        energies[:, 0], force = correlation_force(correlation, disp, mask, factors.data)
+        energies[:, 5], force = correlation_force(correlation, disp, mask, factors.correlation)
         volumes = disp, divergence, force, correlation.slopes
     run_slabs(_energy_planes, shape[0], features, volumes, mask, slopes, channels, shape, adjoint, pulled, energies)
     return float(weights @ energies.sum(0))
@@ -223,11 +191,12 @@ def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, o
     lines = np.empty(plane, np.float32)
     for i in range(U(first), U(last)):
         energy = energies[i]
-        if force.size:
-            set_force_pull(force, slopes, gradient, shape, i)
-        else:
+        if features[0].size:
             energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
-        energy[1] = energy[2] = energy[3] = energy[4] = 0.0
+        else:
+            gradient[:] = F(0)
+        if force.size:
+            add_force_pull(force, slopes, gradient, shape, i)
         if divergence.size:
             energy[4] = add_divergence_pull(divergence, gradient, shape, factors[4], i)
         for a in range(U(3)):

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from corereg.geometry.kernels.filter import Band, apply_bands, window_band
 from corereg.geometry.kernels.threads import kernel, run_slabs
-from corereg.method.refine.correlation import NOISE
+from corereg.method.refine.correlation import NOISE, RADIUS
 
-__all__ = ["Correlation", "correlation_force", "set_force_pull"]
+__all__ = ["Correlation", "add_force_pull", "correlation_force"]
 
 Array = NDArray[np.float32]
 U, F = np.uint64, np.float32
@@ -42,7 +42,7 @@ class Correlation(NamedTuple):
     """(3, I, J, K), derivatives of the moving image at its sampling positions, written by each step."""
 
     @staticmethod
-    def of(fixed: Array, moving: Array, *, radius: int) -> "Correlation":
+    def of(fixed: Array, moving: Array, *, radius: int = RADIUS) -> "Correlation":
         """Prepare two images (I, J, K)."""
         windows, adjoint = (_bands(fixed.shape, radius, adjoint=turned) for turned in (False, True))
         mean, square = apply_bands(np.stack([fixed, fixed * fixed]), windows)
@@ -83,13 +83,13 @@ def correlation_force(data: Correlation, disp: Array, mask: Array, factor: float
 
 
 @kernel
-def set_force_pull(force, slopes, gradient, shape, i):
-    """Set the gradient's plane i, (3, J, K), to the force along the slopes of the warped image."""
+def add_force_pull(force, slopes, gradient, shape, i):
+    """Add to the gradient's plane i, (3, J, K), the force along the slopes of the warped image."""
     plane = U(shape[1]) * U(shape[2])
     for a in range(U(3)):
         at = (a * U(shape[0]) + i) * plane
         for n in range(plane):
-            gradient[a * plane + n] = force[i * plane + n] * slopes[at + n]
+            gradient[a * plane + n] += force[i * plane + n] * slopes[at + n]
 
 
 @kernel

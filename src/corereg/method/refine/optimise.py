@@ -4,8 +4,8 @@ Minimises, over a displacement v on the 1/2 grid,
 
     E(v) = 12 mean_x mean_c (5 M_c(x + s(v)(x)) - 5 F_c(x))^2 + R 0.65 (D(s(v)) + K mean_x (div s(v)(x))^2)
 
-by Adam, where s is three 3x3x3 means and D the diffusion energy. The last term is not in the paper (K = 0 there). On
-the full grid, two images' local correlation may take the place of the features: see `correlation`.
+by Adam, where s is three 3x3x3 means and D the diffusion energy. The last term is not in the paper (K = 0 there). Two
+images' local correlation can be added to the features or take their place: see `correlation`.
 """
 
 import torch
@@ -16,35 +16,23 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
-from corereg.method.features.model import Features
 from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.inputs import Inputs
 
 __all__ = ["refine"]
 
 
-def refine(
-    fixed: Features,
-    moving: Features,
-    start_vox: Disp,
-    config: RefineConfig,
-    *,
-    weight: Tensor | None = None,
-    radius: int = 0,
-) -> tuple[Disp, tuple[float, ...]]:
+def refine(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, tuple[float, ...]]:
     """Refine a displacement by minimising E, for each pair of the batch independently.
 
     Args:
-        fixed, moving: features; with a radius, images (B, 1, I, J, K).
-        start_vox: the displacement to start from, in voxels of their grid.
-        weight: (B, 1, I, J, K), how much each voxel counts; None counts all equally.
-        radius: half-width in voxels of the windows in which the images are correlated; 0 compares features.
+        start_vox: the displacement to start from, in voxels of the grid of what is compared.
 
     Returns: the displacement s(v), and E before each step, averaged over the pairs.
     """
-    compared = Compared(fixed, moving, weight, radius)
     tensors = (*compared.tensors, start_vox)
     thick = min(start_vox.shape[2:]) > 1
-    if thick and not radius and use_triton(*tensors):
+    if thick and compared.images is None and use_triton(*tensors):
         disp_vox, energies = _refine_on_cuda(compared, start_vox, config)
     else:
         refine_one = _refine_on_cpu if thick and use_kernels(*tensors) else _refine_plainly
@@ -75,21 +63,14 @@ def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -
 
 def _refine_on_cpu(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
     """`_refine_plainly` on the compiled CPU kernels."""
-    from corereg.method.refine.kernels_cpu import Factors, minimise
+    from corereg.method.refine.kernels_cpu import minimise
 
-    fixed, moving, weight, radius = compared
-    data, smooth, volume = energy_factors(fixed, start_vox, config, weight, radius=radius)
-    fixed_last, moving_last = (f[0].detach().permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
     disp_vox, energies = minimise(
-        fixed_last,
-        moving_last,
+        Inputs.of(compared, start_vox, config),
         start_vox[0].detach().contiguous().numpy(),
-        None if weight is None else weight[0, 0].detach().contiguous().numpy(),
-        Factors(float(data), smooth, volume),
         steps=config.steps,
         learning_rate=config.learning_rate,
         smoothing=config.smoothing,
-        radius=radius,
     )
     return torch.from_numpy(disp_vox)[None], torch.tensor(energies, dtype=torch.float64)[:, None]
 
@@ -98,9 +79,11 @@ def _refine_on_cuda(compared: Compared, start_vox: Disp, config: RefineConfig) -
     """`_refine_plainly` on the compiled CUDA kernels, for all pairs at once."""
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
-    fixed, moving, weight = compared.tensors
+    assert compared.features is not None
+    fixed, moving = compared.features
+    factors = energy_factors(fixed.shape[1], start_vox, config, compared.weight)
     return minimise(
-        Problem.of(fixed, moving, weight, *energy_factors(fixed, start_vox, config, weight)),
+        Problem.of(fixed, moving, compared.weight, *factors),
         start_vox.detach().contiguous(),
         steps=config.steps,
         learning_rate=config.learning_rate,

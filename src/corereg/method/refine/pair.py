@@ -15,8 +15,7 @@ from corereg.geometry.strided import subsample
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords, sample
 from corereg.method.coarse.passes import FINAL_SMOOTHING, full_grid_displacement
-from corereg.method.config import CORRELATION, DIFFEOMORPHIC, RefineConfig
-from corereg.method.refine.correlation import RADIUS
+from corereg.method.config import DIFFEOMORPHIC, RefineConfig
 from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.velocity import refine_velocity
@@ -39,11 +38,10 @@ class Direction(NamedTuple):
 
     coarse: Disp
     """Displacement to start from, on the 1/2 grid."""
-    half: tuple[Tensor, Tensor]
-    """Features of the fixed and of the moving image on the 1/2 grid."""
-    full: tuple[Tensor, Tensor] | None
-    """What the full grid compares: the same features there, or the images if `RefineConfig.similarity` is correlation.
-    None ends the refinement on the 1/2 grid."""
+    half: Compared
+    """What the 1/2 grid compares, without weights."""
+    full: Compared | None
+    """What the full grid compares; None ends the refinement on the 1/2 grid."""
     counts: tuple[Tensor | None, Tensor | None]
     """1 where the fixed and the moving image have data that counts, on the full grid; None counts all."""
 
@@ -79,17 +77,14 @@ def _refine_level(
     """The displacement of each direction, or the one velocity of both, on the grid of this stride."""
     compared = []
     for direction, disp_vox in zip(directions, _displacements(starts, config), strict=True):
-        features = direction.half if stride > 1 else direction.full
-        assert features is not None
-        radius = RADIUS if stride == 1 and config.similarity == CORRELATION else 0
-        compared.append(Compared(*features, _weight(disp_vox, *direction.counts, stride=stride), radius))
+        weight = _weight(disp_vox, *direction.counts, stride=stride)
+        given = direction.half if stride > 1 else direction.full
+        assert given is not None
+        compared.append(given._replace(weight=weight))
     if config.parametrisation == DIFFEOMORPHIC:
         velocity, losses = refine_velocity(compared, starts[0], config)
         return [velocity], losses
-    found = [
-        refine(one.fixed, one.moving, start, config, weight=one.weight, radius=one.radius)
-        for one, start in zip(compared, starts, strict=True)
-    ]
+    found = [refine(one, start, config) for one, start in zip(compared, starts, strict=True)]
     fields = [disp_vox for disp_vox, _ in found]
     if len(fields) > 1:
         fields = list(inverse_consistent(*fields, steps=SYMMETRY_STEPS))

@@ -21,7 +21,8 @@ from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.strided import box_mean
 from corereg.geometry.velocity import exponential
 from corereg.method.config import RefineConfig
-from corereg.method.refine.energy import Compared, data_energy, energy_factors, smoothness_energy
+from corereg.method.refine.energy import Compared, data_energy, smoothness_energy
+from corereg.method.refine.inputs import Inputs
 
 __all__ = ["refine_velocity", "velocity_energy"]
 
@@ -74,20 +75,10 @@ class _CompiledData(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, disp_vox: Tensor, compared: Compared) -> Tensor:
-        from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+        from corereg.method.refine.kernels_cpu import energy_gradient
 
-        still = RefineConfig(regularisation=0.0)
-        data, smooth, _ = energy_factors(compared.fixed, disp_vox, still, compared.weight, radius=compared.radius)
-        fixed, moving = (f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (compared.fixed, compared.moving))
-        value, gradient = energy_gradient(
-            fixed,
-            moving,
-            disp_vox.detach()[0].contiguous().numpy(),
-            None if compared.weight is None else compared.weight[0, 0].contiguous().numpy(),
-            Factors(float(data), smooth),
-            smoothing=0,
-            radius=compared.radius,
-        )
+        inputs = Inputs.of(compared, disp_vox, RefineConfig(regularisation=0.0))
+        value, gradient = energy_gradient(inputs, disp_vox.detach()[0].contiguous().numpy(), smoothing=0)
         ctx.save_for_backward(torch.from_numpy(gradient)[None])
         return disp_vox.new_tensor(value)
 
