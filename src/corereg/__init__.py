@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from corereg.method.register import RegistrationResult, register
     from corereg.training.config import TrainConfig
     from corereg.training.train import TrainingResult, train
+    from corereg.workflows.batch.run import batch
 
 _HOMES = {
     "Dataset": "corereg.data.pairs",
@@ -29,6 +30,7 @@ _HOMES = {
     "TrainConfig": "corereg.training.config",
     "TrainingResult": "corereg.training.train",
     "Transform": "corereg.io.transforms.transform",
+    "batch": "corereg.workflows.batch.run",
     "benchmark": "corereg.evaluation.benchmark.run",
     "convert_transform": "corereg.io.transforms.convert",
     "evaluate": "corereg.evaluation.evaluate",
@@ -50,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "TrainingResult",
     "Transform",
+    "batch",
     "benchmark",
     "convert_transform",
     "evaluate",

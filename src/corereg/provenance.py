@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["PACKAGES", "hash_files", "machine", "now", "peak_memory_mb", "versions"]
+__all__ = ["PACKAGES", "hash_files", "machine", "now", "peak_memory_mb", "usable_cores", "versions"]
 
 PACKAGES = ("corereg", "torch", "numba", "numpy", "scipy", "SimpleITK", "nibabel")
 """Packages whose versions matter to a bug report or a benchmark."""
@@ -49,6 +49,11 @@ def machine() -> dict[str, Any]:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory_mb() -> float:

@@ -5,11 +5,11 @@ import sys
 import warnings
 from typing import Any
 
-from corereg.cli import demo, evaluate, register, reproduce, train, transforms
+from corereg.cli import batch, demo, evaluate, register, reproduce, train, transforms
 from corereg.cli.common import app, log
 from corereg.cli.endings import check_current_folder, describe, write_any_character
 
-__all__ = ["app", "demo", "evaluate", "main", "register", "reproduce", "train", "transforms"]
+__all__ = ["app", "batch", "demo", "evaluate", "main", "register", "reproduce", "train", "transforms"]
 
 
 DEBUG, DEBUG_VARIABLE = "--debug", "COREREG_DEBUG"

@@ -9,6 +9,9 @@ from corereg.cli.common import Out, app, command_line, log, progress_line
 from corereg.errors import InputError
 from corereg.method.config import register_options, with_keywords
 from corereg.settings import Setting, allowed
+from corereg.workflows.outputs import OUTPUTS
+
+__all__ = ["with_settings"]
 
 
 def _option(setting: Setting) -> Any:
@@ -22,12 +25,13 @@ def _option(setting: Setting) -> Any:
     return Annotated[bool | None if setting.kind is bool else str | None, option]
 
 
-def _with_settings(command: Any) -> Any:
+def with_settings(command: Any) -> Any:
+    """Give a command that ends in `**settings` the options of the method's settings."""
     return with_keywords(command, {setting.name: (_option(setting), None) for setting in register_options()})
 
 
 @app.command()
-@_with_settings
+@with_settings
 def register(
     fixed: Annotated[Path, typer.Argument(help="Image that defines the output grid: a file or a DICOM folder.")],
     moving: Annotated[Path, typer.Argument(help="Image that is resampled onto it.")],
@@ -62,7 +66,7 @@ def register(
             labels_use_image_grid=labels_use_image_grid,
             fixed_series=fixed_series,
             moving_series=moving_series,
-            report=report,
+            keep=[name for name in OUTPUTS if report or name != "report"],
             threads=threads,
             command=command_line(),
             progress=progress,

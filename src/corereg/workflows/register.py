@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,11 +29,9 @@ from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
 from corereg.provenance import hash_files
 from corereg.report.pair import write_report
+from corereg.workflows.outputs import OUTPUTS, RESULT
 
 __all__ = ["register_to_folder", "save_registration"]
-
-OPTIONAL_OUTPUTS = ("report.html", "warped_labels.nii.gz")
-"""What an earlier run into the same folder may have left, and would be taken for this one's."""
 
 UNCHANGED_VOLUME = 1.0
 """det J beyond the working grid, which covers the fixed one."""
@@ -51,7 +49,7 @@ def register_to_folder(
     fixed_series: str | None = None,
     moving_series: str | None = None,
     labels_use_image_grid: bool = False,
-    report: bool = True,
+    keep: Collection[str] = tuple(OUTPUTS),
     threads: int | None = None,
     command: str = "",
     progress: Callable[[str], None] | None = None,
@@ -66,7 +64,7 @@ def register_to_folder(
         fixed_mask, moving_mask: masks on the grids of their images; only voxels inside them count.
         fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
         labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
-        report: whether to write report.html.
+        keep: names of `OUTPUTS` to write, in addition to result.json.
         threads: threads to compute with; by default all cores.
         command: what the report and result.json call the command.
         **settings: single settings, see `corereg.register`.
@@ -108,7 +106,7 @@ def register_to_folder(
             directory,
             fixed_labels=labels["fixed"],
             moving_labels=labels["moving"],
-            report=report,
+            keep=keep,
             command=command,
             extra={
                 "inputs": {
@@ -126,41 +124,46 @@ def save_registration(
     *,
     fixed_labels: Image | None = None,
     moving_labels: Image | None = None,
-    report: bool = True,
+    keep: Collection[str] = tuple(OUTPUTS),
     command: str = "",
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write warped.nii.gz, transform.nii.gz, inverse_transform.nii.gz, result.json and the optional files.
+    """Write result.json and the files that are kept.
 
-    All files are written aside first and then put into the folder together.
+    All files are written aside first and then put into the folder together; files of an earlier run are removed.
 
     Args:
+        keep: names of `OUTPUTS`; labels are warped only if there are any.
         extra: more entries for result.json.
 
     Returns: the metrics of result.json: the result's own, and with both label maps dice, dice_before, dice_per_label.
     """
     started = time.perf_counter()
-    with atomic_folder(directory, last="result.json", obsolete=OPTIONAL_OUTPUTS) as staging:
+    with atomic_folder(directory, last=RESULT, obsolete=tuple(OUTPUTS.values())) as staging:
         warped = result.warped()
         summary = result.summary() | dict(extra or {}) | {"command": command}
         overlays: dict[str, Any] = {}
         with _one_by_one() as later:
             # One file after the other, for the memory's sake, while this thread draws the report.
-            later(result.transform.save, staging / "transform.nii.gz")
-            later(result.inverse_transform.save, staging / "inverse_transform.nii.gz")
-            later(write_image, staging / "warped.nii.gz", warped.array, result.fixed)
+            if "transform" in keep:
+                later(result.transform.save, staging / OUTPUTS["transform"])
+            if "inverse_transform" in keep:
+                later(result.inverse_transform.save, staging / OUTPUTS["inverse_transform"])
+            if "warped" in keep:
+                later(write_image, staging / OUTPUTS["warped"], warped.array, result.fixed)
             if moving_labels is not None:
                 before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
-                write_image(staging / "warped_labels.nii.gz", after.array, result.fixed)
+                if "warped_labels" in keep:
+                    write_image(staging / OUTPUTS["warped_labels"], after.array, result.fixed)
                 overlays = {"moving_labels": before.array, "warped_labels": after.array}
                 if fixed_labels is not None:
                     overlays["fixed_labels"] = fixed_labels.array
                     summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
-            if report:
-                _report(staging / "report.html", result, warped, summary, command, overlays)
+            if "report" in keep:
+                _report(staging / OUTPUTS["report"], result, warped, summary, command, overlays)
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())
-        (staging / "result.json").write_text(json.dumps(finite(summary), indent=1, allow_nan=False, default=str) + "\n")
+        (staging / RESULT).write_text(json.dumps(finite(summary), indent=1, allow_nan=False, default=str) + "\n")
     return dict(summary["metrics"])
 
 

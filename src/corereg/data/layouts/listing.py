@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ __all__ = [
     "apart_from",
     "read_table",
     "scan_name",
+    "stream_table",
     "unique_names",
     "visible",
 ]
@@ -95,16 +96,21 @@ def unique_names(images: Sequence[Path]) -> list[str]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV by column. Spaces around cells and a byte order mark are dropped.
+    """All rows of a CSV, see `stream_table`."""
+    return list(stream_table(path))
+
+
+def stream_table(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a CSV by column, one at a time. Spaces around cells and a byte order mark are dropped.
 
     Raises:
         InputError: the file cannot be read as a CSV.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(row)]
+            rows = (row for row in csv.reader(file) if any(row))
+            columns = [column.strip() for column in next(rows, [])]
+            for row in rows:
+                yield dict(zip(columns, [*map(str.strip, row), *[""] * len(columns)], strict=False))
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"the table {path} cannot be read ({error}), expected a CSV in UTF-8; check it") from None
-    columns, *rows = rows or [[]]
-    cells = ([cell.strip() for cell in row] + [""] * len(columns) for row in rows)
-    return [dict(zip((column.strip() for column in columns), row, strict=False)) for row in cells]

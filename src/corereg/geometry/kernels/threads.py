@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from corereg.errors import InputError
+from corereg.provenance import usable_cores
 
 __all__ = ["inlined_kernel", "kernel", "limited_threads", "run_slabs"]
 
@@ -73,7 +74,7 @@ def limited_threads(count: int | None) -> Iterator[None]:
     if count is None:
         yield
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if count < 1:
         raise InputError(f"got {count} threads, expected 1 to {cores}, the cores of this machine")
     if count > cores:

@@ -20,7 +20,7 @@ from corereg.evaluation.benchmark.peers.catalogue import Method
 from corereg.evaluation.benchmark.peers.environments import python_of
 from corereg.io.json_files import load_json
 
-__all__ = ["Run", "command_of", "run_method"]
+__all__ = ["THREAD_VARIABLES", "Run", "command_of", "exit_words", "run_method"]
 
 DRIVERS = Path(__file__).with_name("drivers.py")
 POLL_SECONDS = 0.05
@@ -119,7 +119,7 @@ def run_method(
     if not in_time:
         status = f"ended after {budget_seconds:g} s"
     elif process.returncode != 0:
-        status = f"failed with {_exit_status(process.returncode)}"
+        status = f"failed with {exit_words(process.returncode)}"
     elif not out.is_file():
         status = "wrote no field"
     else:
@@ -174,7 +174,8 @@ def _driver_report(out: Path) -> dict[str, Any]:
     return load_json(out.with_name(out.name + ".json"))
 
 
-def _exit_status(code: int) -> str:
+def exit_words(code: int) -> str:
+    """How a process ended, by its return code."""
     if code < 0:
         try:
             return f"signal {signal.Signals(-code).name}"

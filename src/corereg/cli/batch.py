@@ -1,0 +1,74 @@
+"""`corereg batch`. The options of the method's settings are those of `register`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corereg.cli.common import app, command_line, log, progress_line
+from corereg.cli.register import with_settings
+from corereg.workflows.outputs import OUTPUTS
+
+
+@app.command()
+@with_settings
+def batch(
+    pairs: Annotated[
+        Path, typer.Argument(help="CSV or JSON lines with fixed and moving, a data set, or scans to pair.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output folder; rerun to resume.", show_default=False)],
+    all_to: Annotated[Path | None, typer.Option(help="Register every scan of PAIRS onto this one.")] = None,
+    every_pair: Annotated[
+        bool, typer.Option("--every-pair", help="Register every pair of the scans of PAIRS.")
+    ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option("--pairs", help="Of a data set: training, validation or test; by default the latter two."),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Let pairs with missing files fail instead of refusing to start.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Workers; each takes the memory of a registration.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each worker; by default the cores are shared out.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th pair, from the I-th.")] = None,
+    retries: Annotated[int, typer.Option(help="Further attempts at a pair that fails.")] = 1,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for an attempt at a pair.")] = None,
+    keep: Annotated[str, typer.Option(help="Comma-separated outputs to write, next to result.json.")] = ",".join(
+        OUTPUTS
+    ),
+    labels_use_image_grid: Annotated[
+        bool, typer.Option("--labels-use-image-grid", help="Trust the images' headers where label maps' differ.")
+    ] = False,
+    page: Annotated[bool, typer.Option(help="Write report.html, the page about all pairs.")] = True,
+    **settings: Any,
+) -> None:
+    """Register many pairs, each into its own folder; a row of numbers for each. A failure stops no other pair."""
+    from corereg.workflows.batch.run import batch as register_all
+
+    with progress_line(log_elsewhere=True) as progress:
+        found = register_all(
+            pairs,
+            out,
+            all_to=all_to,
+            every_pair=every_pair,
+            split=split,
+            partial=partial,
+            jobs=jobs,
+            threads=threads,
+            shard=shard,
+            retries=retries,
+            time_limit=time_limit,
+            keep=keep,
+            labels_use_image_grid=labels_use_image_grid,
+            page=page,
+            command=command_line(),
+            progress=progress,
+            **settings,
+        )
+    resumed = f", {found.resumed} of them by an earlier run" if found.resumed else ""
+    print(f"{found.rows}: {found.pairs - found.failed} of {found.pairs} pairs registered{resumed}")
+    if found.failed:
+        log(f"corereg: {found.failed} pairs failed, as `error` in their rows says; rerun to try them again")
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Many pairs with one command: `plan` lists them, `workers` register them, `rows` remember them, `run` conducts."""

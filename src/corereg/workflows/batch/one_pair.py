@@ -1,0 +1,54 @@
+"""What a worker does with a pair: registers it into its folder and returns the measures of its row.
+
+Only workers import this: the driver of a batch does without torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corereg.workflows.batch.pairs import Pair
+from corereg.workflows.register import register_to_folder
+
+__all__ = ["register_pair"]
+
+
+def register_pair(
+    pair: Pair,
+    folder: Path,
+    *,
+    keep: Sequence[str],
+    threads: int,
+    labels_use_image_grid: bool,
+    command: str,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Register a pair as `corereg register` does.
+
+    Args:
+        settings: those of the batch; the pair's own come on top.
+
+    Returns: metrics and quality measures of its result.json, modalities.
+    """
+    result = register_to_folder(
+        pair.fixed,
+        pair.moving,
+        folder,
+        fixed_labels=pair.fixed_labels,
+        moving_labels=pair.moving_labels,
+        fixed_mask=pair.fixed_mask,
+        moving_mask=pair.moving_mask,
+        keep=keep,
+        threads=threads,
+        labels_use_image_grid=labels_use_image_grid,
+        command=command,
+        **(settings | dict(pair.settings)),
+    )
+    return {
+        **result.metrics,
+        **result.summary()["quality"]["measures"],
+        "regularisation": result.regularisation,
+        "modality_fixed": result.intensities[0].modality,
+        "modality_moving": result.intensities[1].modality,
+        "peak_memory_mb": result.peak_memory_mb,
+    }

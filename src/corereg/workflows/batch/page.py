@@ -1,0 +1,60 @@
+"""The cohort page of a batch: failures first, then the pairs, the most doubtful on top, each with a link to its report.
+
+Made in a process of its own, since it needs libraries that the driver does without. Upstream: `rows`.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from corereg.data.layouts.listing import scan_name
+from corereg.report.cohort import Cohort, write_cohort_report
+from corereg.workflows.batch.rows import OK, Row, read_rows
+from corereg.workflows.outputs import OUTPUTS
+
+__all__ = ["write_page"]
+
+PAGE = "report.html"
+
+MOST_PAIRS = 2000
+"""Rows of a page; browsers become slow with more. The others are in rows.jsonl."""
+
+
+def write_page(directory: Path, rows: Path, command: str) -> None:
+    """Write report.html into the folder of a batch."""
+    failed = [(row["name"], f"{row['status']}: {row.get('error', '')}") for row in _first(rows, ok=False)]
+    shown = heapq.nsmallest(MOST_PAIRS, (row for row in read_rows(rows) if row["status"] == OK), key=_trust)
+    done = sum(row["status"] == OK for row in read_rows(rows))
+    notes = f" The {MOST_PAIRS} with the lowest similarity are listed; all are in {rows.name}."
+    write_cohort_report(
+        directory / PAGE,
+        Cohort(
+            title=f"Batch {directory.resolve().name}",
+            subtitle=f"{done} pairs registered.{notes if done > MOST_PAIRS else ''}",
+            groups={"corereg": [_line(row, directory) for row in shown]},
+            problems=failed,
+            command=command,
+        ),
+    )
+
+
+def _first(rows: Path, *, ok: bool) -> Iterable[Row]:
+    return islice((row for row in read_rows(rows) if (row["status"] == OK) is ok), MOST_PAIRS)
+
+
+def _trust(row: Row) -> float:
+    value = row.get("similarity_above_chance")
+    return math.inf if value is None else float(value)
+
+
+def _line(row: Row, directory: Path) -> dict[str, Any]:
+    report = f"{row['name']}/{OUTPUTS['report']}"
+    return {
+        **row,
+        "fixed": scan_name(Path(row["fixed"])),
+        "moving": scan_name(Path(row["moving"])),
+        "report": report if (directory / report).is_file() else None,
+    }

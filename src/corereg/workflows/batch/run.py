@@ -1,0 +1,178 @@
+"""Many pairs: checked all at once, registered by workers, remembered by rows. One run after the other resumes.
+
+Upstream: `pairs`, `plan`. Downstream: `workers`, `rows`, `page`.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from typing_extensions import Unpack
+
+from corereg.errors import InputError
+from corereg.io.atomic import output_folder
+from corereg.method.config import RegisterConfig, with_register_options
+from corereg.method.register_settings import RegisterSettings
+from corereg.provenance import usable_cores
+from corereg.workflows.batch.pairs import Pair, Source, pair_source
+from corereg.workflows.batch.plan import Shard, check_names, check_pairs
+from corereg.workflows.batch.remembered import check_same_settings, remember_settings
+from corereg.workflows.batch.rows import OK, RowFile, locked, resume, write_parquet
+from corereg.workflows.batch.workers import Crew, Task, quiet_process, run_tasks
+from corereg.workflows.outputs import OUTPUTS
+
+__all__ = ["Batch", "batch"]
+
+REGISTER = "corereg.workflows.batch.one_pair:register_pair"
+WRITE_PAGE = "corereg.workflows.batch.page:write_page"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What became of the pairs of a batch, or of its shard."""
+
+    directory: Path
+    pairs: int
+    resumed: int
+    """Pairs that an earlier run had done."""
+    failed: int
+    rows: Path
+    """The file of rows."""
+
+
+def batch(
+    pairs: str | os.PathLike[str] | Iterable[Pair],
+    directory: str | os.PathLike[str],
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    shard: str | None = None,
+    retries: int = 1,
+    time_limit: float | None = None,
+    keep: str | Iterable[str] = tuple(OUTPUTS),
+    partial: bool = False,
+    all_to: str | os.PathLike[str] | None = None,
+    every_pair: bool = False,
+    split: str | None = None,
+    labels_use_image_grid: bool = False,
+    page: bool = True,
+    command: str = "",
+    progress: Callable[[str], None] | None = None,
+    method: str = REGISTER,
+    **settings: Unpack[RegisterSettings],
+) -> Batch:
+    """Register many pairs, each into a folder of its own, as `corereg register` does.
+
+    To resume, run the same into the same folder: pairs that are done are skipped, failed ones are tried again.
+
+    Args:
+        pairs, all_to, every_pair, split: the pairs, see `pairs.pair_source`.
+        directory: receives <name>/, rows.jsonl, report.html and, if pyarrow is installed, rows.parquet.
+        jobs: workers, each a process.
+        threads: threads of each worker; by default the cores are shared out.
+        shard: "i/n" registers every n-th pair, so that n runs share the work; each has its own file of rows.
+        retries: further attempts after a failure, unless the input was refused.
+        time_limit: seconds for an attempt.
+        keep: names of `OUTPUTS` to write, in addition to result.json.
+        partial: let the pairs whose files are missing fail, instead of refusing to start.
+        labels_use_image_grid: see `register_to_folder`.
+        page: whether to write report.html; a shard writes none.
+        command: the command line, for results and pages.
+        progress: called with a line of text after each pair.
+        method: "module:function" called instead of `register_pair`.
+        **settings: single settings, see `corereg.register`.
+
+    Raises:
+        InputError: before the first pair, if the pairs, the settings or the folder cannot be used. A pair that fails
+            later is a row.
+    """
+    config = with_register_options(RegisterConfig(), settings)
+    _check_numbers(jobs, threads, retries, time_limit)
+    progress = progress or (lambda line: None)
+    part, kept, directory = Shard.parse(shard), check_names(keep), Path(directory)
+    content = check_same_settings(directory, config, kept)
+    source = pair_source(pairs, all_to=all_to, every_pair=every_pair, split=split)
+    known = check_pairs(source, part, config, partial=partial)
+    with output_folder(directory), locked(directory, part):
+        remember_settings(directory, content)
+        done = resume(directory, part, known)
+        resumed = len(done & known.own)
+        crew = Crew(
+            method=method,
+            jobs=jobs,
+            threads=threads or max(1, usable_cores() // jobs),
+            retries=retries,
+            time_limit_s=time_limit,
+            options={
+                "keep": kept,
+                "threads": threads or max(1, usable_cores() // jobs),
+                "labels_use_image_grid": labels_use_image_grid,
+                "command": command,
+                "settings": dict(settings),
+            },
+        )
+        rows = directory / part.rows
+        failed = _run(
+            _tasks(source, part, done, directory) if resumed < len(known.own) else iter(()),
+            crew,
+            rows,
+            len(known.own),
+            resumed,
+            progress,
+        )
+        if part.of == 1:
+            write_parquet(directory)
+            if page:
+                progress("writing the page")
+                _write_page(directory, rows, command)
+    return Batch(directory, len(known.own), resumed, failed, rows)
+
+
+def _run(tasks: Iterator[Task], crew: Crew, path: Path, total: int, done: int, progress: Callable[[str], None]) -> int:
+    """Run the tasks and append a row for each; return the number of failures."""
+    failed = 0
+    with closing(RowFile(path)) as file, closing(run_tasks(tasks, crew)) as outcomes:
+        for task, outcome in outcomes:
+            pair, ok = task.pair, outcome["status"] == OK
+            file.append(
+                {
+                    "name": pair.name,
+                    "key": pair.key(),
+                    "fixed": str(pair.fixed),
+                    "moving": str(pair.moving),
+                    "attempts": task.attempt,
+                    **outcome,
+                }
+            )
+            done += ok
+            failed += not ok
+            progress(f"{done} of {total} pairs done" + (f", {failed} failed" if failed else ""))
+    return failed
+
+
+def _tasks(source: Source, part: Shard, done: set[int], directory: Path) -> Iterator[Task]:
+    for index, pair in enumerate(source()):
+        if part.holds(index) and hash(pair.key()) not in done:
+            yield Task(pair, directory / pair.name)
+
+
+def _write_page(directory: Path, rows: Path, command: str) -> None:
+    process = quiet_process(WRITE_PAGE, directory, rows, command)
+    try:
+        process.join()
+    finally:
+        process.kill()
+    if process.exitcode:
+        warnings.warn("the rows are complete, but no page could be made of them (see above)", stacklevel=3)
+
+
+def _check_numbers(jobs: int, threads: int | None, retries: int, time_limit: float | None) -> None:
+    for name, value, least in (("jobs", jobs, 1), ("threads", threads, 1), ("retries", retries, 0)):
+        if value is not None and value < least:
+            raise InputError(f"got {value} {name}, expected at least {least}; correct it")
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise InputError(f"got a time limit of {time_limit:g} s, expected a positive number of seconds; correct it")

@@ -1,0 +1,15 @@
+"""The files of a registered pair. Imports nothing, so that commands can name them before anything heavy is loaded."""
+
+__all__ = ["OUTPUTS", "RESULT"]
+
+RESULT = "result.json"
+"""Always written, and last: a folder that holds it is complete."""
+
+OUTPUTS = {
+    "warped": "warped.nii.gz",
+    "transform": "transform.nii.gz",
+    "inverse_transform": "inverse_transform.nii.gz",
+    "warped_labels": "warped_labels.nii.gz",
+    "report": "report.html",
+}
+"""What may be kept or left out -> its file."""

@@ -1,0 +1,119 @@
+"""`corereg batch`: the folders that `register` would write, one-line refusals, and how signals end it."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from corereg.io.atomic import STAGING
+from helpers import batches
+from helpers.batches import STUB, as_csv
+from helpers.commands import Command, one_line
+from helpers.processes import runs
+from helpers.stops import stopped
+
+STUBBED = f"""
+import corereg.workflows.batch.run as run
+run.batch.__kwdefaults__["method"] = "{STUB}"
+from corereg.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The start of a command line with the stub in place of registration."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(batches.__file__).parents[1]))
+    return [sys.executable, "-c", STUBBED, "batch"]
+
+
+QUICK = ["--affine", "none", "--refine-steps", "2"]
+
+
+def test_batch_writes_the_bytes_that_register_writes(scans: Path, tmp_path: Path, command: Command) -> None:
+    """Those that are kept, and no others; a second pair cannot be read."""
+    words = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    labels = {f"{side}_labels": str(scans / f"{side}_labels.nii.gz") for side in ("fixed", "moving")}
+    (tmp_path / "broken.nii").write_text("no image")
+    rows = [
+        {"fixed": str(words[0]), "moving": str(words[1]), "name": "whole", "seed": 1, **labels},
+        {"fixed": str(words[0]), "moving": "broken.nii", "name": "broken"},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    keep = ["--keep", "warped_labels,transform"]
+    done = command("batch", tmp_path / "pairs.jsonl", "-o", tmp_path / "out", *keep, *QUICK, "--no-page")
+    assert done.status == 1
+    assert "1 of 2 pairs registered" in done.out
+    alone = ["--fixed-labels", labels["fixed_labels"], "--moving-labels", labels["moving_labels"], "--seed", 1]
+    assert command("register", *words, "-o", tmp_path / "alone", *QUICK, *alone, "--no-report").status == 0
+    kept = {"warped_labels.nii.gz", "transform.nii.gz"}
+    assert {path.name for path in (tmp_path / "out" / "whole").iterdir()} == kept | {"result.json"}
+    for name in kept:
+        assert (tmp_path / "out" / "whole" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    found = {row["name"]: row for row in map(json.loads, (tmp_path / "out" / "rows.jsonl").read_text().splitlines())}
+    metrics = json.loads((tmp_path / "alone" / "result.json").read_text())["metrics"]
+    assert found["whole"].items() >= metrics.items()
+    assert found["broken"]["status"] == "failed"
+    assert "broken.nii" in found["broken"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("fixed,moving\nfixed.nii.gz,gone.nii\n", [], "gone.nii (pair 1"),
+        ("fix,moving\nfixed.nii.gz,gone.nii\n", [], "unknown column 'fix'"),
+        ("fixed,moving\n", [], "no pairs"),
+        ("fixed,moving,name\na,b,x\na,b,x\n", ["--partial"], "an earlier pair has this name"),
+        ("fixed,moving\na,b\n", ["--shard", "3of4"], "3of4"),
+        ("fixed,moving\na,b\n", ["--all-to", "a", "--every-pair"], "choose one"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    tmp_path: Path, command: Command, text: str, options: list[str], words: str
+) -> None:
+    (tmp_path / "fixed.nii.gz").touch()
+    (tmp_path / "pairs.csv").write_text(text)
+    assert words in one_line(command("batch", tmp_path / "pairs.csv", "-o", tmp_path / "out", *options))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_workers_with_one_line_and_the_next_run_resumes(
+    tmp_path: Path, stubbed: list[str], command: Command, number: int, status: int
+) -> None:
+    out = tmp_path / "out"
+    pairs = as_csv(tmp_path / "pairs.csv", ["a", "stuck-1", "stuck-2"])
+    words = [*stubbed, str(pairs), "-o", str(out), "--jobs", "2", "--no-page"]
+    found, errors = stopped(words, lambda: len(list(out.glob(f"*/{STAGING}*/warped.nii.gz"))) == 2, number)
+    assert found == status
+    assert errors.splitlines()[-1] == "corereg: interrupted; rerun the same command to resume"
+    assert all(line.startswith("corereg: ") for line in errors.splitlines())
+    workers = {int(pid) for path in out.glob("*.attempts") for pid in path.read_text().split()}
+    assert len(workers) == 2
+    assert not [pid for pid in workers if runs(pid)]
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["a"]
+    assert [json.loads(line)["name"] for line in (out / "rows.jsonl").read_text().splitlines()] == ["a"]
+
+
+def test_workers_end_with_a_killed_driver_and_a_second_driver_is_refused(
+    tmp_path: Path, stubbed: list[str], command: Command
+) -> None:
+    out = tmp_path / "out"
+    pairs = as_csv(tmp_path / "pairs.csv", ["stuck"])
+    driver = psutil.Popen([*stubbed, str(pairs), "-o", str(out), "--no-page"])
+    end = time.monotonic() + 300
+    while not list(out.glob(f"*/{STAGING}*/warped.nii.gz")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "another `corereg batch`" in one_line(command("batch", pairs, "-o", out, "--no-page"))
+    [worker] = (out / "stuck.attempts").read_text().split()
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    while runs(int(worker)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
