@@ -20,7 +20,7 @@ def test_local_correlation_against_a_loop_over_windows(generator):
     for place in np.ndindex(f.shape):
         window = tuple(slice(max(0, n - 2), n + 3) for n in place)
         a, b = f[window].ravel(), w[window].ravel()
-        expected = np.cov(a, b, bias=True)[0, 1] / np.sqrt((a.var() + NOISE) * (b.var() + NOISE))
+        expected = (np.cov(a, b, bias=True)[0, 1] + NOISE) / np.sqrt((a.var() + NOISE) * (b.var() + NOISE))
         assert float(found[place]) == pytest.approx(expected, abs=1e-9)
 
 
@@ -73,6 +73,17 @@ def test_refinement_by_correlation_finds_a_shift_under_a_bias_field(generator):
     inner = (found - shift)[:, :, 4:-4, 4:-4, 4:-4].norm(dim=1)
     assert losses[-1] < 0.2 * losses[0]
     assert float(inner.mean()) < 0.15
+
+
+def test_equal_images_stay_where_they_are_however_flat(generator):
+    """A noise floor that lowered the correlation of flat windows would draw contrast into them."""
+    image = 0.02 * smooth_noise(generator, 1, 1, 18, 21, 16)
+    start = torch.zeros(1, 3, 18, 21, 16)
+    exact = start.double().requires_grad_(True)
+    compared = Compared(None, (image.double(), image.double()))
+    (gradient,) = torch.autograd.grad(energy(exact, compared, RefineConfig()), exact)
+    assert float(gradient.abs().max()) < 1e-9
+    assert torch.equal(refine(Compared(None, (image, image)), start, RefineConfig(steps=10))[0], start)
 
 
 def test_images_without_contrast_pull_nowhere(generator):

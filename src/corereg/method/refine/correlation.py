@@ -1,12 +1,13 @@
-"""Local correlation: the data term of the full grid for two images of one contrast, robust to bias fields.
+"""Local correlation: the data term for two images of similar contrast, robust to bias fields.
 
 Minimises the mean over voxels of 1 - cc(x)^2, cc being the correlation coefficient of the fixed and the warped moving
 image in a window around x. With window means m_f, m_w, variances v_f, v_w and covariance c, each taken over the voxels
 of the window that exist,
 
-    cc(x)^2 = c^2 / ((v_f + n) (v_w + n)),
+    cc(x)^2 = (c + n)^2 / ((v_f + n) (v_w + n)).
 
-and the noise floor n keeps flat regions from pulling. Source: Cachier et al., "Iconic feature based nonrigid
+The noise floor n keeps flat regions from pulling. With n in the numerator too, equal windows have cc = 1 however flat
+they are; without, contrast would be drawn into flat regions. Source: Cachier et al., "Iconic feature based nonrigid
 registration", CVIU 2003; squared and windowed as in Avants et al., Medical Image Analysis 2008.
 """
 
@@ -31,7 +32,7 @@ NOISE = 1e-4
 def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, noise: float = NOISE) -> Image5D:
     """Correlation coefficient in the window around each voxel, between -1 and 1."""
     covariance, fixed_variance, warped_variance = _moments(fixed, warped, radius)
-    return covariance / ((fixed_variance + noise) * (warped_variance + noise)).sqrt()
+    return (covariance + noise) / ((fixed_variance + noise) * (warped_variance + noise)).sqrt()
 
 
 def _moments(fixed: Image5D, warped: Image5D, radius: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,7 +33,7 @@ __all__ = [
 DATA_WEIGHT, FEATURE_SCALE, DIFFUSION_WEIGHT = 12.0, 5.0, 0.65
 """Constants of the paper's energy; `regularisation` scales the last."""
 
-CORRELATION_WEIGHT = 15.0
+CORRELATION_WEIGHT = 10.0
 """Weight of the mean of 1 - cc^2, such that one R gives about as smooth a displacement as with features."""
 
 LEAST_SHARE = 0.25

@@ -3,7 +3,7 @@
 A step warps the moving image, takes three window means (of the warped image w, w^2 and f w), turns them into three
 coefficients per voxel, and spreads these by the adjoint of the window mean. With the coefficients
 
-    p = 2 c / ((v_f + n) (v_w + n)),    q = p c / (v_w + n)
+    p = 2 (c + n) / ((v_f + n) (v_w + n)),    q = p (c + n) / (v_w + n)
 
 and A the adjoint, the derivative of the sum of 1 - cc^2 by w(x) is A(p m_f - q m_w) + w A(q) - f A(p).
 
@@ -143,7 +143,7 @@ def _coefficient_planes(means, given, out, sums, shape, first, last):
         for at in range(i * plane, (i + U(1)) * plane):
             mean = means[0, at]
             variance = max(means[1, at] - mean * mean, F(0)) + noise
-            covariance = means[2, at] - fixed_mean[at] * mean
+            covariance = means[2, at] - fixed_mean[at] * mean + noise
             weight = mask[at] if mask.size else F(1)
             ratio = covariance / (fixed_variance[at] * variance)
             square = covariance * ratio
