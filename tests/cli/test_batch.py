@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ import psutil
 import pytest
 
 from corereg.io.atomic import STAGING
+from corereg.workflows.batch.rows import read_rows
 from helpers import batches
 from helpers.batches import STUB, as_csv
 from helpers.commands import Command, one_line
@@ -117,3 +121,37 @@ def test_workers_end_with_a_killed_driver_and_a_second_driver_is_refused(
     while runs(int(worker)):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing_and_leave_no_half_written_folder(
+    tmp_path: Path, stubbed: list[str]
+) -> None:
+    """Drivers and workers in turn. What has a row is never done again, and all is done in the end."""
+    names, out = [f"nap-{n}" for n in range(60)], tmp_path / "out"
+    words = [*stubbed, str(as_csv(tmp_path / "pairs.csv", names)), "-o", str(out), "--jobs", "2", "--no-page"]
+    words += ["--retries", "1000"]
+    generator = random.Random(0)
+    kinds = ["driver", "worker"] * 25
+    for kind in kinds:
+        before = {name: (out / f"{name}.attempts").read_text() for name in finished(out)}
+        driver = psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(generator.uniform(0.3, 2.0))
+        workers = [child for child in driver.children() if "spawn_main" in " ".join(child.cmdline())]
+        (generator.choice(workers) if workers and kind == "worker" else driver).kill()
+        assert driver.wait(60) in (0, -signal.SIGKILL)
+        assert {name: (out / f"{name}.attempts").read_text() for name in before} == before
+        if finished(out) == set(names):
+            assert {path.name for path in out.glob("*/*")} == {"result.json"}
+            assert {(out / name / "result.json").read_text() for name in names} == {"{} {}"}
+            shutil.rmtree(out)
+    assert subprocess.run(words, capture_output=True, check=True).returncode == 0
+    assert finished(out) == set(names)
+    assert {path.name for path in out.glob("*/*")} == {"result.json"}
+
+
+def finished(out: Path) -> set[str]:
+    """Names of pairs with a row. Each has its complete folder."""
+    names = {row["name"] for row in read_rows(out / "rows.jsonl") if row["status"] == "ok"}
+    assert all((out / name / "result.json").is_file() for name in names)
+    return names

@@ -18,7 +18,7 @@ STUB = "helpers.batches:stub"
 
 
 def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
-    """Write result.json. Names say what happens before: `refused`, `broken`, `dies`, `stuck`, and once `flaky`."""
+    """Write result.json. Names say what happens before: `refused`, `broken`, `dies`, `stuck`, `nap`, once `flaky`."""
     kind, attempts = pair.name.split("-")[0], folder.parent / f"{pair.name}.attempts"
     with attempts.open("a") as file:
         file.write(f"{os.getpid()}\n")
@@ -27,20 +27,15 @@ def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
     if kind == "broken" or (kind == "flaky" and len(attempts.read_text().split()) == 1):
         raise MemoryError("no room\nfor a volume")
     with output_folder(folder):
-        if kind in ("dies", "stuck"):
+        if kind in ("dies", "stuck", "nap"):
             with staging(folder) as half:
                 (half / "warped.nii.gz").write_text("half")
                 if kind == "dies":
                     os.kill(os.getpid(), signal.SIGKILL)
-                time.sleep(600)
+                time.sleep(0.05 if kind == "nap" else 600)
         with atomic_folder(folder, last="result.json") as staged:
             (staged / "result.json").write_text(f"{options['settings']} {dict(pair.settings)}")
     return {"sdlogj": 0.05, "similarity_above_chance": float("nan"), "threads": options["threads"]}
-
-
-def quick(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
-    """Nothing, to measure what is around it."""
-    return {"sdlogj": 0.05, "dice": 0.7, "fold_percent": 0.0}
 
 
 def scans(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -189,3 +189,13 @@ def test_the_page_lists_failures_and_pairs(tmp_path: Path) -> None:
     assert "1 pairs registered" in text
     assert "got no scan" in text
     assert os.listdir(tmp_path / "out" / "good") == ["result.json"]
+
+
+def test_rows_are_a_parquet_file_too(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
+    run(as_csv(tmp_path / "pairs.csv", ["a", "refused"]), tmp_path / "out")
+    rows = parquet.read_table(tmp_path / "out" / "rows.parquet").to_pylist()
+    assert [(row["name"], row["status"], row["sdlogj"]) for row in rows] == [
+        ("a", "ok", 0.05),
+        ("refused", "failed", None),
+    ]

@@ -123,11 +123,17 @@ def _on_tensor(volume: Tensor, bands: tuple[Band, Band, Band], *, scale: float =
     return torch.from_numpy(values.reshape(*volume.shape[:2], *values.shape[1:]))
 
 
-def apply_bands(volumes: Array, bands: tuple[Band, Band, Band], *, scale: float = 1.0) -> Array:
-    """Apply the operators of the three axes to volumes (N, I, J, K), and multiply the result by `scale`."""
+def apply_bands(
+    volumes: Array, bands: tuple[Band, Band, Band], *, scale: float = 1.0, out: Array | None = None
+) -> Array:
+    """Apply the operators of the three axes to volumes (N, I, J, K), and multiply the result by `scale`.
+
+    Args:
+        out: where to write the result (N, X, Y, Z); by default into new memory.
+    """
     count, rows = volumes.shape[:2]
     shape = tuple(b.start.size for b in bands)
-    out = np.empty((count, *shape), np.float32)
+    out = np.empty((count, *shape), np.float32) if out is None else out
     together = count if count * rows * shape[1] * shape[2] <= TOGETHER else 1
     planes = np.empty(together * rows * shape[1] * shape[2], np.float32)
     along_i = bands[0]._replace(weights=bands[0].weights * np.float32(scale))

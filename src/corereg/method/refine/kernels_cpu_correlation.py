@@ -40,6 +40,8 @@ class Correlation(NamedTuple):
     adjoint: tuple[Band, Band, Band]
     slopes: Array
     """(3, I, J, K), derivatives of the moving image at its sampling positions, written by each step."""
+    work: tuple[Array, Array, Array, Array]
+    """Two of (3, I, J, K) and two of (I * J * K): fresh memory at each step would cost as much as its arithmetic."""
 
     @staticmethod
     def of(fixed: Array, moving: Array, *, radius: int = RADIUS) -> "Correlation":
@@ -48,6 +50,8 @@ class Correlation(NamedTuple):
         mean, square = apply_bands(np.stack([fixed, fixed * fixed]), windows)
         variance = np.maximum(square - mean * mean, 0) + np.float32(NOISE)
         slopes = np.empty(3 * fixed.size, np.float32)
+        products, filtered = np.empty((3, *fixed.shape), np.float32), np.empty((3, *fixed.shape), np.float32)
+        warped, force = np.empty(fixed.size, np.float32), np.empty(fixed.size, np.float32)
         return Correlation(
             fixed.reshape(-1),
             moving.reshape(-1),
@@ -57,6 +61,7 @@ class Correlation(NamedTuple):
             windows,
             adjoint,
             slopes,
+            (products, filtered, warped, force),
         )
 
 
@@ -67,18 +72,18 @@ def _bands(shape: tuple[int, ...], radius: int, *, adjoint: bool) -> tuple[Band,
 
 def correlation_force(data: Correlation, disp: Array, mask: Array, factor: float) -> tuple[NDArray[np.float64], Array]:
     """Sum of 1 - cc^2 over each plane's voxels, weighted by the mask, and `factor` x its derivative by the values of
-    the warped image, (I * J * K)."""
+    the warped image, (I * J * K), which the next call overwrites."""
     shape = data.shape
-    volumes = np.empty((3, *shape), np.float32)
-    flat = volumes.reshape(3, -1)
+    volumes, filtered, warped, force = data.work
+    flat, means = volumes.reshape(3, -1), filtered.reshape(3, -1)
     run_slabs(_warp_planes, shape[0], data.moving, data.fixed, disp, flat, data.slopes, shape)
-    warped, sums = flat[0].copy(), np.empty(shape[0])
-    means = apply_bands(volumes, data.windows).reshape(3, -1)
+    warped[:] = flat[0]
+    sums = np.empty(shape[0])
+    apply_bands(volumes, data.windows, out=filtered)
     given = data.fixed_mean, data.fixed_variance, F(NOISE), mask
     run_slabs(_coefficient_planes, shape[0], means, given, flat, sums, shape)
-    spread = apply_bands(volumes, data.adjoint).reshape(3, -1)
-    force = np.empty_like(warped)
-    run_slabs(_force_planes, shape[0], spread, data.fixed, warped, F(factor), force, shape)
+    apply_bands(volumes, data.adjoint, out=filtered)
+    run_slabs(_force_planes, shape[0], means, data.fixed, warped, F(factor), force, shape)
     return sums, force
 
 

@@ -22,7 +22,7 @@ from corereg.workflows.batch.pairs import Pair, Source, pair_source
 from corereg.workflows.batch.plan import Shard, check_names, check_pairs
 from corereg.workflows.batch.remembered import check_same_settings, remember_settings
 from corereg.workflows.batch.rows import OK, RowFile, locked, resume, write_parquet
-from corereg.workflows.batch.workers import Crew, Task, quiet_process, run_tasks
+from corereg.workflows.batch.workers import Crew, Task, run_tasks, running
 from corereg.workflows.outputs import OUTPUTS
 
 __all__ = ["Batch", "batch"]
@@ -104,7 +104,6 @@ def batch(
         crew = Crew(
             method=method,
             jobs=jobs,
-            threads=threads or max(1, usable_cores() // jobs),
             retries=retries,
             time_limit_s=time_limit,
             options={
@@ -116,14 +115,8 @@ def batch(
             },
         )
         rows = directory / part.rows
-        failed = _run(
-            _tasks(source, part, done, directory) if resumed < len(known.own) else iter(()),
-            crew,
-            rows,
-            len(known.own),
-            resumed,
-            progress,
-        )
+        tasks = _tasks(source, part, done, directory) if resumed < len(known.own) else iter(())
+        failed = _run(tasks, crew, rows, len(known.own), resumed, progress)
         if part.of == 1:
             write_parquet(directory)
             if page:
@@ -161,11 +154,8 @@ def _tasks(source: Source, part: Shard, done: set[int], directory: Path) -> Iter
 
 
 def _write_page(directory: Path, rows: Path, command: str) -> None:
-    process = quiet_process(WRITE_PAGE, directory, rows, command)
-    try:
+    with running(WRITE_PAGE, directory, rows, command) as process:
         process.join()
-    finally:
-        process.kill()
     if process.exitcode:
         warnings.warn("the rows are complete, but no page could be made of them (see above)", stacklevel=3)
 

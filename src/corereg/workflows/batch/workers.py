@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -28,7 +28,7 @@ from corereg.io.atomic import staging
 from corereg.workflows.batch.pairs import Pair
 from corereg.workflows.batch.rows import OK, Row
 
-__all__ = ["Crew", "Task", "quiet_process", "run_tasks", "serve"]
+__all__ = ["Crew", "Task", "run_tasks", "running", "serve"]
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 READY = None
@@ -62,9 +62,8 @@ class Crew:
     method: str
     """"module:function", called with a `Pair`, its folder and `options`; returns the measures of its row."""
     options: Mapping[str, Any]
+    """Among them `threads`, those of each worker."""
     jobs: int = 1
-    threads: int = 1
-    """Threads of each worker."""
     retries: int = 1
     """Further attempts after a failure, unless the input was refused."""
     time_limit_s: float | None = None
@@ -106,24 +105,30 @@ def run_tasks(tasks: Iterable[Task], crew: Crew) -> Generator[tuple[Task, Row], 
                 _clear(worker.task.folder)
 
 
-def quiet_process(function: str, *arguments: object) -> BaseProcess:
-    """Call "module:function" in a new process that signals do not reach: Ctrl-C signals all processes of a terminal.
+@contextmanager
+def running(function: str, *arguments: object) -> Iterator[BaseProcess]:
+    """Call "module:function" in a new process, which is killed when the block ends, if it has not ended.
 
-    It ends with this one, and must be killed if it is to end earlier.
+    Ctrl-C, which a terminal sends to all its processes, does not reach it.
     """
     process = multiprocessing.get_context("spawn").Process(target=_call, args=(function, *arguments), daemon=True)
-    main = sys.modules["__main__"]
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, "pthread_sigmask")]
-    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if numbers else set()
+    main, numbers = sys.modules["__main__"], _numbers(*SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if numbers else set()
     # The process would import the script that called us, and run it once more unless it guards against that.
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         process.start()
+        sys.modules["__main__"] = main
+        if numbers:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield process
     finally:
         sys.modules["__main__"] = main
         if numbers:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
-    return process
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if process.pid is not None:
+            process.kill()
+            process.join()
 
 
 class _Worker:
@@ -132,6 +137,7 @@ class _Worker:
     def __init__(self, crew: Crew) -> None:
         self.task: Task | None = None
         self._crew = crew
+        self._held = ExitStack()
         self._process: BaseProcess | None = None
         self._ready = False
         self._began = 0.0
@@ -166,18 +172,17 @@ class _Worker:
         return self._failure(TIMED_OUT, f"ended after {self._crew.time_limit_s:g} s")
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self.connection.close()
-            self._process = None
+        self._held.close()
+        self._process = None
 
     def _start(self) -> None:
         self.kill()
-        crew, self._ready = self._crew, False
+        self._ready = False
         self.connection, theirs = multiprocessing.Pipe()
-        self._process = quiet_process(f"{__name__}:serve", theirs, crew.method, dict(crew.options), crew.threads)
-        theirs.close()
+        self._held.callback(self.connection.close)
+        arguments = (theirs, self._crew.method, dict(self._crew.options))
+        with theirs:
+            self._process = self._held.enter_context(running(f"{__name__}:serve", *arguments))
 
     def _death(self) -> Outcome:
         assert self._process is not None
@@ -186,7 +191,7 @@ class _Worker:
         self.kill()
         if not self._ready and code > 0:
             raise InputError(
-                f"a worker ended with {exit_words(code)} before its first pair, expected it to start; see its lines"
+                f"a worker ended with {exit_words(code)} before its first pair, expected it to start; see its output"
             )
         return self._failure(DIED, f"the worker ended with {exit_words(code)}; it may have run out of memory")
 
@@ -215,9 +220,9 @@ def _clear(folder: Path) -> None:
         folder.rmdir()
 
 
-def serve(connection: Connection, method: str, options: Mapping[str, Any], threads: int) -> None:
+def serve(connection: Connection, method: str, options: Mapping[str, Any]) -> None:
     """What a worker does: run tasks until the driver ends."""
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))  # before torch is imported
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options["threads"])))  # before torch is imported
     function = pkgutil.resolve_name(method)
     with suppress(EOFError, OSError):  # the driver has ended
         connection.send(READY)
@@ -227,6 +232,8 @@ def serve(connection: Connection, method: str, options: Mapping[str, Any], threa
 
 
 def _call(function: str, *arguments: object) -> None:
+    if numbers := _numbers("SIGTERM"):  # Python ends what is left of its children by that
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     threading.Thread(target=_end_with_driver, daemon=True).start()
     pkgutil.resolve_name(function)(*arguments)
 
@@ -236,6 +243,11 @@ def _end_with_driver() -> None:
     if driver is not None:
         driver.join()
         os._exit(1)
+
+
+def _numbers(*names: str) -> set[int]:
+    """Numbers of signals; none where they cannot be blocked."""
+    return {getattr(signal, name) for name in names} if hasattr(signal, "pthread_sigmask") else set()
 
 
 def _attempt(register: Callable[[], Mapping[str, Any]]) -> tuple[Row, bool]:
