@@ -64,18 +64,37 @@ def test_working_grid_does_not_depend_on_the_storage_order(orientation: str) -> 
         (3.0, 3.0, 120, 3.0),
         (3.0, 1.0, 120, 3.0),
         (1.0, 3.0, 400, 3.0),
-        (1.0, 1.0, 400, 2.0),
+        (1.0, 1.0, 400, 1.96),
+        (1.0, 1.0, 200, 2 ** (1 / 3)),
         (1.0, 1.0, 120, 1.25),
         (1.0, 1.0, 48, 1.0),
         (0.5, 1.5, 96, 1.5),
     ],
 )
-def test_working_spacing_is_2_mm_coarser_for_coarse_scans_and_finer_for_small_fields_of_view(
+def test_working_spacing_follows_the_coarser_scan_and_the_field_of_view(
     fixed_mm: float, moving_mm: float, fixed_size: int, expected_mm: float
 ) -> None:
     fixed = centred_grid((fixed_size, fixed_size - 7, fixed_size - 11), (fixed_mm, fixed_mm, fixed_mm), "LPS")
     moving = centred_grid((90, 80, 70), (moving_mm, moving_mm, 2 * moving_mm))
     assert_allclose(chosen(fixed, moving).spacing, expected_mm)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected_mm"),
+    [
+        ((181, 217, 181), (1.0, 1.0, 1.0), 1.0),  # a head
+        ((256, 256, 34), (1.25, 1.25, 7.7), 2.0),  # slices of an abdomen
+        ((216, 256, 10), (1.4, 1.4, 10.0), 2.0),  # slices of a heart
+        ((512, 512, 120), (0.7, 0.7, 2.5), 1.72),  # at 1.07 mm, 31 million voxels are too many
+        ((512, 512, 620), (0.9, 0.9, 0.8), 2.0),
+    ],
+)
+def test_working_spacing_of_usual_scans(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], expected_mm: float
+) -> None:
+    working = chosen(centred_grid(shape, spacing, "LPS"))
+    assert_allclose(working.spacing, expected_mm, atol=0.03)
+    assert expected_mm == 2.0 or np.prod(working.shape) <= 9_000_000
 
 
 def test_rounding_in_a_header_adds_no_voxel() -> None:
@@ -107,7 +126,7 @@ def test_explicit_spacing_beyond_the_memory_is_refused_with_one_that_fits() -> N
 def test_outputs_on_a_fine_grid_that_need_more_than_the_registration_are_announced() -> None:
     fixed = centred_grid((400, 300, 350), (0.5, 0.6, 0.5))
     with pytest.warns(UserWarning, match=r"outputs .* takes about 2\.\d GiB, more than the 1\.0 GiB available"):
-        working = chosen(fixed, memory=2**30)
+        working = chosen(fixed, spacing_mm=2.0, memory=2**30)
     assert_allclose(working.spacing, 2.0)
 
 

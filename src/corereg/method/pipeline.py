@@ -27,7 +27,7 @@ from corereg.preprocessing.working_grid import GRID_MULTIPLE
 
 __all__ = ["Registration", "register_volumes"]
 
-FINE_VOXELS, FINE_VOXELS_CORRELATED = 2_000_000, 8_000_000
+FINE_VOXELS, FINE_VOXELS_CORRELATED = 2_000_000, 9_000_000
 """Working grids of up to these sizes are refined on the full grid too, by features and by local correlation, which has
 one channel to read where features have 12 or more."""
 

@@ -32,6 +32,8 @@ SMALLEST_SIZE = 32
 """Smallest size of an axis in voxels: on the 1/8 grid a point needs neighbours."""
 WANTED_SIZE = 96
 """Voxels wanted along the longest axis: a small field of view gets a spacing below 2 mm if the scans are that fine."""
+MOST_VOXELS = 9_000_000
+"""Size up to which the spacing follows the scans below 2 mm: each million voxels takes seconds."""
 BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 110, 440
 """Peak memory of a registration per working voxel, with and without compiled kernels: benchmarks/memory.md."""
 KEPT_BYTES_PER_VOXEL, OUTPUT_BYTES_PER_VOXEL = 50, 65
@@ -43,17 +45,24 @@ SHARE_OF_MEMORY = 0.8
 
 
 def choose_working_grid(
-    fixed: Grid, moving: Grid, *, spacing_mm: float | None = None, memory_bytes: int | None = None
+    fixed: Grid,
+    moving: Grid,
+    *,
+    spacing_mm: float | None = None,
+    memory_bytes: int | None = None,
+    most_voxels: int = MOST_VOXELS,
 ) -> Grid:
     """Isotropic grid over the fixed image's field of view; its voxel 0 is that of the image in canonical orientation.
 
-    The spacing is 2 mm. It is coarser if a scan is, or, with a warning, if the memory requires it; it is finer for a
-    small field of view if the scans are. Another warning is given if the memory may not suffice for the outputs, which
+    The spacing follows the coarser scan, as the edge of a cube of its voxels' volume. Only scans that are coarser along
+    every axis get more than 2 mm. Below that, it grows until the grid has few enough voxels. With a warning, it grows
+    further where the memory requires it. Another warning is given if the memory may not suffice for the outputs, which
     lie on the fixed image's own grid.
 
     Args:
         spacing_mm: use this spacing.
         memory_bytes: plan for this much memory instead of what the machine has available.
+        most_voxels: how many voxels a grid finer than 2 mm may have.
 
     Raises:
         InputError: the spacing is not positive or needs more memory than there is, or no spacing would fit.
@@ -65,7 +74,7 @@ def choose_working_grid(
             f"got a working spacing of {spacing_mm:g} mm, expected {finest:.2g} to {coarsest:.2g} mm for a fixed image "
             f"of {fixed}; correct --spacing"
         )
-    wanted = spacing_mm or _spacing_of_scans(fixed, moving)
+    wanted = spacing_mm or _spacing_of_scans(fixed, moving, most_voxels)
     least = _bytes(fixed, max(fixed.extent_mm))
     if least > budget:
         enough = math.ceil(least / 10**6) / 1000
@@ -99,11 +108,15 @@ def choose_working_grid(
     return working
 
 
-def _spacing_of_scans(fixed: Grid, moving: Grid) -> float:
+def _spacing_of_scans(fixed: Grid, moving: Grid, most_voxels: int) -> float:
     finest = max(min(fixed.spacing), min(moving.spacing))
     if finest >= DEFAULT_SPACING_MM:
         return finest
-    return min(DEFAULT_SPACING_MM, max(finest, max(fixed.extent_mm) / WANTED_SIZE))
+    cubes = max(math.prod(grid.spacing) ** (1 / 3) for grid in (fixed, moving))
+    spacing = min(DEFAULT_SPACING_MM, max(finest, min(cubes, max(fixed.extent_mm) / WANTED_SIZE)))
+    while spacing < DEFAULT_SPACING_MM and math.prod(_sizes(fixed.canonical(), spacing)) > most_voxels:
+        spacing = min(round(spacing + 0.05, 2), DEFAULT_SPACING_MM)
+    return spacing
 
 
 def _grid_at(fixed: Grid, spacing_mm: float) -> Grid:

@@ -39,6 +39,9 @@ __all__ = ["Volumes", "prepare_volumes"]
 ROWS_VERSION = 2
 """Increment when the same scans and settings give different voxels."""
 
+MOST_VOXELS = 2_000_000
+"""Size up to which a cohort's spacing follows its scans below 2 mm: each training step costs seconds for a million."""
+
 LARGEST_FACTOR = 4.0
 """Largest ratio of a scan's extent along R, A or S to the cohort's median, and of the median to the extent. Fields of
 view of one body part differ by a factor of 2 to 3; beyond 4 it is another part, or the header's spacing is wrong."""
@@ -162,7 +165,7 @@ def _plan(
     reference = by_volume[len(by_volume) // 2]
     grid = grids[reference]
     # Unlimited memory: a cohort's grid must not depend on what happens to be free at this start.
-    working = choose_working_grid(grid, grid, spacing_mm=spacing_mm, memory_bytes=sys.maxsize)
+    working = choose_working_grid(grid, grid, spacing_mm=spacing_mm, memory_bytes=sys.maxsize, most_voxels=MOST_VOXELS)
     aligned = affine == "auto" and not all(grid.close_to(other) for other in grids.values())
     modalities = dict.fromkeys(findings, modality)
     if modality == "auto":
