@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DEMO_DIR ?= out/demo
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,7 +41,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
