@@ -10,6 +10,8 @@ import pytest
 from corereg.errors import InputError
 from corereg.io.atomic import STAGING
 from corereg.workflows.batch.pairs import Pair
+from corereg.workflows.batch.plan import Shard
+from corereg.workflows.batch.rows import locked
 from corereg.workflows.batch.run import batch
 from helpers.batches import STUB, as_csv
 
@@ -105,6 +107,17 @@ def test_shards_share_the_pairs_and_a_last_run_puts_their_rows_together(tmp_path
     assert all(len(attempts(out, name)) == 1 for name in names)
 
 
+def test_a_run_of_all_pairs_waits_for_no_shard_and_shards_do_not_stop_each_other(tmp_path: Path) -> None:
+    pairs, out = as_csv(tmp_path / "pairs.csv", ["a", "b"]), tmp_path / "out"
+    out.mkdir()
+    with locked(out, Shard(1, 2)):
+        assert run(pairs, out, shard="2/2").pairs == 1
+        for shard in ("1/2", None):
+            with pytest.raises(InputError, match="another `corereg batch`"):
+                run(pairs, out, shard=shard)
+    assert run(pairs, out).resumed == 1
+
+
 def test_all_missing_files_are_reported_before_anything_is_made(tmp_path: Path) -> None:
     pairs = as_csv(tmp_path / "pairs.csv", ["a", "b"], fixed_mask="gone.nii", moving_mask="fixed.nii.gz")
     with pytest.raises(InputError, match=r"2 files do not exist.*gone\.nii \(pair 1.*pair 2.*--partial") as refusal:
@@ -186,7 +199,7 @@ def test_workers_that_cannot_start_are_reported_once(tmp_path: Path, capfd: pyte
 def test_the_page_lists_failures_and_pairs(tmp_path: Path) -> None:
     run(as_csv(tmp_path / "pairs.csv", ["good", "refused"]), tmp_path / "out", page=True)
     text = (tmp_path / "out" / "report.html").read_text()
-    assert "1 pairs registered" in text
+    assert "Pairs registered: 1." in text
     assert "got no scan" in text
     assert os.listdir(tmp_path / "out" / "good") == ["result.json"]
 

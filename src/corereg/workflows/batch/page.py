@@ -5,7 +5,7 @@ Made in a process of its own, since it needs libraries that the driver does with
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,17 @@ MOST_PAIRS = 2000
 
 def write_page(directory: Path, rows: Path, command: str) -> None:
     """Write report.html into the folder of a batch."""
-    failed = [(row["name"], f"{row['status']}: {row.get('error', '')}") for row in _first(rows, ok=False)]
-    shown = heapq.nsmallest(MOST_PAIRS, (row for row in read_rows(rows) if row["status"] == OK), key=_trust)
-    done = sum(row["status"] == OK for row in read_rows(rows))
-    notes = f" The {MOST_PAIRS} with the lowest similarity are listed; all are in {rows.name}."
+    failed = [
+        (row["name"], f"{row['status']}: {row.get('error', '')}") for row in islice(_rows(rows, ok=False), MOST_PAIRS)
+    ]
+    shown = heapq.nsmallest(MOST_PAIRS, _rows(rows, ok=True), key=_similarity)
+    done = sum(1 for _ in _rows(rows, ok=True))
+    left_out = f" The {MOST_PAIRS} with the lowest similarity are listed; all are in {rows.name}."
     write_cohort_report(
         directory / PAGE,
         Cohort(
             title=f"Batch {directory.resolve().name}",
-            subtitle=f"{done} pairs registered.{notes if done > MOST_PAIRS else ''}",
+            subtitle=f"Pairs registered: {done}.{left_out if done > MOST_PAIRS else ''}",
             groups={"corereg": [_line(row, directory) for row in shown]},
             problems=failed,
             command=command,
@@ -41,11 +43,11 @@ def write_page(directory: Path, rows: Path, command: str) -> None:
     )
 
 
-def _first(rows: Path, *, ok: bool) -> Iterable[Row]:
-    return islice((row for row in read_rows(rows) if (row["status"] == OK) is ok), MOST_PAIRS)
+def _rows(path: Path, *, ok: bool) -> Iterator[Row]:
+    return (row for row in read_rows(path) if (row["status"] == OK) is ok)
 
 
-def _trust(row: Row) -> float:
+def _similarity(row: Row) -> float:
     value = row.get("similarity_above_chance")
     return math.inf if value is None else float(value)
 

@@ -15,13 +15,14 @@ from typing import Any
 
 from corereg.data.layouts import Scan, read_listing
 from corereg.data.layouts.listing import scan_name, stream_table
-from corereg.data.pairs import read_dataset
+from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.method.config import register_options
 
 __all__ = ["FILES", "Pair", "Source", "pair_source"]
 
-FILES = ("fixed", "moving", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask")
+SIDES = ("fixed", "moving")
+FILES = (*SIDES, "fixed_labels", "moving_labels", "fixed_mask", "moving_mask")
 SPLIT = "split"
 """A column that data sets for training have; all their rows are registered."""
 
@@ -104,19 +105,13 @@ def pair_source(
         return lambda: _from_rows(stream_table(path), path)
     if path.suffix.lower() in JSON_LINES:
         return lambda: _from_rows(_json_lines(path), path)
-    if path.suffix.lower() in LISTS:
-        raise InputError(
-            f"got {path}, a list of scans, expected to know how to pair them; add --all-to or --every-pair"
-        )
-    return _of_dataset(path, split)
+    dataset = None if path.suffix.lower() in LISTS else read_dataset(path)
+    if dataset is None or dataset.layout == "folder":
+        raise InputError(f"got the scans {path}, expected to know how to pair them; add --all-to or --every-pair")
+    return _of_dataset(dataset, split)
 
 
-def _of_dataset(path: Path, split: str | None) -> Source:
-    dataset = read_dataset(path)
-    if dataset.layout == "folder":
-        raise InputError(
-            f"got {path}, a folder of scans, expected to know how to pair them; add --all-to or --every-pair"
-        )
+def _of_dataset(dataset: Dataset, split: str | None) -> Source:
     splits = {"training": dataset.training, "validation": dataset.validation, "test": dataset.test}
     if split is not None and split not in splits:
         raise InputError(f"got --pairs {split}, expected one of {', '.join(splits)}; choose one")
@@ -138,7 +133,7 @@ def _pair_of(fixed: Scan, moving: Scan) -> Pair:
 def _scans(path: Path) -> list[Scan]:
     if path.suffix.lower() not in LISTS:
         return list(read_listing(path).scans)
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
     images = [_located(path.parent, line) for line in lines if line]
     return [Scan(scan_name(image), image) for image in images]
 
@@ -172,7 +167,7 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> Iterator[Pair]:
     known = {each.name for each in fields(Pair)} - {"settings"} | settings | {SPLIT}
     for number, row in enumerate(rows, start=1):
         problems = [f"the unknown column {column!r}" for column in row.keys() - known]
-        problems += [f"no {side}" for side in FILES[:2] if not row.get(side)]
+        problems += [f"no {side}" for side in SIDES if not row.get(side)]
         if problems:
             raise InputError(
                 f"got pair {number} of {path} with {' and '.join(problems)}, expected the columns fixed and moving, "

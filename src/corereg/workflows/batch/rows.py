@@ -25,7 +25,7 @@ Row = dict[str, Any]
 OK = "ok"
 """Status of a pair that is done; those of the others say in a word what went wrong."""
 
-ALL_ROWS = "rows*.jsonl"
+SHARDS = "rows-*.jsonl"
 LOCK = ".{}.lock"
 PATIENCE_S = 2.0
 
@@ -60,7 +60,7 @@ def resume(directory: Path, shard: Shard, contents: Contents) -> set[int]:
     Returns: hashes of the keys of pairs that are done.
     """
     own = directory / shard.rows
-    others = [path for path in sorted(directory.glob(ALL_ROWS)) if path != own]
+    others = [path for path in (directory / Shard().rows, *sorted(directory.glob(SHARDS))) if path != own]
     done: set[int] = set()
     with atomic_path(own) as staged, staged.open("wb") as file:
         for path in (own, *others):
@@ -84,18 +84,15 @@ def locked(directory: Path, shard: Shard) -> Iterator[None]:
     Raises:
         InputError: another run is using them.
     """
-    every = directory / LOCK.format(Shard().rows)
-    own = directory / LOCK.format(shard.rows)
+    first = FileLock(directory / LOCK.format(Shard().rows))
+    shards = directory.glob(LOCK.format(SHARDS)) if shard.of == 1 else [directory / LOCK.format(shard.rows)]
     with ExitStack() as held:
         try:
-            first = FileLock(every)
-            first.acquire(timeout=PATIENCE_S)  # shards hold it for a moment, as they start
-            held.callback(first.release)
-            for path in directory.glob(LOCK.format(ALL_ROWS)) if shard.of == 1 else [own]:
-                if path != every:
-                    held.enter_context(FileLock(path).acquire(timeout=0))
+            held.enter_context(first.acquire(timeout=PATIENCE_S))
+            for path in shards:
+                held.enter_context(FileLock(path).acquire(timeout=0))
             if shard.of > 1:
-                first.release()
+                first.release()  # shards hold it only as they start
         except Timeout:
             raise InputError(
                 f"another `corereg batch` is writing to {directory}, expected to be the only one; wait for its end, or "
