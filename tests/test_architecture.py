@@ -127,7 +127,8 @@ def test_every_imported_package_is_a_declared_dependency():
     source = {name.lower() for path in FILES for name in imported_tops(path)}
     source -= set(sys.stdlib_module_names) | of_others
     extras = declared("interop", "mesh", "monai", "napari", "parquet", "tensorboard")
-    elsewhere = {"triton", "vtkmodules"} | {"ants", "convexadam", "itk", "niftyreg", "picsl_greedy"}
+    peers = {"ants", "convexadam", "itk", "niftyreg", "picsl_greedy", "train_voxelmorph", "voxelmorph"}
+    elsewhere = peers | {"triton", "vtkmodules"}
     assert source - extras - declared() <= elsewhere  # in torch's CUDA wheels, in vtk, and the peers' own packages
     helpers = {path.stem for path in TESTS.rglob("*.py")} | {"helpers"}
     tests = {name.lower() for path in (TESTS / "helpers").rglob("*.py") for name in imported_tops(path)}

@@ -20,7 +20,7 @@ from helpers.pairs import FIXED, MOVING
 from helpers.pickles import Planted
 from helpers.scenes import scan, voxels_mm
 
-OUTPUTS = {"warped.nii.gz", "transform.nii.gz", "inverse_transform.nii.gz", "result.json"}
+OUTPUTS = {"warped.nii.gz", "transform.nii.gz", "inverse_transform.nii.gz", "transform.h5", "result.json"}
 
 QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
 

@@ -9,6 +9,7 @@ OUTPUTS = {
     "warped": "warped.nii.gz",
     "transform": "transform.nii.gz",
     "inverse_transform": "inverse_transform.nii.gz",
+    "transform_h5": "transform.h5",
     "warped_labels": "warped_labels.nii.gz",
     "report": "report.html",
 }

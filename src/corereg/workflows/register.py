@@ -149,6 +149,8 @@ def save_registration(
                 later(result.transform.save, staging / OUTPUTS["transform"])
             if "inverse_transform" in keep:
                 later(result.inverse_transform.save, staging / OUTPUTS["inverse_transform"])
+            if "transform_h5" in keep:
+                later(result.transform.save, staging / OUTPUTS["transform_h5"])
             if "warped" in keep:
                 later(write_image, staging / OUTPUTS["warped"], warped.array, result.fixed)
             if moving_labels is not None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from io import BytesIO
 from typing import Any, BinaryIO
 
-__all__ = ["GZIP_MAGIC", "LARGEST_RATIO", "deflating", "gzipped", "inflated"]
+__all__ = ["GZIP_MAGIC", "LARGEST_RATIO", "deflating", "gzipped", "inflated", "zlib_compress"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -59,6 +59,15 @@ def gzipped(content: bytes) -> bytes:
     with deflating(memory) as stream:
         stream.write(content)
     return memory.getvalue()
+
+
+def zlib_compress(content: bytes) -> bytes:
+    """A zlib stream of the content, as HDF5 stores it."""
+    try:
+        library = import_module("isal.isal_zlib")
+    except ImportError:
+        library = zlib
+    return bytes(library.compress(content, COMPRESSION_LEVEL))
 
 
 def deflating(file: BinaryIO | BytesIO) -> Any:

@@ -24,6 +24,7 @@ from corereg.geometry.inverse_error import inverse_error
 from corereg.io.images.checks import one_line, plausible_grid
 from corereg.io.images.itk import LPS_RAS, LPS_SIGNS
 from corereg.io.images.sizes import check_compressed_size, check_memory
+from corereg.io.transforms.formats.h5_chunks import write_compressed
 from corereg.io.transforms.formats.itk_extras import ATTRIBUTE, GROUP, Extras, extras_text, parse_extras
 from corereg.io.transforms.formats.itk_records import COMPOSITE, ItkTransform
 from corereg.io.transforms.formats.stored import StoredTransform, grid_of
@@ -35,10 +36,6 @@ INVERSE = f"{GROUP}/inverse"
 
 STATED = {"ITKVersion": "5.4.0", "HDFVersion": "HDF5", "OSName": "any", "OSVersion": "any"}
 """ITK requires these, whatever they say."""
-
-COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-"""The fastest level; floats compress better with their bytes sorted by significance."""
-
 
 PARAMETER_KEYS = (
     ("TransformParameters", "TranformParameters"),
@@ -155,7 +152,7 @@ def _write_itk_part(group: Any, part: Part) -> None:
         vectors = part.disp_mm().numpy() * LPS_SIGNS[:, None, None, None]
         kind, parameters = "DisplacementField", vectors.transpose(3, 2, 1, 0)
         stated = np.concatenate([part.grid.shape, lps[:3, 3], spacing, (lps[:3, :3] / spacing).ravel()])
-        group.create_dataset("TransformParameters", data=parameters.ravel(), **COMPRESSION)
+        write_compressed(group, "TransformParameters", parameters.ravel())
     else:
         lps = LPS_RAS @ part @ LPS_RAS
         kind, stated = "Affine", np.zeros(3)
@@ -166,7 +163,7 @@ def _write_itk_part(group: Any, part: Part) -> None:
 
 def _write_part(file: Any, name: str, part: Part) -> None:
     if isinstance(part, Displacement):
-        dataset = file.create_dataset(name, data=part.disp_mm().numpy(), **COMPRESSION)
+        dataset = write_compressed(file, name, part.disp_mm().numpy())
         dataset.attrs["affine"] = part.grid.affine
     else:
         file[name] = part
