@@ -1,12 +1,12 @@
-"""Run by test_readers.py as a process of its own: reads damaged images and points, and prints what came of each kind.
+"""Run as a process of its own: reads damaged images and points, and prints what came of each kind.
 
-python readers.py SEED CASES     (cases of each kind)
+python -m helpers.damaged_readers SEED CASES     (cases of each kind)
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,19 @@ POINTS = Points(np.arange(9.0).reshape(3, 3), ["a", "b", "c"])
 Damage = Callable[[bytes, np.random.Generator], bytes]
 
 
-def main(seed: int, cases: int) -> None:
+Reader = Callable[[Path, str, int, int], object]
+"""Reads one damaged file: the bases' folder, kind, seed, case."""
+
+
+def print_outcomes(seed: int, cases: int, kinds: Iterable[str], make: Callable[[Path], None], read: Reader) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         # In a child too: once ITK has started threads in this process, its children could not use it.
-        ((outcome, report),) = in_children(1, lambda _: make_bases(root))
-        if outcome == FAULT:
+        ((outcome, report),) = in_children(1, lambda _: make(root))
+        if outcome != READ:
             raise SystemExit(report)
-        for kind in KINDS:
-            found = in_children(cases, partial(read_damaged, root, kind, seed))
+        for kind in kinds:
+            found = in_children(cases, partial(read, root, kind, seed))
             counts = {outcome: sum(1 for each, _ in found if each == outcome) for outcome in (READ, REFUSED, FAULT)}
             faults = [
                 f"case {case} of seed {seed}: {report[-2000:]}"
@@ -202,4 +206,4 @@ READERS: list[Callable[[Path], Any]] = [
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    print_outcomes(int(sys.argv[1]), int(sys.argv[2]), KINDS, make_bases, read_damaged)

@@ -1,4 +1,4 @@
-"""Readers of images and points on damaged files: success or one line, never a signal, a traceback or a hang."""
+"""Readers of images, points and transforms on damaged files: success or one line, never a signal or a traceback."""
 
 import json
 import os
@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 
 from corereg.errors import InputError
-from helpers.damaged_readers import KINDS
+from helpers import damaged_readers, damaged_transforms
 from helpers.fuzz import FAULT, READ, REFUSED, in_children
 
 TESTS = Path(__file__).parents[1]
 
 QUICK_CASES, SLOW_CASES = 150, 2000
 
+KINDS = {"damaged_readers": damaged_readers.KINDS, "damaged_transforms": damaged_transforms.KINDS}
 
-def outcomes(seed: int, cases: int) -> dict[str, dict[str, Any]]:
+
+def outcomes(module: str, seed: int, cases: int) -> dict[str, dict[str, Any]]:
     """What came of the damaged files, for each kind. One process reads them all, since starting one takes seconds."""
     done = subprocess.run(
-        [sys.executable, "-m", "helpers.damaged_readers", str(seed), str(cases)],
+        [sys.executable, "-m", f"helpers.{module}", str(seed), str(cases)],
         env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -32,13 +34,15 @@ def outcomes(seed: int, cases: int) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def quick() -> dict[str, dict[str, Any]]:
-    return outcomes(0, QUICK_CASES)
+def quick() -> dict[str, dict[str, dict[str, Any]]]:
+    return {module: outcomes(module, 0, QUICK_CASES) for module in KINDS}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_damaged_file_is_read_or_refused_in_one_line(quick: dict[str, dict[str, Any]], kind: str) -> None:
-    found = quick[kind]
+@pytest.mark.parametrize(("module", "kind"), [(module, kind) for module, kinds in KINDS.items() for kind in kinds])
+def test_damaged_file_is_read_or_refused_in_one_line(
+    quick: dict[str, dict[str, dict[str, Any]]], module: str, kind: str
+) -> None:
+    found = quick[module][kind]
     assert not found["faults"], found["faults"][0]
     assert found["read"] + found["refused"] == QUICK_CASES
     assert found["read"], "every case was refused: the base file is no good"
@@ -66,6 +70,6 @@ def test_traceback_a_signal_and_a_long_message_are_faults() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_thousands_of_damaged_files_are_read_or_refused_in_one_line() -> None:
-    found = outcomes(1, SLOW_CASES)
-    faults = [fault for kind in found.values() for fault in kind["faults"]]
-    assert not faults, faults[0]
+    for module in KINDS:
+        faults = [fault for kind in outcomes(module, 1, SLOW_CASES).values() for fault in kind["faults"]]
+        assert not faults, faults[0]

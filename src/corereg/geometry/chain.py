@@ -138,9 +138,10 @@ def check_matrix(matrix: Matrix, *, volume_ratio: float = SINGULAR) -> None:
     """
     usable = np.shape(matrix) == (4, 4) and bool(np.abs(matrix).max() <= LARGEST)  # false for NaN
     if not usable or abs(np.linalg.det(matrix[:3, :3])) <= volume_ratio:
+        shown = np.array2string(np.asarray(matrix), precision=6, separator=", ", max_line_width=10**6, threshold=16)
         raise InputError(
-            f"got the affine part {np.asarray(matrix).round(6).tolist()}, expected a 4x4 matrix of finite numbers that "
-            "can be inverted; repair it"
+            f"got the affine part {' '.join(shown.split())}, expected a 4x4 matrix of finite numbers that can be "
+            "inverted; repair it"
         )
 
 

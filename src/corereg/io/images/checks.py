@@ -14,6 +14,7 @@ from corereg.io.images.background import background_value
 __all__ = [
     "check_contrast",
     "check_labelled",
+    "check_real",
     "described",
     "finite_intensities",
     "one_line",
@@ -50,15 +51,24 @@ def one_line(error: BaseException) -> str:
     return ITK_PREFIX.sub("", causes[-1])
 
 
+def check_real(dtype: np.dtype[Any], name: str) -> None:
+    """Check that each value of a file is one real number.
+
+    Raises:
+        InputError: colours, vectors or complex numbers.
+    """
+    if dtype.kind not in "biuf":
+        kind = "complex" if dtype.kind == "c" else "colour or vector"
+        raise InputError(f"got {name} with {kind} voxels, expected one real number each; extract one component first")
+
+
 def scalar_volume_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[int, int, int]:
     """The (I, J, K) of one scalar volume. Trailing axes of size 1, such as a single frame, are dropped.
 
     Raises:
         InputError: colour, vector or complex voxels; fewer than 3 axes or a single slice; several frames.
     """
-    if dtype.kind not in "biuf":
-        kind = "complex" if dtype.kind == "c" else "colour or vector"
-        raise InputError(f"got {name} with {kind} voxels, expected one real number each; extract one component first")
+    check_real(dtype, name)
     frames = shape[3:]
     if any(n != 1 for n in frames):
         raise InputError(

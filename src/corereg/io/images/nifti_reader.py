@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
-from corereg.io.images.checks import one_line, plausible_grid, scalar_volume_shape
+from corereg.io.images.checks import check_real, one_line, plausible_grid, scalar_volume_shape
 from corereg.io.images.compression import GZIP_MAGIC, inflated
 from corereg.io.images.nifti_geometry import check_spacing, header_affine, mm_affine, warn_of_doubtful_geometry
 from corereg.io.images.sizes import check_compressed_size, check_memory, check_stored_size
@@ -76,9 +76,11 @@ class NiftiFile:
         """The voxels in native byte order: as stored, or float32 if the header scales them.
 
         Raises:
-            InputError: fewer bytes than declared, a damaged gzip stream, or more than fits into the memory.
+            InputError: not real numbers, fewer bytes than declared, a damaged gzip stream, or more than fits into the
+                memory.
         """
         name = str(self.path)
+        check_real(self.dtype, name)
         size = check_memory(self.shape, self.dtype.itemsize, name)
         path, start = _voxel_file(self.path), _voxel_offset(self.header, name)
         content = _first_bytes(path, start + size, self.path)
