@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.S | re.M)
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), flags=re.S | re.M)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
@@ -37,7 +37,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_of_the_pages_exist(page):
     commands = typer.main.get_command(app).commands
-    text = page.read_text().replace("\\\n", " ")
+    text = page.read_text("utf-8").replace("\\\n", " ")
     lines = [line for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("corereg ")]
     for line in lines:
         words = shlex.split(line, comments=True)

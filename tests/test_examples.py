@@ -39,7 +39,7 @@ def run(monkeypatch, capsys):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_is_short_and_imports_the_public_package_alone(path):
-    text = path.read_text()
+    text = path.read_text("utf-8")
     assert len(text.splitlines()) <= LONGEST
     imported = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imported]
@@ -77,6 +77,6 @@ def test_train_on_a_folder_writes_weights_and_registers_with_them(run, dataset, 
 def test_evaluate_and_compare_scores_both_smoothness_weights(run, dataset, tmp_path):
     printed = run("evaluate_and_compare", dataset, tmp_path, "--regularisation", "1", "30")
     assert "dice: " in printed
-    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
     assert evaluation["summary"]["sdlogj"]["mean"] > evaluation["against"]["summary"]["sdlogj"]["mean"]
     assert all(row["dice"] > row["dice_before"] for row in evaluation["rows"])

@@ -29,32 +29,32 @@ def found(word: str) -> Path | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tests_and_scripts_that_a_page_names_exist(page):
-    words = [word for word in quoted(page.read_text()) if re.match(r"(tests|examples|src)/", word)]
+    words = [word for word in quoted(page.read_text("utf-8")) if re.match(r"(tests|examples|src)/", word)]
     assert [word for word in words if PATTERNS not in word and not (ROOT / word).exists()] == []
 
 
 @pytest.mark.parametrize("page", MAPS, ids=lambda page: page.stem)
 def test_paths_of_the_maps_exist(page):
-    paths = [word for word in quoted(page.read_text()) if is_path(word) and PATTERNS not in word]
+    paths = [word for word in quoted(page.read_text("utf-8")) if is_path(word) and PATTERNS not in word]
     assert len(paths) > 10
     assert [path for path in paths if found(path) is None] == []
 
 
 def test_names_of_the_table_of_changes_stand_in_the_files_of_their_row():
-    table = MAPS[0].read_text().partition("## Where to change what")[2].partition("\n## ")[0]
+    table = MAPS[0].read_text("utf-8").partition("## Where to change what")[2].partition("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 10
     for row in rows:
         words = quoted(row)
         files = [found(word) for word in words if is_path(word)]
-        content = "".join(file.read_text() for file in files if file is not None and file.is_file())
+        content = "".join(file.read_text("utf-8") for file in files if file is not None and file.is_file())
         for name in (word for word in words if re.fullmatch(NAME, word) and not is_path(word)):
             owner, _, field = name.partition(".")
             defined = rf"^(class |def )?{owner}\b" if owner[0].isupper() else re.escape(owner)

@@ -15,7 +15,7 @@ from corereg.workflows.demo import BODY_ABOVE_HU
 
 def headneck_pairs(data_dir):
     folder = data_dir / "headneck"
-    for pair in json.loads((folder / "HeadNeckCT_dataset.json").read_text())["registration_val"]:
+    for pair in json.loads((folder / "HeadNeckCT_dataset.json").read_text("utf-8"))["registration_val"]:
         yield {side: folder / pair[side] for side in ("fixed", "moving")}
 
 
@@ -57,7 +57,7 @@ def test_upper_abdomen_finds_its_place_in_a_larger_field_of_view(data_dir):
     liver = np.array([[70.0, -20.0, -290.0]])
     match = read_image(abdomen / "patient_a.nii.gz").grid.to_voxel(result.transform.apply_points(liver))[0]
     labels = read_labels(abdomen / "patient_a_labels.nii.gz")
-    names = json.loads((abdomen / "patient_a_labels.json").read_text())
+    names = json.loads((abdomen / "patient_a_labels.json").read_text("utf-8"))
     liver_label = next(int(number) for number, (name, _) in names.items() if name == "liver")
     i, j, k = np.round(match).astype(int)
     near = labels.array[i - 4 : i + 5, j - 4 : j + 5, k - 4 : k + 5]

@@ -59,8 +59,10 @@ def test_batch_writes_the_bytes_that_register_writes(scans: Path, tmp_path: Path
     assert {path.name for path in (tmp_path / "out" / "whole").iterdir()} == kept | {"result.json"}
     for name in kept:
         assert (tmp_path / "out" / "whole" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
-    found = {row["name"]: row for row in map(json.loads, (tmp_path / "out" / "rows.jsonl").read_text().splitlines())}
-    metrics = json.loads((tmp_path / "alone" / "result.json").read_text())["metrics"]
+    found = {
+        row["name"]: row for row in map(json.loads, (tmp_path / "out" / "rows.jsonl").read_text("utf-8").splitlines())
+    }
+    metrics = json.loads((tmp_path / "alone" / "result.json").read_text("utf-8"))["metrics"]
     assert found["whole"].items() >= metrics.items()
     assert found["broken"]["status"] == "failed"
     assert "broken.nii" in found["broken"]["error"]
@@ -97,11 +99,11 @@ def test_a_signal_ends_all_workers_with_one_line_and_leaves_nothing_half_written
     assert found == status
     assert errors.splitlines()[-1] == "corereg: interrupted; rerun the same command to resume"
     assert all(line.startswith("corereg: ") for line in errors.splitlines())
-    workers = {int(pid) for path in out.glob("*.attempts") for pid in path.read_text().split()}
+    workers = {int(pid) for path in out.glob("*.attempts") for pid in path.read_text("utf-8").split()}
     assert len(workers) == 2
     assert not [pid for pid in workers if runs(pid)]
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["a"]
-    assert [json.loads(line)["name"] for line in (out / "rows.jsonl").read_text().splitlines()] == ["a"]
+    assert [json.loads(line)["name"] for line in (out / "rows.jsonl").read_text("utf-8").splitlines()] == ["a"]
 
 
 def test_workers_end_with_a_killed_driver_and_a_second_driver_is_refused(
@@ -115,7 +117,7 @@ def test_workers_end_with_a_killed_driver_and_a_second_driver_is_refused(
         assert time.monotonic() < end
         time.sleep(0.05)
     assert "another `corereg batch`" in one_line(command("batch", pairs, "-o", out, "--no-page"))
-    [worker] = (out / "stuck.attempts").read_text().split()
+    [worker] = (out / "stuck.attempts").read_text("utf-8").split()
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     while runs(int(worker)):
@@ -134,16 +136,16 @@ def test_kills_at_random_moments_lose_nothing_and_leave_no_half_written_folder(
     generator = random.Random(0)
     kinds = ["driver", "worker"] * 25
     for kind in kinds:
-        before = {name: (out / f"{name}.attempts").read_text() for name in finished(out)}
+        before = {name: (out / f"{name}.attempts").read_text("utf-8") for name in finished(out)}
         driver = psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(generator.uniform(0.3, 2.0))
         workers = [child for child in driver.children() if "spawn_main" in " ".join(child.cmdline())]
         (generator.choice(workers) if workers and kind == "worker" else driver).kill()
         assert driver.wait(60) in (0, -signal.SIGKILL)
-        assert {name: (out / f"{name}.attempts").read_text() for name in before} == before
+        assert {name: (out / f"{name}.attempts").read_text("utf-8") for name in before} == before
         if finished(out) == set(names):
             assert {path.name for path in out.glob("*/*")} == {"result.json"}
-            assert len({(out / name / "result.json").read_text() for name in names}) == 1
+            assert len({(out / name / "result.json").read_text("utf-8") for name in names}) == 1
             shutil.rmtree(out)
     assert subprocess.run(words, capture_output=True, check=True).returncode == 0
     assert finished(out) == set(names)

@@ -139,7 +139,9 @@ def bad_files(folder: Path, name: str) -> None:
     elif name == "singular.tfm":
         flat = SimpleITK.AffineTransform(3)
         SimpleITK.WriteTransform(flat, str(path))
-        path.write_text(path.read_text().replace("Parameters: 1 0 0 0 1 0 0 0 1", "Parameters: 1 0 0 0 1 0 0 0 0"))
+        path.write_text(
+            path.read_text("utf-8").replace("Parameters: 1 0 0 0 1 0 0 0 1", "Parameters: 1 0 0 0 1 0 0 0 0")
+        )
     elif name == "flat.tfm":
         SimpleITK.WriteTransform(SimpleITK.Euler2DTransform(), str(path))
     elif name == "nan.h5":

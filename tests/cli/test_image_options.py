@@ -119,7 +119,7 @@ def test_series_is_chosen_and_recorded(tmp_path: Path, command: Command) -> None
     done = command("register", folder, folder, "-o", tmp_path / "out", *QUICK, *chosen)
     assert done.status == 0, done.err
     assert f"read the series {SERIES} (CT, 16 slices of 20 x 18), not {SERIES}.2" in done.err
-    inputs = json.loads((tmp_path / "out" / "result.json").read_text())["inputs"]
+    inputs = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["inputs"]
     assert (inputs["fixed"]["series"], inputs["moving"]["series"]) == (SERIES, f"{SERIES}.2")
 
 

@@ -113,7 +113,7 @@ def attack(words: Words, read: Callable[[Path], Any], exact: Callable[[Path], by
 def result_without_times(path: Path) -> bytes:
     """What decides a result: the settings of result.json and of the report; all bytes of other files."""
     if path.name == "result.json":
-        return json.dumps(json.loads(path.read_text())["configuration"], sort_keys=True).encode()
+        return json.dumps(json.loads(path.read_text("utf-8"))["configuration"], sort_keys=True).encode()
     if path.suffix == ".html":
         page = path.read_text("utf-8")
         return next(steps for steps in (b"--refine-steps 2", b"--refine-steps 3") if steps.decode() in page)
@@ -127,7 +127,7 @@ def test_register(scans: Path, tmp_path: Path) -> None:
 
     def read(out: Path) -> None:
         Transform.load(out / "transform.nii.gz")
-        json.loads((out / "result.json").read_text())
+        json.loads((out / "result.json").read_text("utf-8"))
 
     print(attack(words, read, result_without_times, tmp_path))
 

@@ -33,7 +33,7 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     (line,) = done.stdout.splitlines()
     assert ": CT, SDlogJ " in line
     assert {file.name for file in out.iterdir()} == OUTPUTS | {"report.html", "warped_labels.nii.gz"}
-    summary = json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
+    summary = json.loads((out / "result.json").read_text("utf-8"), parse_constant=pytest.fail)
     assert {"sdlogj", "fold_percent", "dice", "dice_before"} <= set(summary["metrics"])
     assert summary["metrics"]["dice"] > 0.5
     assert summary["seconds"]["total"] > 0
@@ -46,7 +46,7 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
         "certain": True,
         "hounsfield": True,
     }
-    assert "Modality" in (out / "report.html").read_text()
+    assert "Modality" in (out / "report.html").read_text("utf-8")
     assert set(summary["versions"]) >= {"corereg", "torch", "numpy", "python"}
     assert all(len(entry["sha256"]) == 64 for entry in summary["inputs"].values())
     assert "moving.nii.gz" in summary["command"]
@@ -69,7 +69,7 @@ def test_written_transforms_give_the_written_image_in_simpleitk(scans: Path, tmp
     )
     assert (done.status, done.err) == (0, "")
     assert {file.name for file in tmp_path.iterdir()} == OUTPUTS | {"moving.nii"}
-    summary = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+    summary = json.loads((tmp_path / "result.json").read_text("utf-8"), parse_constant=pytest.fail)
     assert summary["affine"]["needed"]
     assert summary["affine"]["metric_before"] is None
     warped = SimpleITK.ReadImage(str(tmp_path / "warped.nii.gz"))
@@ -225,7 +225,7 @@ def test_output_folder_that_is_a_file_is_refused(scans: Path, tmp_path: Path, co
     (tmp_path / "out").write_text("mine")
     done = command("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", tmp_path / place, *QUICK)
     assert "folder" in one_line(done)
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_text("utf-8") == "mine"
 
 
 def test_output_folder_that_is_not_writable_is_refused(
@@ -287,7 +287,7 @@ def test_failure_harms_no_folder_that_was_there(
     done = command("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *QUICK)
     assert "no room" in one_line(done)
     assert {file.name for file in out.iterdir()} == {"notes.txt", "warped.nii.gz"}
-    assert (out / "warped.nii.gz").read_text() == "of an earlier run"
+    assert (out / "warped.nii.gz").read_text("utf-8") == "of an earlier run"
 
 
 def test_existing_folder_keeps_its_other_files(scans: Path, tmp_path: Path, command: Command) -> None:

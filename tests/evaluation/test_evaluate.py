@@ -28,7 +28,7 @@ from helpers.grids import make_grid
 def change(path: Path, name: str, value: object) -> Path:
     """A copy of a dataset JSON with one entry changed."""
     copy = path.with_name("Changed_dataset.json")
-    copy.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    copy.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: value}))
     return copy
 
 
@@ -164,7 +164,7 @@ class TestMeasures:
 
     def test_test_pairs_come_first_where_they_are_labelled(self, tmp_path):
         made = make_cohort(tmp_path / "test", pairs=2, split="test")
-        content = json.loads(made.path.read_text())
+        content = json.loads(made.path.read_text("utf-8"))
         both = change(made.path, "registration_val", content["registration_test"][:1])
         assert (read_cases(both).split, len(read_cases(both).cases)) == ("test", 2)
         assert (read_cases(both, "validation").split, len(read_cases(both, "validation").cases)) == ("validation", 1)
@@ -190,7 +190,7 @@ class TestMistakes:
         write_disp_vox(folder / f"{second}.nii.gz", cohort.fields[second][:, 1:])
         status, said = run(cohort.path, folder, "--partial", "--json", tmp_path / "all.json")
         assert status == 0
-        reported = json.loads((tmp_path / "all.json").read_text())
+        reported = json.loads((tmp_path / "all.json").read_text("utf-8"))
         assert [row["dice"] for row in reported["rows"]] == [1.0]
         assert len(reported["left_out"]) == 2
         assert "left out Made_0001_0000 <- Made_0002_0000" in said
@@ -225,7 +225,7 @@ class TestMistakes:
         status, said = run(cohort.path, folder, "--csv", tmp_path / "rows.csv")
         assert status == 2
         assert "its numbers look like millimetres" in said
-        assert len((tmp_path / "rows.csv").read_text().splitlines()) == 4
+        assert len((tmp_path / "rows.csv").read_text("utf-8").splitlines()) == 4
         assert run(cohort.path, folder, "--no-check")[0] == 0
 
     def test_voxels_where_millimetres_belong_are_reported(self, tmp_path):
@@ -287,7 +287,7 @@ class TestOutput:
         found = evaluate(cohort.path, still.write_fields(tmp_path / "away"), check=False)
         assert found.rows[0]["hd95_mm"] == math.inf
         found.write_json(tmp_path / "all.json")
-        reported = json.loads((tmp_path / "all.json").read_text(), parse_constant=pytest.fail)
+        reported = json.loads((tmp_path / "all.json").read_text("utf-8"), parse_constant=pytest.fail)
         assert reported["rows"][0]["hd95_mm"] is None
 
 

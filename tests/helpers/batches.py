@@ -24,7 +24,7 @@ def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
         file.write(f"{os.getpid()}\n")
     if kind == "refused":
         raise InputError("got no scan, expected one")
-    if kind == "broken" or (kind == "flaky" and len(attempts.read_text().split()) == 1):
+    if kind == "broken" or (kind == "flaky" and len(attempts.read_text("utf-8").split()) == 1):
         raise MemoryError("no room\nfor a volume")
     with output_folder(folder):
         if kind in ("dies", "stuck", "nap"):

@@ -42,7 +42,7 @@ def run(words: Sequence[object], log: Path) -> float:
     started = time.monotonic()
     process = _start(words, log)
     process.join(PATIENCE_S)
-    assert process.exitcode == 0, f"{process.exitcode}: {log.read_text()}"
+    assert process.exitcode == 0, f"{process.exitcode}: {log.read_text('utf-8')}"
     return time.monotonic() - started
 
 
@@ -58,7 +58,7 @@ def killed(words: Sequence[object], seconds: float, log: Path, *, writing_into: 
     process.join(seconds)
     process.kill()
     process.join(PATIENCE_S)
-    assert process.exitcode in (0, -signal.SIGKILL), f"{process.exitcode}: {log.read_text()}"
+    assert process.exitcode in (0, -signal.SIGKILL), f"{process.exitcode}: {log.read_text('utf-8')}"
     return process.exitcode != 0
 
 

@@ -68,7 +68,7 @@ def phantom_abdomen(folder: Path, listed: int) -> Path:
         write_image(folder / "imagesTr" / f"{scan_name(case)}.nii.gz", image.astype(np.int16), grid)
         write_image(folder / "labelsTr" / f"{scan_name(case)}.nii.gz", labels, grid)
     path = describe_abdomen(folder)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8"))
     content["registration_val"] = content["registration_val"][:listed]
     content["labels"]["0"] |= {str(number): name for number, name in LABELS["abdomen"].items()}
     path.write_text(json.dumps(content))

@@ -66,7 +66,7 @@ def note_what_ranks_see(folder: Path) -> None:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -63,7 +63,7 @@ def test_napari_widget_gives_the_warped_layers(napari: ModuleType, monkeypatch: 
 def test_napari_manifest_names_existing_functions(napari: ModuleType) -> None:
     import yaml
 
-    text = (Path(napari.__file__).parent / "napari.yaml").read_text()
+    text = (Path(napari.__file__).parent / "napari.yaml").read_text("utf-8")
     manifest = yaml.safe_load(text)
     (command,) = manifest["contributions"]["commands"]
     module, function = command["python_name"].split(":")

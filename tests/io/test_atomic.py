@@ -42,7 +42,7 @@ def test_failed_writing_leaves_nothing_and_spares_what_was_there(tmp_path: Path)
 
     with pytest.raises(RuntimeError, match="power cut"):
         fail()
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out.nii.gz", "old")]
+    assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [("out.nii.gz", "old")]
 
 
 def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def run_killed(folder: Path, call: int, kind: str) -> bool:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
+    return {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.is_file()}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
@@ -214,7 +214,7 @@ def test_links_are_written_through(tmp_path: Path) -> None:
         assert staged.name == "out.txt", "formats go by the name that was given"
         staged.write_text("new")
     assert (tmp_path / "out.txt").is_symlink()
-    assert (tmp_path / "far" / "data").read_text() == "new"
+    assert (tmp_path / "far" / "data").read_text("utf-8") == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"far", "out.txt"}
     assert {path.name for path in (tmp_path / "far").iterdir()} == {"data"}
 
@@ -223,7 +223,7 @@ def test_dangling_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "out.txt").symlink_to(tmp_path / "data")
     with atomic_path(tmp_path / "out.txt") as staged:
         staged.write_text("new")
-    assert (tmp_path / "data").read_text() == "new"
+    assert (tmp_path / "data").read_text("utf-8") == "new"
 
 
 def test_pipes_and_devices_are_written_to_and_not_replaced(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class TestFigures:
         ]
         page = CohortPage(title="Batch <1>", subtitle="three pairs", groups={"corereg": rows})
         write_cohort_report(tmp_path / "report.html", page)
-        text = (tmp_path / "report.html").read_text()
+        text = (tmp_path / "report.html").read_text("utf-8")
         assert 'href="p2/report.html"' in text
         assert "Batch &lt;1&gt;" in text
         assert 'id="pairs-group"' not in text

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from corereg.method.config import paper_refine
 from corereg.settings import as_settings, changed_keys, read_settings, with_settings
 from corereg.training.config import TrainConfig
 from corereg.training.recipes import get_recipe
@@ -62,10 +63,17 @@ def test_changed_settings_are_named_by_their_keys():
 
 def test_the_file_of_an_earlier_run_is_read_and_written_as_it_was():
     config = with_settings(TrainConfig(), read_settings(OLD_RUN))
-    now = get_recipe("abdomen-ct")  # since then the recipe names its grid, and the paper's negatives
-    assert config == replace(now, spacing_mm=None, contrast=replace(now.contrast, negatives_from="batch"))
+    now = get_recipe("abdomen-ct")  # since then the recipe names its grid, the paper's negatives and features
+    paper = replace(paper_refine(), similarity="auto")
+    assert config == replace(
+        now,
+        spacing_mm=None,
+        contrast=replace(now.contrast, negatives_from="batch"),
+        pseudo_labels=replace(now.pseudo_labels, refine=paper),
+        validation_refine=paper,
+    )
     written = yaml.safe_load(yaml.safe_dump(as_settings(config), sort_keys=False))
-    old = yaml.safe_load(OLD_RUN.read_text())
+    old = yaml.safe_load(OLD_RUN.read_text("utf-8"))
     assert shared(written, old) == old, "keys may be added, and none changed"
 
 

@@ -37,7 +37,7 @@ def test_a_run_leaves_what_a_user_needs(finished: Path):
     measured = [row for row in rows if "dice" in row]
     assert len(measured) == 2
     assert all(0 < row["dice_before"] < 1 and 0 < row["dice"] <= 1 for row in measured)
-    assert with_settings(TrainConfig(), yaml.safe_load((finished / CONFIG).read_text())) == with_settings(
+    assert with_settings(TrainConfig(), yaml.safe_load((finished / CONFIG).read_text("utf-8"))) == with_settings(
         TrainConfig(), SMALL
     )
     assert (finished / "progress.png").read_bytes()[:4] == b"\x89PNG"
@@ -89,7 +89,7 @@ def test_each_ablation_is_one_switch(objective: str, views: str, cohort_json: Pa
 @pytest.fixture
 def unlisted(cohort_json: Path) -> Iterator[Path]:
     """The same scans without validation pairs."""
-    content = json.loads(cohort_json.read_text())
+    content = json.loads(cohort_json.read_text("utf-8"))
     content["registration_val"] = []
     path = cohort_json.with_name("Unlisted_dataset.json")
     path.write_text(json.dumps(content))

@@ -184,7 +184,7 @@ def _finish(pending: Path, *, alone: bool) -> None:
         alone: whether no other process can be doing the same.
     """
     try:
-        plan = json.loads((pending / PLAN).read_text())
+        plan = json.loads((pending / PLAN).read_text("utf-8"))
     except FileNotFoundError:  # all has been moved, and this folder is being removed
         plan = {"names": [], "obsolete": []}
     folder = pending.parent

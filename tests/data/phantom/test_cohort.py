@@ -53,7 +53,7 @@ def test_no_scan_of_a_cohort_is_there_twice(cohort: Path) -> None:
 
 
 def test_dataset_json_lists_the_files(cohort: Path) -> None:
-    content = json.loads(cohort.read_text())
+    content = json.loads(cohort.read_text("utf-8"))
     assert cohort.name == "Phantom_dataset.json"
     assert content["numTraining"] == len(content["training"]) == 3
     assert content["numTest"] == len(content["test"]) == 4
@@ -70,7 +70,7 @@ def test_dataset_json_lists_the_files(cohort: Path) -> None:
 
 
 def test_cohort_files_open_and_agree(cohort: Path) -> None:
-    content = json.loads(cohort.read_text())
+    content = json.loads(cohort.read_text("utf-8"))
     for entry in content["training"] + content["test"]:
         image, label = (nibabel.load(cohort.parent / entry[key]) for key in ("image", "label"))
         assert list(image.shape) == list(label.shape) == content["tensorImageShape"]["0"]

@@ -40,11 +40,11 @@ def start(dataset: Path, folder: Path) -> "tuple[subprocess.Popen[str], list[int
         text=True,
     )
     deadline = time.monotonic() + 240
-    while not pids.is_file() or len(pids.read_text().split()) < 2:
+    while not pids.is_file() or len(pids.read_text("utf-8").split()) < 2:
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return running, [int(pid) for pid in pids.read_text().split()]
+    return running, [int(pid) for pid in pids.read_text("utf-8").split()]
 
 
 @pytest.mark.parametrize(("number", "status"), STOPS, ids=str)

@@ -27,7 +27,7 @@ def test_row_after_a_torn_last_line_is_kept(cut, tmp_path):
     assert resume_rows(path) == ROWS
     append_row(path, ROWS[0] | {"fixed": "new"})
     assert [row["fixed"] for row in read_rows(path)] == ["f0", "f1", "f2", "new"]
-    assert path.read_text().count("\n") == 4
+    assert path.read_text("utf-8").count("\n") == 4
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
@@ -48,7 +48,7 @@ def test_lines_that_are_no_rows_are_removed(ending, tmp_path):
     write(path, ending)
     assert read_rows(path) == ROWS
     assert resume_rows(path) == ROWS
-    assert [json.loads(line) for line in path.read_text().splitlines()] == ROWS
+    assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == ROWS
 
 
 def test_intact_file_is_not_touched(tmp_path):

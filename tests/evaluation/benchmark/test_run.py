@@ -107,17 +107,17 @@ class TestRun:
         assert "No such file" in failed[0]["tail"]
         assert {row["status"] for row in failed if row["method"] == "hang"} == {"ended after 4 s"}
         assert {row["tail"] for row in failed if row["method"] == "hang"} == {"waiting"}
-        page = (out / "report.html").read_text()
+        page = (out / "report.html").read_text("utf-8")
         assert "ended after 4 s: waiting" in page
         assert "skipped: its command no-such-tool is not found" in page
 
     def test_second_run_does_only_what_failed(self, compared, made):
         found, out, folder = compared
-        calls = {name: len((folder / name / "calls").read_text()) for name in ("truth", "half", "some")}
+        calls = {name: len((folder / name / "calls").read_text("utf-8")) for name in ("truth", "half", "some")}
         assert calls == {"truth": 3, "half": 3, "some": 3}
         again = Plan(methods=("truth", "half", "some"), templates=folder / "mine.yaml", budget_seconds=4.0)
         repeated = benchmark(made.path, out, again)
-        calls = {name: len((folder / name / "calls").read_text()) for name in ("truth", "half", "some")}
+        calls = {name: len((folder / name / "calls").read_text("utf-8")) for name in ("truth", "half", "some")}
         assert calls == {"truth": 3, "half": 3, "some": 4}
         assert repeated.of(repeated.methods[0]) == list(map(through_json, found.of(found.methods[0])))
 
@@ -125,11 +125,11 @@ class TestRun:
         found, out, folder = compared
         copy = tmp_path / "out"
         copy.mkdir()
-        (copy / "rows.jsonl").write_text((out / "rows.jsonl").read_text() + '{"method": "cut sh')
+        (copy / "rows.jsonl").write_text((out / "rows.jsonl").read_text("utf-8") + '{"method": "cut sh')
         other = Plan(methods=("truth",), templates=folder / "mine.yaml", seed=2, budget_seconds=4.0)
-        before = len((folder / "truth" / "calls").read_text())
+        before = len((folder / "truth" / "calls").read_text("utf-8"))
         assert len(benchmark(made.path, copy, other).rows) == 3
-        assert len((folder / "truth" / "calls").read_text()) == before + 3
+        assert len((folder / "truth" / "calls").read_text("utf-8")) == before + 3
         assert {row["settings_hash"] for row in found.of(found.methods[0])}.isdisjoint(
             row["settings_hash"] for row in read_rows(copy / "rows.jsonl")[-3:]
         )
@@ -146,11 +146,11 @@ class TestRun:
         assert table["before"]["Dice"] == f"{np.mean(before):.3f} ± {np.std(before, ddof=1):.3f}"
         raw = stats.wilcoxon([1 - score for score in scores]).pvalue
         assert p_values(found)["half"] == pytest.approx(min(1, 2 * raw))
-        assert "| Half | 3 of 3 |" in (out / "table.md").read_text()
+        assert "| Half | 3 of 3 |" in (out / "table.md").read_text("utf-8")
 
     def test_all_is_written_with_its_provenance(self, compared, made):
         out = compared[1]
-        assert json.loads((out / "provenance.json").read_text())["dataset"]["name"] == "Made"
+        assert json.loads((out / "provenance.json").read_text("utf-8"))["dataset"]["name"] == "Made"
         provenance = compared[0].provenance
         assert provenance["command"] == "corereg benchmark made"
         assert provenance["plan"]["budget_seconds"] == 4.0
@@ -166,7 +166,7 @@ class TestRun:
         assert not list(out.glob(".corereg-*"))
 
     def test_page_asks_for_nothing_from_outside(self, compared):
-        page = (compared[1] / "report.html").read_text()
+        page = (compared[1] / "report.html").read_text("utf-8")
         assert "http" not in page.replace("http-equiv", "")
         assert page.count("<img") == 3
 
@@ -222,7 +222,7 @@ class TestMistakes:
 @pytest.mark.slow
 def test_own_method_through_the_driver_scores_what_it_scores_in_process(data_dir, tmp_path):
     dataset = data_dir / "headneck" / "HeadNeckCT_dataset.json"
-    content = json.loads(dataset.read_text())
+    content = json.loads(dataset.read_text("utf-8"))
     content["registration_val"] = content["registration_val"][:1]
     for kind in ("imagesTr", "labelsTr"):
         (tmp_path / kind).symlink_to(dataset.parent / kind)

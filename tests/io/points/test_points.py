@@ -95,10 +95,10 @@ def test_moved_points_keep_everything_else_of_their_file(tmp_path: Path, suffix:
     assert again.labels == points.labels
     write_points(out, again.moved_to(COORDS_MM))
     if suffix == ".mrk.json":
-        assert json.loads(out.read_text()) == json.loads(text)
+        assert json.loads(out.read_text("utf-8")) == json.loads(text)
     else:
         plain = [line.replace('"', "") for line in text.splitlines()]
-        assert [line.replace('"', "") for line in out.read_text().splitlines()] == plain
+        assert [line.replace('"', "") for line in out.read_text("utf-8").splitlines()] == plain
 
 
 @pytest.mark.parametrize("target", POINT_SUFFIXES)
@@ -109,7 +109,7 @@ def test_conversion_keeps_coordinate_system_and_labels(tmp_path: Path, system: s
     points = read_points(tmp_path / f"out{target}")
     np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
     assert points.labels == LABELS
-    assert system in (tmp_path / f"out{target}").read_text()
+    assert system in (tmp_path / f"out{target}").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("suffix", "system"), [(".csv", "RAS"), (".fcsv", "LPS"), (".mrk.json", "LPS")])
@@ -118,7 +118,7 @@ def test_points_without_a_file_are_written_as_each_format_is_used(tmp_path: Path
     points = read_points(tmp_path / f"out{suffix}")
     np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
     assert points.labels == ["F-1", "F-2", "F-3"]
-    text = (tmp_path / f"out{suffix}").read_text()
+    text = (tmp_path / f"out{suffix}").read_text("utf-8")
     assert system in text
     assert ("12.5" in text, "-12.5" in text) == (True, system == "LPS")
 
@@ -126,7 +126,7 @@ def test_points_without_a_file_are_written_as_each_format_is_used(tmp_path: Path
 def test_points_take_the_file_of_others_that_they_are_like(tmp_path: Path) -> None:
     (tmp_path / "source.fcsv").write_text(fcsv("LPS", "LPS"))
     write_points(tmp_path / "out.fcsv", Points(COORDS_MM), like=read_points(tmp_path / "source.fcsv"))
-    assert "note 2" in (tmp_path / "out.fcsv").read_text()
+    assert "note 2" in (tmp_path / "out.fcsv").read_text("utf-8")
 
 
 def test_positions_survive_to_a_nanometre(tmp_path: Path, grid: Grid) -> None:
@@ -152,7 +152,7 @@ def test_each_markup_counts_in_its_own_system(tmp_path: Path) -> None:
     points = read_points(tmp_path / "points.mrk.json")
     np.testing.assert_array_equal(points.coords_mm, np.concatenate([COORDS_MM, COORDS_MM]))
     write_points(tmp_path / "out.mrk.json", points)
-    assert json.loads((tmp_path / "out.mrk.json").read_text()) == document
+    assert json.loads((tmp_path / "out.mrk.json").read_text("utf-8")) == document
 
 
 def test_reading_again_does_not_change_the_points_that_were_written(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_table_of_a_spreadsheet_is_read_and_written_back_alike(tmp_path: Path, d
     again = read_points(tmp_path / "out.csv")
     np.testing.assert_allclose(again.coords_mm, COORDS_MM + OFFSET_MM)
     write_points(tmp_path / "out.csv", again.moved_to(COORDS_MM))
-    assert (tmp_path / "out.csv").read_text().splitlines() == [*head, *rows]
+    assert (tmp_path / "out.csv").read_text("utf-8").splitlines() == [*head, *rows]
 
 
 def test_decimal_commas_are_read_and_written_back(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_decimal_commas_are_read_and_written_back(tmp_path: Path) -> None:
     points = read_points(tmp_path / "points.csv")
     np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
     write_points(tmp_path / "out.csv", points)
-    assert (tmp_path / "out.csv").read_text().splitlines()[2] == "12,5;-7,25;104"
+    assert (tmp_path / "out.csv").read_text("utf-8").splitlines()[2] == "12,5;-7,25;104"
 
 
 @pytest.mark.parametrize(("names", "system"), [("r,a,s", "RAS"), ("l,p,s", "LPS")])
@@ -242,7 +242,7 @@ def test_table_of_slicer_tells_its_system_by_its_columns(tmp_path: Path, names: 
     np.testing.assert_array_equal(points.coords_mm, COORDS_MM)
     assert points.labels == ["F-1", "F-2", "F-3"]
     write_points(tmp_path / "out.csv", points)
-    assert (tmp_path / "out.csv").read_text().splitlines() == [head, *rows]
+    assert (tmp_path / "out.csv").read_text("utf-8").splitlines() == [head, *rows]
 
 
 @pytest.mark.parametrize(

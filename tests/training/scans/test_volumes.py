@@ -113,9 +113,9 @@ def test_scans_of_different_grids_are_aligned_to_the_one_of_median_volume(
     expected = hounsfield(points).clip(-1000, 1000) / 500
     for index, truth in enumerate(truths):
         error = affine_map(volumes.affines[index])(points[body]) - affine_map(truth)(points[body])
-        assert np.linalg.norm(error, axis=-1).mean() < 1.0
+        assert np.linalg.norm(error, axis=-1).mean() < 1.5  # half a voxel of the coarse copies
         found = volumes.image(volumes.rows[index])[0, 0].numpy()
-        assert np.abs(found - expected)[body].mean() < 0.06
+        assert np.abs(found - expected)[body].mean() < 0.07
     again = prepared(dataset, tmp_path / "cache")
     assert len(alignments) == 2
     assert again.fingerprint == volumes.fingerprint

@@ -21,13 +21,13 @@ def run(pairs: Any, out: Path, **options: Any) -> Any:
 
 
 def rows_of(path: Path) -> dict[str, dict[str, Any]]:
-    rows = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text("utf-8").splitlines()]
     assert len({row["name"] for row in rows}) == len(rows)
     return {row["name"]: row for row in rows}
 
 
 def attempts(out: Path, name: str) -> list[str]:
-    return (out / f"{name}.attempts").read_text().split()
+    return (out / f"{name}.attempts").read_text("utf-8").split()
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -80,7 +80,7 @@ def test_a_second_run_does_only_what_is_missing(tmp_path: Path) -> None:
 def test_pairs_whose_row_is_lost_run_again(tmp_path: Path) -> None:
     pairs, out = as_csv(tmp_path / "pairs.csv", ["a", "b"]), tmp_path / "out"
     rows = run(pairs, out).rows
-    rows.write_text(rows.read_text().splitlines()[0] + "\n")
+    rows.write_text(rows.read_text("utf-8").splitlines()[0] + "\n")
     assert run(pairs, out).resumed == 1
     assert sorted(len(attempts(out, name)) for name in "ab") == [1, 2]
     assert set(rows_of(rows)) == {"a", "b"}
@@ -91,7 +91,7 @@ def test_a_pair_with_new_settings_runs_again_and_rows_of_other_lists_stay(tmp_pa
     run(as_csv(tmp_path / "first.csv", ["a", "b", "other"]), out)
     found = run(as_csv(tmp_path / "second.csv", ["a", "b"], seed="7"), out)
     assert found.resumed == 0
-    assert (out / "a" / "result.json").read_text() == "{} {'seed': '7'}"
+    assert (out / "a" / "result.json").read_text("utf-8") == "{} {'seed': '7'}"
     assert set(rows_of(found.rows)) == {"a", "b", "other"}
 
 
@@ -198,7 +198,7 @@ def test_workers_that_cannot_start_are_reported_once(tmp_path: Path, capfd: pyte
 
 def test_the_page_lists_failures_and_pairs(tmp_path: Path) -> None:
     run(as_csv(tmp_path / "pairs.csv", ["good", "refused"]), tmp_path / "out", page=True)
-    text = (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "Pairs registered: 1." in text
     assert "got no scan" in text
     assert os.listdir(tmp_path / "out" / "good") == ["result.json"]

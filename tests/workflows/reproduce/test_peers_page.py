@@ -33,7 +33,7 @@ def register(fixed, moving):
 
 def block(title: str) -> str:
     """The code block of the page with this title."""
-    found = re.search(rf'```\w+ title="{re.escape(title)}"\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    found = re.search(rf'```\w+ title="{re.escape(title)}"\n(.*?)```', PAGE.read_text("utf-8"), re.DOTALL)
     assert found, title
     return found[1]
 

@@ -41,7 +41,7 @@ def killed_twice(words: list[str], out: Path) -> str:
     assert rows[: len(before)] == before
     assert len({key_of(row) for row in rows}) == len(rows)
     assert not list(out.rglob(".corereg-*"))
-    return (out / "reproduction.md").read_text()
+    return (out / "reproduction.md").read_text("utf-8")
 
 
 def test_abdomen(tmp_path: Path) -> None:

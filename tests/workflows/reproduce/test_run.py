@@ -47,9 +47,11 @@ def test_no_step_of_training_or_search_opens_a_test_scan(tmp_path: Path, monkeyp
     with pytest.raises(ScoringBeginsError):
         reproduce("abdomen-ct", dataset, tmp_path / "out", settings=TINY)
     assert (tmp_path / "out" / "joint" / MODEL).is_file()
-    points = json.loads((tmp_path / "out" / "scores" / "working_points.json").read_text())
+    points = json.loads((tmp_path / "out" / "scores" / "working_points.json").read_text("utf-8"))
     assert [point["pairs"] for point in points.values()] == [3]
-    watched = [json.loads(line) for line in (tmp_path / "out" / "joint" / "metrics.jsonl").read_text().splitlines()]
+    watched = [
+        json.loads(line) for line in (tmp_path / "out" / "joint" / "metrics.jsonl").read_text("utf-8").splitlines()
+    ]
     assert sum("dice" in row for row in watched) == TINY["cycles"]
 
 
@@ -133,10 +135,10 @@ def test_a_reproduction_stopped_twice_ends_as_one_that_was_not(tmp_path: Path) -
     assert done.stdout.startswith("# abdomen-ct")
     for run in ("joint", "registration", "contrastive"):
         assert same(*(load_model(folder / run / MODEL).state_dict() for folder in (whole, out)))
-    points = [json.loads((folder / "scores" / "working_points.json").read_text()) for folder in (whole, out)]
+    points = [json.loads((folder / "scores" / "working_points.json").read_text("utf-8")) for folder in (whole, out)]
     first, second = ([point["regularisation"] for point in found.values()] for found in points)
     assert first == second
-    text = (out / "reproduction.md").read_text()
+    text = (out / "reproduction.md").read_text("utf-8")
     assert "This is not a reproduction" in text
     assert text.count("| 1 of 1 |") == 2 + 3
     assert len(list((out / "figure3").glob("*.png"))) == 1

@@ -34,7 +34,7 @@ class TestRunning:
         assert found.ok
         assert 0.6 < found.process_seconds < 15
         assert 95 < found.peak_memory_mb < 400
-        assert (tmp_path / "log.txt").read_text() == "hello\n"
+        assert (tmp_path / "log.txt").read_text("utf-8") == "hello\n"
 
     def test_crash_is_recorded_with_its_last_lines(self, tmp_path):
         found = run("print('one'); print('the reason'); raise SystemExit(3)", tmp_path)
@@ -69,7 +69,7 @@ class TestRunning:
             "print(child.pid, flush=True); time.sleep(1); open(sys.argv[2], 'w').close()"
         )
         assert run(script, tmp_path).ok
-        child = int((tmp_path / "log.txt").read_text())
+        child = int((tmp_path / "log.txt").read_text("utf-8"))
         deadline = time.perf_counter() + 15
         while runs(child):
             assert time.perf_counter() < deadline
@@ -87,4 +87,4 @@ class TestRunning:
         out = tmp_path / "x.nii.gz"
         method = python_method(script)
         run_method(method, tmp_path, tmp_path, out, threads=3, seed=9, budget_seconds=20.0, log=tmp_path / "log")
-        assert (tmp_path / "log").read_text().split() == ["3", "9"]
+        assert (tmp_path / "log").read_text("utf-8").split() == ["3", "9"]

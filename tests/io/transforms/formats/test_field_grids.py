@@ -64,6 +64,6 @@ def test_ants_reads_the_warp_of_a_sheared_grid_where_we_wrote_it(tmp_path: Path,
 def test_data_of_a_field_beyond_its_header_s_folder_are_refused(tmp_path: Path) -> None:
     wavy(Image(np.zeros(fixed_grid("LPS").shape), fixed_grid("LPS"))).save(tmp_path / "field.mhd")
     header = tmp_path / "field.mhd"
-    text = header.read_text().replace("ElementDataFile = ", "ElementDataFile = ../")
+    text = header.read_text("utf-8").replace("ElementDataFile = ", "ElementDataFile = ../")
     header.write_text(text)
     assert "header names the data file" in refusal(Transform.load, header)

@@ -280,7 +280,7 @@ def test_damaged_names_and_grids_are_refused_in_one_line(tmp_path: Path, name: s
         with h5py.File(path, "r+") as file:
             file["corereg"].attrs["extras"] = extras
     else:
-        lines = [line for line in path.read_text().splitlines() if not line.startswith("#corereg")]
+        lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#corereg")]
         path.write_text("\n".join([*lines, f"#corereg {extras}", ""]))
     assert "damaged" in refusal(Transform.load, path)
 
