@@ -16,7 +16,7 @@ from helpers.fuzz import FAULT, READ, REFUSED, in_children
 
 TESTS = Path(__file__).parents[1]
 
-QUICK_CASES, SLOW_CASES = 150, 2000
+QUICK_CASES, SLOW_CASES = 60, 2000
 
 KINDS = {"damaged_readers": damaged_readers.KINDS, "damaged_transforms": damaged_transforms.KINDS}
 
