@@ -28,6 +28,9 @@ SYMMETRY_STEPS = 15
 FINE_SHARE = 0.6
 """Steps on the full grid per step on the 1/2 grid."""
 
+LARGE_GRID, LARGE_SHARE = 3_000_000, 0.3
+"""Above this many voxels, each step takes seconds and half as many do: benchmarks/history/correlation.md."""
+
 FINE_LEARNING_RATE = 1.0
 """Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
 accurate: benchmarks/history/accuracy.md."""
@@ -57,7 +60,8 @@ def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> tuple[
         full = full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING)
     else:
         starts = [full_grid_displacement(u, smoothing=1) for u in found]
-        fine = replace(config, steps=math.ceil(FINE_SHARE * config.steps), learning_rate=FINE_LEARNING_RATE)
+        share = FINE_SHARE if starts[0][0, 0].numel() <= LARGE_GRID else LARGE_SHARE
+        fine = replace(config, steps=math.ceil(share * config.steps), learning_rate=FINE_LEARNING_RATE)
         found, fine_losses = _refine_level(directions, starts, 1, fine)
         full, losses = _displacements(found, config)[0], losses + fine_losses
     return full if len(directions) == 1 else unfold(full), losses
