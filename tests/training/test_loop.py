@@ -49,6 +49,7 @@ def command_of(dataset: Path, folder: Path, cache: Path, settings: Path) -> list
     return [sys.executable, "-c", code, "train", str(dataset), "-o", str(folder), *options]
 
 
+@pytest.mark.slow
 def test_a_run_killed_without_warning_resumes_from_its_last_checkpoint(
     finished: Path, cohort_json: Path, cache: Path, tmp_path: Path
 ):

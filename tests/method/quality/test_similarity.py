@@ -67,6 +67,5 @@ def test_registered_breathing_pair_is_silent_and_noise_is_reported() -> None:
     right = register(fixed, moving, affine="none", refine_steps=5)
     assert right.similarity > 2 * LEAST_SIMILARITY
     assert right.summary()["quality"]["measures"]["similarity_above_chance"] == right.similarity
-    assert right.seconds["judge"] < 0.1 * sum(right.seconds.values())
     with pytest.warns(UserWarning, match="static looks hardly more like breath than by chance"):
         register(fixed, Image(noise(3), pair.grid, name="static"), affine="none", modality="ct", refine_steps=5)

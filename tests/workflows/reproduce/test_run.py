@@ -98,6 +98,7 @@ def test_a_model_of_other_settings_is_not_reported(tmp_path: Path, monkeypatch: 
     assert (out / "joint.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_all_models_share_one_cache(tmp_path: Path) -> None:
     dataset, out = small_abdomen(tmp_path / "data"), tmp_path / "out"
     for run in ("joint", "registration"):

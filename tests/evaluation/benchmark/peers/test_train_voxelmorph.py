@@ -111,6 +111,7 @@ def test_training_finds_a_known_shift_in_millimetres_of_the_world(pair: tuple[Pa
     assert np.linalg.norm(found - SHIFT_MM, axis=-1).max() < 0.25 * np.linalg.norm(SHIFT_MM)
 
 
+@pytest.mark.slow
 def test_training_resumes_as_if_it_had_not_stopped(pair: tuple[Path, Grid], tmp_path: Path) -> None:
     environment = with_stub(tmp_path)
     for name, stops in (("whole", (20,)), ("resumed", (9, 20))):
