@@ -92,8 +92,9 @@ class RefineConfig:
     parametrisation: Annotated[Literal["displacement", "diffeomorphic"], Option()] = "displacement"
     """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
     similarity: Annotated[Similarity, Option()] = "auto"
-    """What the full grid compares: the model's features, or the local correlation of the two images, which tolerates
-    bias fields but needs two scans of one contrast; auto measures whether they are."""
+    """What the refinement compares: features alone, or correlation: the images' local correlation joins the features on
+    the 1/2 grid and replaces them on the full grid. It tolerates bias fields but needs scans of similar contrast; auto
+    measures whether they are."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -47,7 +47,7 @@ class Registration:
     regularisation: float
     """The R that was used: the configured one, or the one that reached the target SDlogJ."""
     similarity: Similarity
-    """What the full grid compared."""
+    """What the refinement compared: features alone, or correlation with them."""
     seconds: Mapping[str, float]
     """Seconds per stage."""
 
@@ -136,7 +136,7 @@ def register_volumes(
 def _similarity(
     images: Sequence[Image5D], fixed_weight: Tensor | None, coarse: Disp, config: PipelineConfig
 ) -> Similarity:
-    """What the full grid is to compare: as configured, or local correlation if the images share one contrast."""
+    """What the refinement is to compare: as configured, or local correlation if the images' contrasts are similar."""
     if config.refine.similarity != "auto":
         return config.refine.similarity
     fixed, moving = images

@@ -64,8 +64,8 @@ class RegistrationResult:
     moving: Image
     intensities: tuple[Intensities, ...]
     """How the intensities of the fixed and of the moving image were understood."""
-    similarity: float
-    """Of the registered images, above chance; see `similarity_above_chance`."""
+    similarity_above_chance: float
+    """How much more alike the registered images look than shifted copies of them; NaN if too little overlaps."""
     model: ModelChoice
     config: RegisterConfig
     """The settings as resolved."""
@@ -94,7 +94,7 @@ class RegistrationResult:
             "intensities": {
                 name: asdict(each) for name, each in zip(("fixed", "moving"), self.intensities, strict=True)
             },
-            "quality": {"measures": {"similarity_above_chance": self.similarity}},
+            "quality": {"measures": {"similarity_above_chance": self.similarity_above_chance}},
             "affine": alignment,
             "grids": {
                 "fixed": self.fixed.grid.as_dict(),
@@ -226,7 +226,7 @@ def _result(
         fixed=fixed,
         moving=moving,
         intensities=intensities,
-        similarity=similarity,
+        similarity_above_chance=similarity,
         model=choice,
         config=config,
         regularisation=found.regularisation,

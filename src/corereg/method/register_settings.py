@@ -40,8 +40,9 @@ class RegisterSettings(TypedDict, total=False):
     parametrisation: Literal["displacement", "diffeomorphic"] | None
     """What is optimised: a displacement, or for diffeomorphic a velocity, whose flow cannot fold."""
     similarity: Literal["auto", "features", "correlation"] | None
-    """What the full grid compares: the model's features, or the local correlation of the two images, which tolerates
-    bias fields but needs two scans of one contrast; auto measures whether they are."""
+    """What the refinement compares: features alone, or correlation: the images' local correlation joins the features on
+    the 1/2 grid and replaces them on the full grid. It tolerates bias fields but needs scans of similar contrast; auto
+    measures whether they are."""
     target_sdlogj: float | None
     """Search R until the displacement has this SDlogJ."""
     symmetric: bool | None

@@ -2,6 +2,8 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -24,7 +26,25 @@ RADCHEST_AXES = np.array([[0.0, 0.0, -0.8], [0.0, -0.8, 0.0], [-0.8, 0.0, 0.0]])
 MEMBER_SUFFIX = ".npy"
 
 DAMAGED = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive raises."""
+"""What zipfile, zlib and numpy raise on a damaged archive; RuntimeError is zipfile's for an encrypted member."""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
+    """The archive and the names of its arrays.
+
+    Raises:
+        InputError: opening it, or reading from it inside the block, finds it damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive, [name.removesuffix(MEMBER_SUFFIX) for name in archive.namelist()]
+    except InputError:
+        raise
+    except DAMAGED:
+        raise InputError(
+            f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
+        ) from None
 
 
 def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -33,16 +53,8 @@ def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: damaged, not plain arrays, or larger than the memory.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(MEMBER_SUFFIX) for name in archive.namelist()]
-            return {name: _member(archive, name, path) for name in names}
-    except InputError:
-        raise
-    except DAMAGED:
-        raise InputError(
-            f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
-        ) from None
+    with _opened(path) as (archive, names):
+        return {name: _member(archive, name, path) for name in names}
 
 
 def read_npz(path: Path) -> StoredVolume:
@@ -53,19 +65,11 @@ def read_npz(path: Path) -> StoredVolume:
     Raises:
         InputError: damaged, not one scalar volume, or larger than the memory.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(MEMBER_SUFFIX) for name in archive.namelist()]
-            arrays = [name for name in names if name != AFFINE_KEY]
-            key = RADCHEST_KEY if RADCHEST_KEY in arrays else arrays[0] if len(arrays) == 1 else None
-            array = None if key is None else _member(archive, key, path)
-            affine = _member(archive, AFFINE_KEY, path) if AFFINE_KEY in names else None
-    except InputError:
-        raise
-    except DAMAGED:
-        raise InputError(
-            f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
-        ) from None
+    with _opened(path) as (archive, names):
+        arrays = [name for name in names if name != AFFINE_KEY]
+        key = RADCHEST_KEY if RADCHEST_KEY in arrays else arrays[0] if len(arrays) == 1 else None
+        array = None if key is None else _member(archive, key, path)
+        affine = _member(archive, AFFINE_KEY, path) if AFFINE_KEY in names else None
     if array is None:
         raise InputError(
             f"got {path} with the arrays {names}, expected a single one (and `{AFFINE_KEY}`, 4x4, to RAS mm); "

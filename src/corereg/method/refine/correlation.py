@@ -55,6 +55,10 @@ def contrast_agreement(fixed: Image5D, warped: Image5D, *, weight: Tensor | None
 
     It is the correlation coefficient of the two images after each has lost its local means, so that edges count and
     large flat regions do not.
+
+    Args:
+        fixed, warped: (1, 1, I, J, K) on one grid.
+        weight: how much each voxel counts, in the same shape; None counts all equally.
     """
     covariance, fixed_variance, warped_variance = _moments(fixed, warped, RADIUS)
     if weight is not None:
