@@ -37,12 +37,13 @@ def test_each_option_changes_its_own_setting() -> None:
         "regularisation": 4.0,
         "volume_preservation": 0.5,
         "parametrisation": "diffeomorphic",
-        "target_sdlogj": 0.1,
         "symmetric": False,
         "fine": False,
         "seed": 9,
     }
-    assert {option.name for option in register_options()} >= {*given, "refine"}
+    assert {option.name for option in register_options()} >= {*given, "target_sdlogj", "refine"}
+    target = with_register_options(RegisterConfig(), {"target_sdlogj": 0.1, "regularisation": None})
+    assert target == RegisterConfig(stages=PipelineConfig(target_sdlogj=0.1))
     assert with_register_options(RegisterConfig(), given) == RegisterConfig(
         model="random",
         modality="mr",
@@ -53,7 +54,6 @@ def test_each_option_changes_its_own_setting() -> None:
         memory_gb=2.0,
         stages=PipelineConfig(
             passes=(8, 4),
-            target_sdlogj=0.1,
             symmetric=False,
             fine=False,
             seed=9,
@@ -72,6 +72,11 @@ def test_refinement_of_the_paper_is_one_setting_under_the_others() -> None:
     assert found == RegisterConfig(affine="none", stages=stages)
     assert (refine.steps, refine.learning_rate, refine.volume_preservation) == (50, 1.0, 0.0)
     assert with_register_options(RegisterConfig(), {"refine": "default"}) == RegisterConfig()
+
+
+def test_a_weight_and_a_target_that_searches_it_exclude_each_other() -> None:
+    message = refusal(with_register_options, RegisterConfig(), {"regularisation": 1.0, "target_sdlogj": 0.1})
+    assert "got --regularisation and --target-sdlogj, expected one of them" in message
 
 
 @pytest.mark.parametrize(

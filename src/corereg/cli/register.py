@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from corereg.cli.common import Out, app, command_line, log, progress_line
-from corereg.errors import InputError
 from corereg.method.config import register_options, with_keywords
 from corereg.settings import Setting, allowed
 from corereg.workflows.outputs import OUTPUTS
@@ -50,8 +49,6 @@ def register(
     **settings: Any,
 ) -> None:
     """Register MOVING onto FIXED; writes warped image, transforms, numbers and a report into a folder."""
-    if settings["regularisation"] is not None and settings["target_sdlogj"] is not None:
-        raise InputError("got --regularisation and --target-sdlogj, expected one of them; the target searches R itself")
     from corereg.workflows.register import register_to_folder
 
     with progress_line() as progress:

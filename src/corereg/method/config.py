@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
+from corereg.errors import InputError
 from corereg.preprocessing.modality import Modality
 from corereg.settings import Option, Setting, allowed, check, settings_of, with_options, with_settings
 
@@ -199,8 +200,10 @@ def with_register_options(config: RegisterConfig, options: Mapping[str, Any]) ->
 
     Raises:
         UnknownSettingError: a name that is not an option.
-        InputError: a value outside its type or bounds.
+        InputError: a value outside its type or bounds, or two options that exclude each other.
     """
+    if options.get("regularisation") is not None and options.get("target_sdlogj") is not None:
+        raise InputError("got --regularisation and --target-sdlogj, expected one of them; the target searches R itself")
     if with_options(Preset(), {"refine": options.get("refine")}).refine == "paper":
         stages = {"passes": PAPER_PASSES, "refine": paper_refine(), "symmetric": False, "fine": False}
         config = with_settings(config, {"stages": stages})

@@ -138,6 +138,7 @@ def test_all_missing_files_are_reported_before_anything_is_made(tmp_path: Path) 
         ({"shard": "0/3"}, "shard"),
         ({"keep": "warped,everything"}, "'everything' to keep"),
         ({"regularisation": -1}, "regularisation"),
+        ({"regularisation": 2, "target_sdlogj": 0.1}, "--regularisation and --target-sdlogj"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_made(
@@ -156,6 +157,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(
         ([".a"], {}, "no folder"),
         (["a" * 256], {}, "no folder"),
         (["a"], {"refine_steps": "-3"}, "pair 1, 'a': .*refine_steps"),
+        (["a"], {"regularisation": "2", "target_sdlogj": "0.1"}, "pair 1, 'a': .*expected one of them"),
     ],
 )
 def test_a_list_with_a_mistake_is_refused(
@@ -163,6 +165,13 @@ def test_a_list_with_a_mistake_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=words):
         run(as_csv(tmp_path / "pairs.csv", names, **columns), tmp_path / "out")
+
+
+def test_a_pair_s_own_settings_are_checked_together_with_those_of_the_batch(tmp_path: Path) -> None:
+    pairs = as_csv(tmp_path / "pairs.csv", ["a"], regularisation="2")
+    with pytest.raises(InputError, match=r"pair 1, 'a': .*--regularisation and --target-sdlogj"):
+        run(pairs, tmp_path / "out", target_sdlogj=0.1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_batch_s_folder_is_refused(tmp_path: Path) -> None:

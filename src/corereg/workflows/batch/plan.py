@@ -77,11 +77,11 @@ class Contents:
         return hash(row["name"]) in self.names and hash(row["key"]) not in self.keys
 
 
-def check_pairs(source: Source, shard: Shard, config: RegisterConfig, *, partial: bool) -> Contents:
+def check_pairs(source: Source, shard: Shard, settings: Mapping[str, Any], *, partial: bool) -> Contents:
     """Go through all pairs once.
 
     Args:
-        config: settings of the batch, on top of which those of each pair must be valid.
+        settings: those of the batch, on top of which those of each pair must be valid.
         partial: do not look for missing files: their pairs will fail.
 
     Raises:
@@ -90,7 +90,7 @@ def check_pairs(source: Source, shard: Shard, config: RegisterConfig, *, partial
     """
     found = Contents()
     missing = _Missing()
-    problem_of_settings = _settings_check(config)
+    problem_of_settings = _settings_check(settings)
     for number, pair in enumerate(source(), start=1):
         name, key = hash(pair.name), hash(pair.key())
         if not FOLDER_NAME.fullmatch(pair.name) or len(os.fsencode(pair.name)) > LONGEST_NAME:
@@ -150,13 +150,13 @@ class _Missing:
             )
 
 
-def _settings_check(config: RegisterConfig) -> Callable[[str], str]:
-    """A function that finds the problem of settings, given as JSON, on top of a configuration; "" if there is none."""
+def _settings_check(settings: Mapping[str, Any]) -> Callable[[str], str]:
+    """A function that finds the problem of a pair's settings, given as JSON, on top of others; "" if there is none."""
 
     @lru_cache(MOST_REMEMBERED)
     def problem(text: str) -> str:
         try:
-            with_register_options(config, json.loads(text))
+            with_register_options(RegisterConfig(), {**settings, **json.loads(text)})
         except InputError as error:
             return str(error)
         return ""

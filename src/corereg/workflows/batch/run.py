@@ -96,7 +96,7 @@ def batch(
     part, kept, directory = Shard.parse(shard), check_names(keep), Path(directory)
     content = check_same_settings(directory, config, kept)
     source = pair_source(pairs, all_to=all_to, every_pair=every_pair, split=split)
-    known = check_pairs(source, part, config, partial=partial)
+    known = check_pairs(source, part, settings, partial=partial)
     with output_folder(directory), locked(directory, part):
         remember_settings(directory, content)
         done = resume(directory, part, known)
