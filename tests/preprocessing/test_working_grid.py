@@ -12,6 +12,8 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.itk import to_sitk
 from corereg.preprocessing.working_grid import (
     BYTES_PER_VOXEL,
+    FINE_BYTES_PER_VOXEL_CORRELATED,
+    FINE_VOXELS_CORRELATED,
     choose_working_grid,
     resample_image,
     resample_mask,
@@ -106,11 +108,21 @@ def test_rounding_in_a_header_adds_no_voxel() -> None:
 
 def test_little_memory_makes_the_automatic_spacing_coarser() -> None:
     fixed = centred_grid((300, 260, 280), (1.0, 1.0, 1.0), "oblique")
-    need = BYTES_PER_VOXEL * np.prod(chosen(fixed).shape)
+    need = int(BYTES_PER_VOXEL * np.prod(chosen(fixed).shape))
     with pytest.warns(UserWarning, match="outputs"), pytest.warns(UserWarning, match="--memory"):
-        working = chosen(fixed, memory=int(need) // 3)
-    assert 2.0 < min(working.spacing) < 4.0
+        working = chosen(fixed, memory=need // 3)
+    assert 2.0 < min(working.spacing) < 5.0
     assert BYTES_PER_VOXEL * np.prod(working.shape) <= need // 3
+
+
+def test_grid_refined_in_full_is_planned_with_the_memory_that_takes() -> None:
+    fixed = centred_grid((180, 200, 190), (1.0, 1.0, 1.0), "oblique")
+    voxels = np.prod(chosen(fixed).shape)
+    assert 6e6 < voxels <= FINE_VOXELS_CORRELATED
+    memory = int(FINE_BYTES_PER_VOXEL_CORRELATED * voxels)
+    assert chosen(fixed, memory=memory).shape == chosen(fixed).shape
+    with pytest.warns(UserWarning, match="--memory"):
+        assert min(chosen(fixed, memory=memory // 2).spacing) > 1.1
 
 
 def test_explicit_spacing_beyond_the_memory_is_refused_with_one_that_fits() -> None:

@@ -23,13 +23,9 @@ from corereg.method.refine.energy import Compared
 from corereg.method.refine.pair import Direction, refine_pair
 from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.stopwatch import Stopwatch
-from corereg.preprocessing.working_grid import GRID_MULTIPLE
+from corereg.preprocessing.working_grid import FINE_VOXELS, FINE_VOXELS_CORRELATED, GRID_MULTIPLE
 
 __all__ = ["Registration", "register_volumes"]
-
-FINE_VOXELS, FINE_VOXELS_CORRELATED = 2_000_000, 9_000_000
-"""Working grids of up to these sizes are refined on the full grid too, by features and by local correlation, which has
-one channel to read where features have 12 or more."""
 
 ONE_CONTRAST = 0.15
 """Agreement of the coarsely aligned images above which local correlation serves them better than features: 0.2 to 0.9

@@ -16,6 +16,8 @@ from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.geometry.warp import affine_coords, inside, sample, sample_labels
 
 __all__ = [
+    "FINE_VOXELS",
+    "FINE_VOXELS_CORRELATED",
     "GRID_MULTIPLE",
     "choose_working_grid",
     "field_of_view",
@@ -32,10 +34,15 @@ SMALLEST_SIZE = 32
 """Smallest size of an axis in voxels: on the 1/8 grid a point needs neighbours."""
 WANTED_SIZE = 96
 """Voxels wanted along the longest axis: a small field of view gets a spacing below 2 mm if the scans are that fine."""
-MOST_VOXELS = 9_000_000
+FINE_VOXELS, FINE_VOXELS_CORRELATED = 2_000_000, 9_000_000
+"""Working grids of up to these sizes are refined on the full grid too, by features and by local correlation, which has
+one channel to read where features have 12 or more."""
+MOST_VOXELS = FINE_VOXELS_CORRELATED
 """Size up to which the spacing follows the scans below 2 mm: each million voxels takes seconds."""
 BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 110, 440
 """Peak memory of a registration per working voxel, with and without compiled kernels: benchmarks/memory.md."""
+FINE_BYTES_PER_VOXEL, FINE_BYTES_PER_VOXEL_CORRELATED = 330, 220
+"""The same per voxel refined on the full grid."""
 KEPT_BYTES_PER_VOXEL, OUTPUT_BYTES_PER_VOXEL = 50, 65
 """Memory while the outputs are written, per working voxel and per voxel of the fixed image."""
 FINEST, FEWEST_VOXELS = 1000, 4
@@ -138,8 +145,13 @@ def _padded(size: int, spacing: float, working_spacing: float) -> int:
 
 
 def _bytes(fixed: Grid, spacing_mm: float) -> int:
-    per_voxel = BYTES_PER_VOXEL if use_kernels() else BYTES_PER_VOXEL_PLAIN
-    return per_voxel * math.prod(_sizes(fixed.canonical(), spacing_mm))
+    """Peak memory of a registration; a finer grid never takes less."""
+    voxels = math.prod(_sizes(fixed.canonical(), spacing_mm))
+    return max(
+        voxels * (BYTES_PER_VOXEL if use_kernels() else BYTES_PER_VOXEL_PLAIN),
+        min(voxels, FINE_VOXELS) * FINE_BYTES_PER_VOXEL,
+        min(voxels, FINE_VOXELS_CORRELATED) * FINE_BYTES_PER_VOXEL_CORRELATED,
+    )
 
 
 def resample_image(
