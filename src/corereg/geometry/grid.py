@@ -26,6 +26,9 @@ HEADER_TOLERANCE_MM = 1e-2
 SINGULAR_VOLUME = 1e-9
 """Voxel volume, in mm^3, below which an affine counts as singular."""
 
+PARALLEL = 1e-6
+"""Sine of the angle below which two edges count as parallel."""
+
 
 def transform_points(matrix: Matrix, points: Points) -> Matrix:
     """Apply a 4x4 matrix to points (..., 3), in float64."""
@@ -155,11 +158,24 @@ class Grid:
         return self.to_world(signs * np.array(self.shape) - 0.5)
 
     def overlaps(self, other: "Grid", affine: Matrix | None = None) -> bool:
-        """Whether any voxel centre of this grid, moved by `affine` (world, 4x4), falls inside the other grid."""
-        matrix = self.to_voxels_of(other) if affine is None else other.inverse_affine @ affine @ self.affine
-        steps = [np.unique(np.linspace(0, n - 1, min(n, 48))) for n in self.shape]
-        coords = transform_points(matrix, np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3))
-        return bool(((coords >= -0.5) & (coords <= np.array(other.shape) - 0.5)).all(1).any())
+        """Whether the fields of view, moved by `affine` (world, 4x4) for this grid, share any volume.
+
+        Source: the separating axis theorem for two parallelepipeds.
+        """
+        own, others = self.corners_mm(), other.corners_mm()
+        own = own if affine is None else transform_points(affine, own)
+        edges, other_edges = (_unit(corners[[4, 2, 1]] - corners[0]) for corners in (own, others))
+        axes = np.concatenate(
+            [
+                np.cross(edges, np.roll(edges, 1, 0)),
+                np.cross(other_edges, np.roll(other_edges, 1, 0)),
+                np.cross(edges[:, None], other_edges).reshape(-1, 3),
+            ]
+        )
+        # Parallel edges span no plane, so their product is nothing but rounding.
+        axes = axes[np.linalg.norm(axes, axis=1) > PARALLEL].T
+        first, second = own @ axes, others @ axes
+        return not bool(((first.max(0) <= second.min(0)) | (second.max(0) <= first.min(0))).any())
 
     def close_to(self, other: "Grid", tolerance_mm: float = 1e-3) -> bool:
         """Whether both grids have the same shape, and corners within `tolerance_mm` of each other."""
@@ -174,3 +190,7 @@ class Grid:
         """An axis-aligned RAS grid whose first voxel lies at the world's origin."""
         i, j, k = shape
         return Grid((i, j, k), np.diag([*spacing_mm, 1.0]))
+
+
+def _unit(vectors: Matrix) -> Matrix:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
