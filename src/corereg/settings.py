@@ -28,6 +28,7 @@ __all__ = [
     "as_settings",
     "changed_keys",
     "check",
+    "kinds_in",
     "read_settings",
     "settings_of",
     "with_options",
@@ -76,7 +77,7 @@ class Setting:
     @property
     def kind(self) -> Any:
         """bool, int, float, str, tuple or Literal."""
-        return next(kind for kind in _kinds(self.hint) if kind not in (Union, UnionType))
+        return next(kind for kind in kinds_in(self.hint) if kind not in (Union, UnionType))
 
 
 def settings_of(config: Any, prefix: str = "") -> list[Setting]:
@@ -209,7 +210,7 @@ def _replaced(config: Any, settings: Mapping[Any, Any], prefix: str) -> Any:
 
 def _checked(hint: Any, value: Any, name: str) -> Any:
     """The value as pydantic converts it to its type; but true is not a number, and a list may be `8,4` or one value."""
-    kinds = _kinds(hint)
+    kinds = kinds_in(hint)
     try:
         converted = os.fspath(value) if isinstance(value, os.PathLike) else value
         if tuple in kinds and isinstance(converted, str):
@@ -227,11 +228,11 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         raise InputError(f"got {name} = {_short(value)}, expected {allowed(hint)}{cure}") from None
 
 
-def _kinds(hint: Any) -> list[Any]:
+def kinds_in(hint: Any) -> list[Any]:
     """The types in a type, and the choices of its literals."""
     if get_origin(hint) is Annotated:
-        return _kinds(get_args(hint)[0])
-    return [get_origin(hint) or hint, *(kind for part in get_args(hint) for kind in _kinds(part))]
+        return kinds_in(get_args(hint)[0])
+    return [get_origin(hint) or hint, *(kind for part in get_args(hint) for kind in kinds_in(part))]
 
 
 @cache

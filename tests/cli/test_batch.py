@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from corereg.io.atomic import STAGING
+from corereg.io.places import STAGING
 from corereg.workflows.batch.rows import read_rows
 from helpers import batches
 from helpers.batches import STUB, as_csv

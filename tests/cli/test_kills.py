@@ -123,7 +123,7 @@ def result_without_times(path: Path) -> bytes:
 def test_register(scans: Path, tmp_path: Path) -> None:
     def words(variant: int, out: Path) -> Sequence[object]:
         pair = ["register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out]
-        return [*pair, "--affine", "none", "--refine-steps", 2 + variant, "--threads", 1]
+        return [*pair, "--affine", "none", "--refine-steps", 2 + variant, "--threads", 1, "--force"]
 
     def read(out: Path) -> None:
         Transform.load(out / "transform.nii.gz")
@@ -147,7 +147,7 @@ def test_convert(tmp_path: Path) -> None:
     given = two_transforms(tmp_path)
 
     def words(variant: int, out: Path) -> Sequence[object]:
-        return ["convert", given[variant], "-o", out / "pair_", "--to", "ants"]
+        return ["convert", given[variant], "-o", out / "pair_", "--to", "ants", "--force"]
 
     def read(out: Path) -> None:
         Transform.load(out / "pair_", source_format="ants")
@@ -159,7 +159,7 @@ def test_apply(scans: Path, tmp_path: Path) -> None:
     given = two_transforms(tmp_path)
 
     def words(variant: int, out: Path) -> Sequence[object]:
-        return ["apply", given[variant], scans / "moving.nii.gz", "-o", out / "warped.mhd"]
+        return ["apply", given[variant], scans / "moving.nii.gz", "-o", out / "warped.mhd", "--force"]
 
     print(attack(words, lambda out: read_image(out / "warped.mhd"), Path.read_bytes, tmp_path))
 

@@ -31,7 +31,7 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     done = process("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels)
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
-    assert ": CT, SDlogJ " in line
+    assert line.startswith(f"{out / 'report.html'}: CT, affine ")
     assert {file.name for file in out.iterdir()} == OUTPUTS | {"report.html", "warped_labels.nii.gz"}
     summary = json.loads((out / "result.json").read_text("utf-8"), parse_constant=pytest.fail)
     assert {"sdlogj", "fold_percent", "dice", "dice_before"} <= set(summary["metrics"])
@@ -284,7 +284,7 @@ def test_failure_harms_no_folder_that_was_there(
         monkeypatch.setattr(os, "replace", full)
     else:
         monkeypatch.setattr(Transform, "save", full)
-    done = command("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *QUICK)
+    done = command("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *QUICK, "--force")
     assert "no room" in one_line(done)
     assert {file.name for file in out.iterdir()} == {"notes.txt", "warped.nii.gz"}
     assert (out / "warped.nii.gz").read_text("utf-8") == "of an earlier run"

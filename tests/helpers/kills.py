@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from corereg.io.atomic import STAGING
+from corereg.io.places import STAGING
 
 __all__ = ["killed", "run"]
 

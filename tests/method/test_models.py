@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from corereg.method.config import DEFAULT_MODEL
+from corereg.method.config import DEFAULT_MODEL, MODELS
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model_file import load_model, save_model
 from corereg.method.features.network import NetworkConfig, random_model
 from corereg.method.features.network_and_mind import DESCRIPTOR_WEIGHT
-from corereg.method.models import BOARD, MODELS, get_model
+from corereg.method.models import BOARD, get_model
 from helpers.networks import volume
 from helpers.refusals import refusal
 

@@ -5,28 +5,35 @@ import sys
 import warnings
 from typing import Any
 
-from corereg.cli import batch, demo, evaluate, register, reproduce, train, transforms
-from corereg.cli.common import app, log
+from corereg.cli import batch, demo, evaluate, messages, register, reproduce, train, transforms
+from corereg.cli.common import app
 from corereg.cli.endings import check_current_folder, describe, write_any_character
+from corereg.cli.evaluate import STDOUT
 
-__all__ = ["app", "batch", "demo", "evaluate", "main", "register", "reproduce", "train", "transforms"]
+__all__ = ["app", "batch", "demo", "evaluate", "main", "messages", "register", "reproduce", "train", "transforms"]
 
-
-DEBUG, DEBUG_VARIABLE = "--debug", "COREREG_DEBUG"
+DEBUG_VARIABLE = "COREREG_DEBUG"
 
 
 def main() -> None:
     """Entry point. Errors are one line without a traceback."""
+    messages.begin()
     warnings.showwarning = _print_warning
     write_any_character()
     try:
         check_current_folder()
-        app([word for word in sys.argv[1:] if word != DEBUG])
+        app(with_stdout(sys.argv[1:]))
     except Exception as error:
-        line, status = describe(error, debug=DEBUG in sys.argv or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"))
-        log(f"corereg: {line}")
+        debug = messages.manner.debug or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+        line, status = describe(error, debug=debug)
+        messages.log(f"corereg: {line}", always=True)
         sys.exit(status)
 
 
+def with_stdout(words: list[str]) -> list[str]:
+    """`corereg evaluate ... --json` writes to stdout, as other commands do, though there it takes a file."""
+    return [*words, str(STDOUT)] if words[:1] == ["evaluate"] and words[-1] == "--json" else words
+
+
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    log(f"corereg: warning: {message}")
+    messages.log(f"corereg: warning: {message}", always=True)

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import app, command_line, log, progress_line
+from corereg.cli.common import command, command_line
+from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.cli.register import with_settings
 from corereg.workflows.outputs import OUTPUTS
 
 
-@app.command()
+@command
 @with_settings
 def batch(
     pairs: Annotated[
@@ -26,7 +27,8 @@ def batch(
         typer.Option("--pairs", help="Of a data set: training, validation or test; by default the latter two."),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Let pairs with missing files fail instead of refusing to start.")
+        bool,
+        typer.Option("--partial", help="Let pairs with missing files fail instead of refusing to start."),
     ] = False,
     jobs: Annotated[int, typer.Option(help="Workers; each takes the memory of a registration.")] = 1,
     threads: Annotated[
@@ -39,7 +41,8 @@ def batch(
         OUTPUTS
     ),
     labels_use_image_grid: Annotated[
-        bool, typer.Option("--labels-use-image-grid", help="Trust the images' headers where label maps' differ.")
+        bool,
+        typer.Option("--labels-use-image-grid", help="Trust the images' headers where label maps' differ."),
     ] = False,
     page: Annotated[bool, typer.Option(help="Write report.html, the page about all pairs.")] = True,
     **settings: Any,
@@ -47,7 +50,7 @@ def batch(
     """Register many pairs, each into its own folder; a row of numbers for each. A failure stops no other pair."""
     from corereg.workflows.batch.run import batch as register_all
 
-    with progress_line(log_elsewhere=True) as progress:
+    with progress_bar() as progress:
         found = register_all(
             pairs,
             out,
@@ -68,7 +71,18 @@ def batch(
             **settings,
         )
     resumed = f", {found.resumed} of them by an earlier run" if found.resumed else ""
-    print(f"{found.rows}: {found.pairs - found.failed} of {found.pairs} pairs registered{resumed}")
+    show(f"{found.rows}: {found.pairs - found.failed} of {found.pairs} pairs registered{resumed}")
+    show_result(
+        {
+            "folder": found.directory,
+            "rows": found.rows,
+            "pairs": found.pairs,
+            "resumed": found.resumed,
+            "failed": found.failed,
+        }
+    )
     if found.failed:
-        log(f"corereg: {found.failed} pairs failed, as `error` in their rows says; rerun to try them again")
+        log(
+            f"corereg: {found.failed} pairs failed, as `error` in their rows says; rerun to try them again", always=True
+        )
         raise typer.Exit(1)

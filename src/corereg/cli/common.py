@@ -1,31 +1,45 @@
-"""What the commands share: the application, its output option, messages, progress and what stops a command."""
+"""What the commands share: the application, the options that each of them has, and what stops them."""
 
+import inspect
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 import typer.core
 
+from corereg.cli import messages
 from corereg.cli.endings import signals_raise, stopped_by
 
-__all__ = ["Out", "app", "command_line", "log", "progress_line"]
+__all__ = ["Force", "Out", "app", "command", "command_line"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 RESUMABLE = ("train", "benchmark", "batch", "reproduce")
 """Commands that keep what they have done and continue from there."""
-
-LOG_EVERY_S = 30.0
-
 
 ORDER = ("register", "apply", "convert", "train", "evaluate", "benchmark", "batch")
 """Order of the commands in `corereg --help`; others follow."""
 
 
-class _Commands(typer.core.TyperGroup):
+class _Flags:
+    """Shows flags without a type, which typer would give as <bool>."""
+
+    def get_params(self, ctx: Any) -> Any:
+        found = super().get_params(ctx)  # type: ignore[misc]
+        for option in found:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        return found
+
+
+class _Command(_Flags, typer.core.TyperCommand): ...
+
+
+class _Commands(_Flags, typer.core.TyperGroup):
     """Commands in a fixed order, which end with one line if a signal stops them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -42,7 +56,7 @@ class _Commands(typer.core.TyperGroup):
                     raise
                 resumable = ctx.invoked_subcommand in RESUMABLE
                 outcome = "rerun the same command to resume" if resumable else "nothing was written"
-                log(f"corereg: interrupted; {outcome}")
+                messages.log(f"corereg: interrupted; {outcome}", always=True)
                 raise typer.Exit(stopped.exit_status) from None
 
 
@@ -50,10 +64,46 @@ app = typer.Typer(
     cls=_Commands,
     name="corereg",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _shared(*flags: str, help: str, hint: Any = bool, metavar: str | None = None) -> inspect.Parameter:  # noqa: A002
+    option = typer.Option(*flags, help=help, metavar=metavar, rich_help_panel="Messages", show_default=False)
+    name = flags[-1].removeprefix("--").replace("-", "_")
+    default = False if hint is bool else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option])
+
+
+SHARED = [
+    _shared("-q", "--quiet", help="Print warnings and errors only."),
+    _shared("-v", "--verbose", help="Print every stage and when it begins."),
+    _shared("--log-file", help="Append all messages to this file.", hint=Path | None, metavar="<path>"),
+    _shared("--debug", help="Print the traceback of an error."),
+]
+"""Options before and after the name of every command."""
+
+JSON = _shared("--json", help="Print the result as JSON on stdout, and nothing else there.")
+
+
+def command(function: Function) -> Function:
+    """Add a command, with the options that all of them share."""
+    app.command(cls=_Command)(_with_shared(function))
+    return function
+
+
+def _with_shared(function: Callable[..., Any]) -> Callable[..., Any]:
+    own = inspect.signature(function)
+    shared = [option for option in (*SHARED, JSON) if option.name not in own.parameters]
+
+    @wraps(function)
+    def run(**options: Any) -> Any:
+        messages.choose(**{option.name: options.pop(option.name) for option in shared})
+        return function(**options)
+
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *shared])  # type: ignore[attr-defined]
+    return run
 
 
 def _print_version(wanted: bool) -> bool:
@@ -66,53 +116,21 @@ def _print_version(wanted: bool) -> bool:
 
 
 @app.callback()
+@_with_shared
 def options(
     version: Annotated[
         bool,
         typer.Option("-V", "--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks; also after the command.")] = False,
 ) -> None:
     """Deformable 3D registration of CT and MR scans."""
 
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Output folder or file.", show_default=False)]
 
-
-def log(text: str) -> None:
-    """Print one line to stderr."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
-
-
-@contextmanager
-def progress_line(*, log_elsewhere: bool = False) -> Iterator[Any]:
-    """A spinner with the current stage on a terminal.
-
-    Args:
-        log_elsewhere: whether stages become log lines, at most every 30 seconds, if there is no terminal.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _occasionally(log) if log_elsewhere else lambda stage: None
-        return
-    with console.status("starting") as status:
-        yield status.update
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
 
 
 def command_line() -> str:
     """The command as typed, for reports."""
     return shlex.join(["corereg", *sys.argv[1:]])
-
-
-def _occasionally(write: Any) -> Any:
-    last = float("-inf")
-
-    def progress(stage: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LOG_EVERY_S:
-            last = time.monotonic()
-            write(f"corereg: {stage}")
-
-    return progress

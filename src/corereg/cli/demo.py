@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from corereg.cli.common import app, command_line, progress_line
+from corereg.cli.common import command, command_line
+from corereg.cli.messages import progress_bar, show, show_result
 
 
-@app.command()
+@command
 def phantom(
     directory: Annotated[Path, typer.Argument(help="Folder to create, a Learn2Reg data set.")],
     subjects: Annotated[int, typer.Option(help="Number of patients.")] = 6,
@@ -18,26 +19,34 @@ def phantom(
 ) -> None:
     """Make a labelled synthetic torso cohort with breathing pairs of exactly known motion."""
     from corereg.data.phantom import write_cohort
+    from corereg.progress import Step
 
-    with progress_line() as progress:
-        progress("making patients")
-        path = write_cohort(directory, subjects=subjects, kind=kind, spacing_mm=spacing, seed=seed)
-    print(path)
+    with progress_bar() as progress:
+
+        def made(done: int, total: int) -> None:
+            progress(Step(f"{done} of {total} patients and pairs made", done, total))
+
+        made(0, subjects)
+        path = write_cohort(directory, subjects=subjects, kind=kind, spacing_mm=spacing, seed=seed, progress=made)
+    show(str(path))
+    show_result({"dataset": path})
 
 
-@app.command()
+@command
 def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")] = Path("out/demo")) -> None:
     """Make phantom patients, register, evaluate, report and train, in a few minutes on a laptop."""
     from corereg.workflows.demo import run_demo
 
-    with progress_line() as progress:
+    with progress_bar(inner=True) as progress:
         lines = run_demo(out, command=command_line(), progress=progress)
-    print("\n".join(lines))
+    show("\n".join(lines))
+    show_result({"folder": out, "lines": lines})
 
 
-@app.command()
+@command
 def info() -> None:
     """Print versions, devices and available models."""
-    from corereg.workflows.info import describe
+    from corereg.workflows.info import describe, facts
 
-    print(describe())
+    show(describe())
+    show_result(facts)

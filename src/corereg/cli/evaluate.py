@@ -1,15 +1,18 @@
 """`corereg evaluate`, `benchmark` and `peers`: how good displacement fields are, and how registration tools compare."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corereg.cli.common import app, command_line, log, progress_line
+from corereg.cli.common import command, command_line
+from corereg.cli.messages import choose, elapsed, log, progress_bar, show, show_result
 from corereg.errors import InputError
 
 if TYPE_CHECKING:
     from corereg.evaluation.evaluate import Evaluation
+
+STDOUT = Path("-")
 
 DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset JSON, its folder, or a CSV of pairs.")]
 Split = Annotated[
@@ -18,16 +21,17 @@ Split = Annotated[
 
 
 SkipMissing = Annotated[
-    bool, typer.Option("--skip-missing", help="Skip methods that are not installed instead of refusing to start.")
+    bool,
+    typer.Option("--skip-missing", help="Skip methods that are not installed instead of refusing to start."),
 ]
 
 
-@app.command()
+@command
 def evaluate(
     dataset: DatasetPath,
     fields: Annotated[Path, typer.Argument(help="Folder of displacement fields named disp_<fixed>_<moving>.")],
     csv: Annotated[Path | None, typer.Option(help="Write a CSV with one line per pair.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all results as JSON.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all results as JSON; without a name, on stdout.")] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Score the fields that exist and list the others.")
     ] = False,
@@ -40,30 +44,37 @@ def evaluate(
     ] = "nifti",
     submission_names: Annotated[str, typer.Option(help="long, short or both.")] = "both",
     force: Annotated[
-        bool, typer.Option("--force", help="Submit fields although half the size changes them too much.")
+        bool,
+        typer.Option("--force", help="Replace existing results; submit fields that change too much at half the size."),
     ] = False,
 ) -> None:
     """Score displacement FIELDS on the pairs of a data set by the formulas of the Learn2Reg challenge."""
     from corereg.evaluation.evaluate import evaluate as score
-    from corereg.evaluation.submission import check_submission, write_submission
-    from corereg.io.atomic import check_output
+    from corereg.evaluation.submission import ARCHIVE, check_submission, write_submission
+    from corereg.io.places import check_output, refuse_to_replace
     from corereg.report.tables import evaluation_table, write_csv
 
+    if json == STDOUT:
+        choose(json=True)
+        json = None
     for path in (csv, json):
         if path is not None:
-            check_output(path)
+            check_output(path, force=force)
     if submission is not None:
         check_submission(submission, submission_form, submission_names)
-    with progress_line() as progress:
+        if not force:
+            refuse_to_replace(submission, [ARCHIVE])
+    with progress_bar() as progress:
         found = score(dataset, fields, against=against, split=pairs, partial=partial, check=check, progress=progress)
         if csv is not None:
             write_csv(csv, found.rows)
         if json is not None:
             found.write_json(json)
-    _print(evaluation_table(found))
+    show(evaluation_table(found))
+    show_result(found.as_dict)
     doubtful = sum(_log_doubts(scored) for scored in (found, found.against) if scored is not None)
     if submission is not None:
-        with progress_line() as progress:
+        with progress_bar() as progress:
             written = write_submission(
                 dataset,
                 fields,
@@ -74,7 +85,7 @@ def evaluate(
                 force=force,
                 progress=progress,
             )
-        print(f"{submission}: submission.zip and {len(written)} files, read back and checked")
+        show(f"{submission}: submission.zip and {len(written)} files, read back and checked")
     if doubtful:
         raise InputError(
             f"{doubtful} fields (named above) are doubtful, expected displacements of the pairs that they are named "
@@ -82,7 +93,7 @@ def evaluate(
         )
 
 
-@app.command()
+@command
 def benchmark(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Output folder; rerun to resume.", show_default=False)],
@@ -109,6 +120,7 @@ def benchmark(
 
     from corereg.evaluation.benchmark.plan import Plan
     from corereg.evaluation.benchmark.run import benchmark as compare
+    from corereg.progress import duration
     from corereg.report.cohort import write_benchmark
     from corereg.report.tables import benchmark_table
 
@@ -125,20 +137,21 @@ def benchmark(
         match_sdlogj=match_sdlogj,
         keep_fields=keep_fields,
     )
-    with progress_line(log_elsewhere=True) as progress:
+    with progress_bar() as progress:
         found = compare(dataset, out, plan, command=command_line(), progress=progress)
         progress("writing")
         write_benchmark(found, out)
-    _print(benchmark_table(found))
+    show(benchmark_table(found))
     for name, reason in found.skipped.items():
         log(f"corereg: skipped {name}: {reason}")
     for row in found.rows:
         if row["status"] != "ok":
             log(f"corereg: {row['method']} on {row['fixed']} <- {row['moving']}: {row['status']}")
-    print(f"{out}: report.html, table.md, rows.csv, figures, provenance.json")
+    show(f"{out}: report.html, table.md, rows.csv, figures, provenance.json; {duration(elapsed())}")
+    show_result({"folder": out, "skipped": found.skipped, "rows": found.rows})
 
 
-@app.command()
+@command
 def peers(
     action: Annotated[str, typer.Argument(help="list or install.")] = "list",
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Tools to install.")] = None,
@@ -154,16 +167,24 @@ def peers(
             raise InputError(f"got no tool to install, expected some of {', '.join(METHODS)}; name them")
         wanted = [find_method(name) for name in names]
         for method in wanted:
-            with progress_line() as progress:
+            with progress_bar() as progress:
                 install(method, progress)
-            print(f"{method.name}: installed")
+            show(f"{method.name}: installed")
+        show_result({"installed": names})
         return
     for method in METHODS.values():
         state = "installed" if is_installed(method) else f"not installed: corereg peers install {method.name}"
-        print(f"{method.name:12} {state}\n{'':12} {method.settings}")
+        show(f"{method.name:12} {state}\n{'':12} {method.settings}")
     for name, reason in UNAVAILABLE.items():
-        print(f"{name:12} no runner: {reason}")
-    print(f"environments in {peers_folder()}")
+        show(f"{name:12} no runner: {reason}")
+    show(f"environments in {peers_folder()}")
+    show_result(
+        {
+            "methods": {m.name: {"installed": is_installed(m), "settings": m.settings} for m in METHODS.values()},
+            "unavailable": UNAVAILABLE,
+            "environments": peers_folder(),
+        }
+    )
 
 
 def _log_doubts(scored: "Evaluation") -> int:
@@ -171,15 +192,5 @@ def _log_doubts(scored: "Evaluation") -> int:
     for name, reason in scored.left_out.items():
         log(f"corereg: left out {name}: {reason}")
     for name, reason in scored.suspicions.items():
-        log(f"corereg: warning: the field of {name} is doubtful: {reason}")
+        log(f"corereg: warning: the field of {name} is doubtful: {reason}", always=True)
     return len(scored.suspicions)
-
-
-def _print(table: Any) -> None:
-    """Print a rich table as wide as the terminal, or as wide as it needs to be in a file or a pipe."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)

@@ -1,27 +1,44 @@
 """`corereg register`. The options of the method's settings come from `method/config.py`."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import Out, app, command_line, log, progress_line
-from corereg.method.config import register_options, with_keywords
-from corereg.settings import Setting, allowed
-from corereg.workflows.outputs import OUTPUTS
+from corereg.cli.common import Force, Out, command, command_line
+from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
+from corereg.method.config import MODELS, register_options, with_keywords
+from corereg.settings import Setting, allowed, kinds_in
+from corereg.workflows.outputs import OUTPUTS, RESULT
 
 __all__ = ["with_settings"]
 
 
 def _option(setting: Setting) -> Any:
     """The option of a setting. Values stay texts: they are checked where those of YAML files are."""
+    choices = [kind for kind in kinds_in(setting.hint) if isinstance(kind, str)]
+    default = None if setting.kind is bool else setting.default
     option = typer.Option(
         setting.flag,
-        help=f"{setting.meaning} One of {allowed(setting.hint)}." if setting.kind is Literal else setting.meaning,
+        help=setting.meaning
+        + (f" One of {allowed(setting.hint)}." if choices else "")
+        + ("" if default is None else f" Default: {default}."),
         metavar={int: "<int>", float: "<float>"}.get(setting.kind),
-        show_default=False if setting.default is None else str(setting.default),
+        show_default=False,
+        rich_help_panel="Settings",
+        autocompletion=_completion(MODELS if setting.name == "model" else choices),
     )
     return Annotated[bool | None if setting.kind is bool else str | None, option]
+
+
+def _completion(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Complete one of these words in the shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
 
 
 def with_settings(command: Any) -> Any:
@@ -29,7 +46,7 @@ def with_settings(command: Any) -> Any:
     return with_keywords(command, {setting.name: (_option(setting), None) for setting in register_options()})
 
 
-@app.command()
+@command
 @with_settings
 def register(
     fixed: Annotated[Path, typer.Argument(help="Image that defines the output grid: a file or a DICOM folder.")],
@@ -40,18 +57,22 @@ def register(
     moving_labels: Annotated[Path | None, typer.Option(help="Label map to warp as well.")] = None,
     fixed_labels: Annotated[Path | None, typer.Option(help="Label map to compare it with.")] = None,
     labels_use_image_grid: Annotated[
-        bool, typer.Option("--labels-use-image-grid", help="Trust the image's header where its label map's differs.")
+        bool,
+        typer.Option("--labels-use-image-grid", help="Trust the image's header where its label map's differs."),
     ] = False,
     fixed_series: Annotated[str | None, typer.Option(help="Series Instance UID, if FIXED is a DICOM folder.")] = None,
     moving_series: Annotated[str | None, typer.Option(help="The same for the moving image.")] = None,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with; by default all cores.")] = None,
+    force: Force = False,
     **settings: Any,
 ) -> None:
     """Register MOVING onto FIXED; writes warped image, transforms, numbers and a report into a folder."""
+    from corereg.io.json_files import load_json
+    from corereg.method.wording import affine_words, grid_words, metric_words, modality_words
     from corereg.workflows.register import register_to_folder
 
-    with progress_line() as progress:
+    with progress_bar(inner=True) as progress:
         result = register_to_folder(
             fixed,
             moving,
@@ -65,14 +86,15 @@ def register(
             moving_series=moving_series,
             keep=[name for name in OUTPUTS if report or name != "report"],
             threads=threads,
+            force=force,
             command=command_line(),
             progress=progress,
             **settings,
         )
     for remark in (*result.fixed.remarks, *result.moving.remarks):
         log(f"corereg: {remark}")
-    modalities = " and ".join(dict.fromkeys(each.modality.upper() for each in result.intensities))
-    print(
-        f"{out}: {modalities}, SDlogJ {result.metrics['sdlogj']:.3f}, folds {result.metrics['fold_percent']:.3f} %, "
-        f"inverse error {result.inverse_error.mean:.2f} mm (mean), {sum(result.seconds.values()):.1f} s"
-    )
+    done = f"{modality_words(result.intensities)}, affine {affine_words(result.alignment)}"
+    grid, measured = grid_words(result.refined.grid), metric_words(result.metrics)
+    shown = out / OUTPUTS["report"] if report else out
+    show(f"{shown}: {done}, grid {grid}, {measured}, {elapsed():.1f} s")
+    show_result(lambda: load_json(out / RESULT))

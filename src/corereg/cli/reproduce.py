@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from corereg.cli.common import app, command_line, log, progress_line
+from corereg.cli.common import command, command_line
 from corereg.cli.evaluate import DatasetPath, SkipMissing
+from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.errors import InputError
 
 
-@app.command()
+@command
 def reproduce(
     protocol: Annotated[str, typer.Argument(help="abdomen-ct or chest-ct.")],
     dataset: DatasetPath,
@@ -54,7 +55,7 @@ def reproduce(
         budget_seconds=budget,
         threads=os.cpu_count() or 1 if threads is None else threads,
     )
-    with progress_line(log_elsewhere=True) as progress:
+    with progress_bar() as progress:
         report = run(
             protocol,
             dataset,
@@ -72,4 +73,5 @@ def reproduce(
             progress=progress,
             log=lambda line: log(f"corereg: {line}"),
         )
-    print(f"trained: {runs}" if report is None else report.read_text("utf-8"))
+    show(f"trained: {runs}" if report is None else report.read_text("utf-8"))
+    show_result({"folder": out, "report": report, "trained": runs})

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from corereg.cli.common import Out, app, log, progress_line
+from corereg.cli.common import Out, command
+from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
 
 
-@app.command()
+@command
 def train(
     dataset: Annotated[
         Path, typer.Argument(help="Learn2Reg JSON, nnU-Net or RAD-ChestCT folder, folder of images, or CSV of pairs.")
@@ -32,6 +33,7 @@ def train(
 ) -> None:
     """Train on unlabelled scans; writes a run folder with model.safetensors for --model."""
     from corereg.errors import Interrupted
+    from corereg.progress import duration
     from corereg.settings import as_settings, read_settings, with_settings
     from corereg.training.recipes import get_recipe
     from corereg.training.train import train as train_model
@@ -45,7 +47,7 @@ def train(
         print(yaml.safe_dump(as_settings(with_settings(get_recipe(recipe), settings)), sort_keys=False), end="")
         return
     try:
-        with progress_line() as progress:
+        with progress_bar() as progress:
             result = train_model(
                 dataset,
                 out,
@@ -63,7 +65,11 @@ def train(
                 log=log,
             )
     except Interrupted as stopped:
-        log(f"corereg: stopped; the checkpoint is written. Resume with: corereg train {dataset} -o {out} --resume")
+        log(
+            f"corereg: stopped; the checkpoint is written. Resume with: corereg train {dataset} -o {out} --resume",
+            always=True,
+        )
         raise typer.Exit(stopped.exit_status) from None
-    figures = ", ".join(f"{key} {value:.4g}" for key, value in result.metrics.items())
-    print(f"{result.model}: {figures}")
+    figures = "".join(f"{key} {value:.4g}, " for key, value in result.metrics.items())
+    show(f"{result.model}: {figures}{duration(elapsed())}")
+    show_result({"folder": result.folder, "model": result.model, "metrics": dict(result.metrics)})

@@ -1,11 +1,13 @@
 """`corereg apply` and `corereg convert`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from corereg.cli.common import Out, app, log
+from corereg.cli.common import Force, Out, command
+from corereg.cli.messages import log, show, show_result
 from corereg.errors import InputError
 
 FORMAT_NAMES = "itk, itk-field, ants, learn2reg, learn2reg-half, niftyreg, niftyreg-displacement, fsl or numpy"
@@ -22,7 +24,7 @@ From = Annotated[str | None, typer.Option("--from", help="Format of TRANSFORM, i
 Inverse = Annotated[bool, typer.Option("--inverse", help="Use the opposite direction.")]
 
 
-@app.command()
+@command
 def apply(
     transform: TransformFile,
     source: Annotated[
@@ -51,32 +53,36 @@ def apply(
     fixed: Fixed = None,
     moving: Moving = None,
     source_format: From = None,
+    force: Force = False,
 ) -> None:
     """Warp an image onto the transform's grid, or map points and meshes from the fixed to the moving image."""
     if (source is None) != (out is None) or (source is None and jacobian is None):
         raise InputError("expected INPUT together with -o, or --jacobian FILE, or all three; add what is missing")
-    from corereg.io.atomic import check_output
+    from corereg.io.places import check_output
     from corereg.io.transforms.apply import ImageOptions, apply_to_file, load_chain, write_jacobian
 
     for path in (out, jacobian):
         if path is not None:
-            check_output(path)
+            check_output(path, force=force)
     chain = load_chain(
         [transform, *(then or [])], fixed=fixed, moving=moving, inverse=inverse, source_format=source_format
     )
+    remarks: Sequence[str] = ()
     if source is not None and out is not None:
         options = ImageOptions(
             labels=labels, interpolation=interpolation, reference=reference, outside=outside, series=series
         )
-        for remark in apply_to_file(chain, source, out, options, coordinates=coordinates):
+        remarks = apply_to_file(chain, source, out, options, coordinates=coordinates)
+        for remark in remarks:
             log(f"corereg: {remark}")
-        print(out)
+        show(str(out))
     if jacobian is not None:
         write_jacobian(chain, jacobian, reference)
-        print(jacobian)
+        show(str(jacobian))
+    show_result({"output": out, "jacobian": jacobian, "remarks": remarks})
 
 
-@app.command()
+@command
 def convert(
     transform: TransformFile,
     out: Out,
@@ -89,14 +95,24 @@ def convert(
     inverse: Inverse = False,
     only: Annotated[list[str] | None, typer.Option(help="Name of a part to keep; may be repeated.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Name of a part to leave out; may be repeated.")] = None,
+    force: Force = False,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
-    from corereg.io.atomic import check_output
+    from corereg.io.places import check_output, refuse_to_replace
     from corereg.io.transforms.convert import convert_transform
+    from corereg.io.transforms.formats.ants import ENDINGS
 
-    if to != "ants":  # a prefix of names
-        check_output(out)
-    convert_transform(
+    if to != "ants":
+        check_output(out, force=force)
+    elif not force:
+        refuse_to_replace(out.parent, [out.name + ending for ending in ENDINGS])
+    remarks: list[str] = []
+
+    def remark(line: str) -> None:
+        remarks.append(line)
+        log(f"corereg: {line}")
+
+    written = convert_transform(
         transform,
         out,
         to=to,
@@ -106,6 +122,7 @@ def convert(
         inverse=inverse,
         only=only or (),
         without=without or (),
-        log=lambda line: log(f"corereg: {line}"),
+        log=remark,
     )
-    print(out)
+    show(str(out))
+    show_result({"output": out, "parts": written.names, "remarks": remarks})

@@ -20,6 +20,7 @@ from corereg.evaluation.score import Row, score_pair
 from corereg.evaluation.statistics import Comparison, Summary
 from corereg.io.atomic import atomic_path
 from corereg.io.json_files import finite
+from corereg.progress import Step
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -123,7 +124,7 @@ def _evaluate(
     for count, (case, file) in enumerate(files.items(), start=1):
         if file is None:
             continue
-        progress(f"{case.name} ({count} of {len(files)})")
+        progress(Step(f"{case.name} ({count} of {len(files)})", count - 1, len(files)))
         pair = LoadedCase(case)
         try:
             field = read_field(file, *pair.grids)

@@ -22,6 +22,7 @@ from corereg.evaluation.cases import Case, LoadedCase, read_cases
 from corereg.evaluation.field_files import find_field, read_field
 from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.transforms.formats.learn2reg import write_disp_vox, write_half_disp_vox
+from corereg.progress import Step
 
 __all__ = ["FORMS", "NAMES", "check_submission", "write_submission"]
 
@@ -84,7 +85,7 @@ def write_submission(
     with output_folder(directory), atomic_folder(directory, last=ARCHIVE) as staged:
         for number, (case, file) in enumerate(files.items(), start=1):
             if progress:
-                progress(f"{case.name} ({number} of {len(files)})")
+                progress(Step(f"{case.name} ({number} of {len(files)})", number - 1, len(files)))
             assert file is not None
             written += _write(case, file, staged, form, names, force=force)
         with zipfile.ZipFile(staged / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:

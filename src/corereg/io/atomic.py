@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -21,10 +20,11 @@ from functools import cache
 from pathlib import Path
 
 from corereg.errors import InputError
+from corereg.io.places import STAGING, check_output, ensure_output_folder, is_special, temporary_folder_in
 
-__all__ = ["atomic_folder", "atomic_path", "check_output", "ensure_output_folder", "output_folder", "settle", "staging"]
+__all__ = ["STAGING", "atomic_folder", "atomic_path", "output_folder", "settle", "staging"]
 
-STAGING, PENDING = ".corereg-writing-", ".corereg-written"
+PENDING = ".corereg-written"
 PLAN = ".corereg-plan.json"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,7 +47,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             the disk is full.
     """
     path = check_output(path)
-    if _is_special(path):
+    if is_special(path):
         with tempfile.TemporaryDirectory() as elsewhere, _space_for(path, Path(elsewhere)):
             yield Path(elsewhere) / path.name
             path.write_bytes((Path(elsewhere) / path.name).read_bytes())
@@ -91,47 +91,6 @@ def output_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             with suppress(OSError):  # it holds something
                 folder.rmdir()
         raise
-
-
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """Check that a file can be written, before the work whose result it is to hold.
-
-    Raises:
-        InputError: its folder is missing or not writable, or it is a folder.
-    """
-    path = Path(path)
-    if os.path.isdir(path):
-        raise InputError(f"got the output {path}, which is a folder, expected a file; add a name to it")
-    try:
-        os.stat(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise InputError(f"got the output {path}, which cannot be written ({error.strerror}); choose another") from None
-    if not _is_special(path):
-        _temporary_folder_in(path.parent).rmdir()
-    return path
-
-
-def ensure_output_folder(path: str | os.PathLike[str]) -> Path:
-    """Make the folder `path`, with its parents, unless it exists, and check that files can be written to it.
-
-    Raises:
-        InputError: `path` or one of its parents is a file, or it cannot be made or written to.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            f"got the output folder {path}, which is a file or lies in one, expected a folder; choose another"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"got the output folder {path}, which cannot be made ({error.strerror}); choose another"
-        ) from None
-    _temporary_folder_in(path).rmdir()
-    return path
 
 
 @contextmanager
@@ -205,7 +164,7 @@ def _locked_staging(folder: Path) -> Iterator[tuple[Path, bool]]:
     settle(folder)
     _clean(folder)
     while True:
-        made = _temporary_folder_in(folder)
+        made = temporary_folder_in(folder)
         lock, known = _lock(made)
         if not known or (lock is not None and made.exists()):
             break
@@ -252,13 +211,6 @@ def _release(lock: int | None) -> None:
         os.close(lock)
 
 
-def _is_special(path: Path) -> bool:
-    """Whether it is a device, a pipe or an open file of the process: what is not replaced but written to."""
-    if str(path).startswith(("/dev/std", "/dev/fd/", "/proc/")):
-        return True
-    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
-
-
 @contextmanager
 def _space_for(path: Path, folder: Path) -> Iterator[None]:
     """Say so where writing fails because the disk is full."""
@@ -283,14 +235,3 @@ def _is_full(error: Exception, folder: Path) -> bool:
     except OSError as full:
         return full.errno in FULL
     return False
-
-
-def _temporary_folder_in(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"got the output folder {folder}, which does not exist; make it first")
-    try:
-        return Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
-    except OSError as error:
-        raise InputError(
-            f"got the output folder {folder}, which is not writable ({error.strerror}); choose another"
-        ) from None

@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "DIFFEOMORPHIC",
     "FEATURES",
+    "MODELS",
     "PAPER_PASSES",
     "CoupledConvexConfig",
     "Device",
@@ -37,6 +38,13 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_MODEL = "mind"
+
+MODELS = {
+    "mind": "MIND-SSC descriptors, for two CTs together with the intensity: no training, also between CT and MR",
+    "head-neck-ct": "the network trained on 74 unlabelled head-and-neck CTs, with MIND-SSC added in the refinement",
+    "random": "the network with seeded random weights and statistics filled from the pair, as at the start of training",
+}
+"""The models on board, with a description of each."""
 
 DIFFEOMORPHIC: Final = "diffeomorphic"
 FEATURES: Final = "features"

@@ -7,13 +7,16 @@ from corereg.errors import InputError
 __all__ = ["find_device"]
 
 
-def find_device(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or mps.
+def find_device(name: str, *images: object) -> torch.device:
+    """The device called auto, cpu, cuda or mps; auto is where the images are, if they are tensors on another device.
 
     Raises:
         InputError: PyTorch does not find it.
     """
     if name == "auto":
+        for image in images:
+            if isinstance(image, torch.Tensor) and image.device.type != "cpu":
+                return image.device
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name not in available:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corereg.errors import InputError
+from corereg.method.config import MODELS
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel
 from corereg.method.features.model_file import load_model
@@ -11,19 +12,10 @@ from corereg.method.features.network import random_model
 from corereg.method.features.network_and_mind import with_descriptors
 from corereg.provenance import hash_files
 
-__all__ = ["DEFAULT_MODEL", "MODELS", "ModelChoice", "get_model"]
-
-DEFAULT_MODEL = "mind"
+__all__ = ["ModelChoice", "get_model"]
 
 BOARD = Path(__file__).parents[1] / "models"
 """Folder of the trained models that ship with the package."""
-
-MODELS = {
-    "mind": "MIND-SSC descriptors, for two CTs together with the intensity: no training, also between CT and MR",
-    "head-neck-ct": "the network trained on 74 unlabelled head-and-neck CTs, with MIND-SSC added in the refinement",
-    "random": "the network with seeded random weights and statistics filled from the pair, as at the start of training",
-}
-"""The models on board, with a description of each."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jac
 from corereg.geometry.grid import Grid
 from corereg.geometry.warp import warp
 from corereg.io.images.image import Image, as_image, as_mask
+from corereg.io.images.kinds import ImageLike, MaskLike
 from corereg.io.transforms.transform import InverseError, Transform
 from corereg.method.affine.align import Alignment, align
 from corereg.method.affine.coarse_copies import coarse_copy
@@ -25,6 +26,7 @@ from corereg.method.models import ModelChoice, get_model
 from corereg.method.pipeline import Registration, register_volumes
 from corereg.method.quality.similarity import similarity_above_chance, warn_if_no_better_than_chance
 from corereg.method.register_settings import RegisterSettings
+from corereg.method.showing import as_html, as_text
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.detection import Intensities, find_intensities
 from corereg.preprocessing.pair import Scan, prepare_pair
@@ -38,7 +40,7 @@ Progress = Callable[[str], None]
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RegistrationResult:
     """A registered pair."""
 
@@ -74,6 +76,12 @@ class RegistrationResult:
     peak_memory_mb: float
     """Largest memory of the process so far, in MiB."""
 
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
     def warped(self) -> Image:
         """The moving image on the fixed grid, linearly interpolated from the original: float32."""
         return self.transform.apply(self.moving)
@@ -108,22 +116,26 @@ class RegistrationResult:
 
 @documented
 def register(
-    fixed: object,
-    moving: object,
+    fixed: ImageLike,
+    moving: ImageLike,
     *,
+    fixed_affine: object = None,
+    moving_affine: object = None,
     config: RegisterConfig | None = None,
-    fixed_mask: object = None,
-    moving_mask: object = None,
+    fixed_mask: MaskLike | None = None,
+    moving_mask: MaskLike | None = None,
     progress: Progress | None = None,
     **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
     """Register two scans: find the transform that resamples `moving` onto `fixed`.
 
     Args:
-        fixed, moving: paths, Images, SimpleITK images or nibabel images; any spacing, orientation and field of view.
+        fixed, moving: paths, Images, SimpleITK or nibabel images, MetaTensors, or arrays or tensors (I, J, K) with an
+            affine; any spacing, orientation and field of view.
+        fixed_affine, moving_affine: of an array or tensor: (4, 4), voxel indices to RAS+ millimetres.
         config: all settings at once.
-        fixed_mask, moving_mask: masks on the grids of their images, as paths, Images, SimpleITK or nibabel images, or
-            arrays; only voxels greater than 0 count.
+        fixed_mask, moving_mask: masks on the grids of their images, as paths, Images, SimpleITK or nibabel images,
+            arrays or tensors; only voxels greater than 0 count.
         progress: called with the name of each stage as it begins.
         **settings: single settings on top of `config`, by the names of the command line's options; None leaves a
             setting as it is.
@@ -133,11 +145,12 @@ def register(
     """
     config = with_register_options(config or RegisterConfig(), settings)
     progress = progress or (lambda stage: None)
-    device = find_device(config.device)
+    device = find_device(config.device, fixed, moving)
     watch = Stopwatch(device)
     progress("reading")
     with watch("read"):
-        fixed_image, moving_image = as_image(fixed), as_image(moving)
+        fixed_image = as_image(fixed, affine=fixed_affine, name="the fixed image")
+        moving_image = as_image(moving, affine=moving_affine, name="the moving image")
         masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
     if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
         raise InputError(

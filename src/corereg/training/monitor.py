@@ -10,6 +10,7 @@ from typing import Any
 
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
+from corereg.progress import duration
 
 __all__ = ["METRICS", "PROGRESS", "SMOOTHED_STEPS", "VALIDATION", "Monitor", "draw_progress"]
 
@@ -65,7 +66,7 @@ class Monitor:
         speed = (len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else math.nan
         self._write(dict(row) | {"images_per_second": _rounded(images * speed)})
         numbers = ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "registration", "contrast") if k in row)
-        rest = "" if math.isnan(speed) else f", {images * speed:.1f} images/s, {_duration(left / speed)} left"
+        rest = "" if math.isnan(speed) else f", {images * speed:.1f} images/s, {duration(left / speed)} left"
         self._show(f"cycle {row['cycle']}, step {row['step']}: {numbers}, lr {row['learning_rate']:.2g}{rest}")
 
     def sweep(self, cycle: int, done: int, pairs: int) -> None:
@@ -111,12 +112,6 @@ def _rounded(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _event_writer(folder: Path) -> Any:

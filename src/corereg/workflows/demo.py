@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from corereg.data.pairs import read_dataset
 from corereg.data.phantom import write_cohort
 from corereg.errors import InputError
-from corereg.io.atomic import ensure_output_folder
 from corereg.io.images.image import read_image
+from corereg.io.places import ensure_output_folder
 from corereg.lazy import nibabel
 from corereg.method.features.model_file import load_model
 from corereg.method.features.network_and_mind import with_descriptors

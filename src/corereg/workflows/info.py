@@ -2,16 +2,27 @@
 
 import os
 import platform
+from typing import Any
 
 import psutil
 import torch
 
 from corereg.geometry.kernels.dispatch import use_kernels
-from corereg.method.config import DEFAULT_MODEL
-from corereg.method.models import MODELS
-from corereg.provenance import PACKAGES, versions
+from corereg.method.config import DEFAULT_MODEL, MODELS
+from corereg.provenance import PACKAGES, machine, versions
 
-__all__ = ["describe"]
+__all__ = ["describe", "facts"]
+
+
+def facts() -> dict[str, Any]:
+    """The same as `describe`, for programs."""
+    return {
+        **machine(),
+        "cuda": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        "mps": torch.backends.mps.is_available(),
+        "models": MODELS,
+        "default_model": DEFAULT_MODEL,
+    }
 
 
 def describe() -> str:

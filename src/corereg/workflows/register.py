@@ -23,10 +23,12 @@ from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.images.checks import described
 from corereg.io.images.image import Image, as_image, read_labels, write_image
 from corereg.io.json_files import finite
+from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
+from corereg.method.wording import affine_words, modality_words
 from corereg.provenance import hash_files
 from corereg.report.pair import write_report
 from corereg.workflows.outputs import OUTPUTS, RESULT
@@ -51,6 +53,7 @@ def register_to_folder(
     labels_use_image_grid: bool = False,
     keep: Collection[str] = tuple(OUTPUTS),
     threads: int | None = None,
+    force: bool = False,
     command: str = "",
     progress: Callable[[str], None] | None = None,
     **settings: Unpack[RegisterSettings],
@@ -66,6 +69,7 @@ def register_to_folder(
         labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
         keep: names of `OUTPUTS` to write, in addition to result.json.
         threads: threads to compute with; by default all cores.
+        force: replace the result of an earlier registration.
         command: what the report and result.json call the command.
         **settings: single settings, see `corereg.register`.
 
@@ -78,6 +82,8 @@ def register_to_folder(
             "add --moving-labels"
         )
     with_register_options(RegisterConfig(), settings)  # refused before anything is read
+    if not force:
+        refuse_to_replace(directory, (*OUTPUTS.values(), RESULT))
     progress = progress or (lambda stage: None)
     progress("reading")
     started = time.perf_counter()
@@ -208,9 +214,9 @@ def _report(
         "model": summary["model"],
         "settings": summary["configuration"],
         "result": {
-            "modality": _modality_words(result),
+            "modality": modality_words(result.intensities),
             "regularisation": summary["regularisation"],
-            "affine": _affine_words(result),
+            "affine": affine_words(result.alignment),
         },
         "versions": summary["versions"],
     }
@@ -233,23 +239,6 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the top of the page, the most telling first."""
     shown = {name: metrics[name] for name in ("dice", "dice_before", "sdlogj", "fold_percent") if name in metrics}
     return shown | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
-
-
-def _modality_words(result: RegistrationResult) -> str:
-    words = [
-        each.modality.upper()
-        + (f", stored values {each.offset_hu:+g} HU" if each.offset_hu else "")
-        + ("" if each.certain else " (doubtful)")
-        for each in result.intensities
-    ]
-    return words[0] if words[0] == words[1] else f"{words[0]} (fixed); {words[1]} (moving)"
-
-
-def _affine_words(result: RegistrationResult) -> str:
-    alignment = result.alignment
-    if alignment is None:
-        return "off"
-    return f"started from {alignment.start}" if alignment.needed else "not needed"
 
 
 def _affine_only(result: RegistrationResult) -> Transform:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from corereg.errors import InputError
-from corereg.io.atomic import STAGING
+from corereg.io.places import STAGING
 from corereg.workflows.batch.pairs import Pair
 from corereg.workflows.batch.plan import Shard
 from corereg.workflows.batch.rows import locked

@@ -22,9 +22,11 @@ from corereg.evaluation.benchmark.working_point import WorkingPoint
 from corereg.evaluation.cases import Case, Cases, LoadedCase, read_cases
 from corereg.evaluation.field_files import read_field
 from corereg.evaluation.score import Row, score_pair
-from corereg.io.atomic import atomic_path, ensure_output_folder, staging
+from corereg.io.atomic import atomic_path, staging
 from corereg.io.images.image import read_image, write_image
 from corereg.io.images.nifti import is_nifti
+from corereg.io.places import ensure_output_folder
+from corereg.progress import Step
 from corereg.provenance import machine, now
 
 __all__ = ["ROWS", "Benchmark", "benchmark", "kept_field"]
@@ -125,13 +127,14 @@ def benchmark(
 def _run_all(cases: Cases, methods: Sequence[Method], directory: Path, plan: Plan, progress: Progress) -> list[Row]:
     """Run every method on every pair, unless an earlier run has a successful row; return old and new rows in order."""
     done = {key_of(row): row for row in resume_rows(directory / ROWS)}
-    rows = []
+    rows: list[Row] = []
     for number, case in enumerate(cases.cases, start=1):
         loaded = LoadedCase(case)
         for method in methods:
             row = done.get((method.name, settings_hash(method, plan), case.fixed.name, case.moving.name))
             if row is None or row["status"] != "ok":
-                progress(f"{method.title}: {case.name} ({number} of {len(cases.cases)})")
+                words = f"{method.title}: {case.name} ({number} of {len(cases.cases)})"
+                progress(Step(words, len(rows), len(cases.cases) * len(methods)))
                 row = _run(method, loaded, directory, plan)
                 append_row(directory / ROWS, row)
             rows.append(row)

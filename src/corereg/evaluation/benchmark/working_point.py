@@ -15,6 +15,7 @@ from corereg.evaluation.metrics import sdlogj
 from corereg.method.config import RegisterConfig
 from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.register import register
+from corereg.progress import Step
 
 __all__ = ["WorkingPoint", "find_working_point"]
 
@@ -56,7 +57,8 @@ def find_working_point(
     def irregularity(regularisation: float) -> tuple[float, None]:
         found = []
         for number, case in enumerate(cases.cases, start=1):
-            progress(f"R = {regularisation:.3g}: pair {number} of {len(cases.cases)}")
+            words = f"R = {regularisation:.3g}: pair {number} of {len(cases.cases)}"
+            progress(Step(words, number - 1, len(cases.cases)))
             own = {**settings, "affine": affine, "seed": seed, "regularisation": regularisation}
             result = register(case.fixed.image, case.moving.image, **own)
             found.append(sdlogj(result.refined.at(result.fixed.grid).disp_vox.numpy()))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
 from corereg.io.atomic import atomic_path, settle
+from corereg.io.images.arrays import array_volume, as_array, is_array
 from corereg.io.images.checks import (
     check_contrast,
     check_labelled,
@@ -108,14 +109,15 @@ def as_mask(mask: Any, *, like: Grid, of: str) -> Image:
     """Make a mask, a boolean array that is true where the voxels are greater than 0, of whatever `as_image` takes.
 
     Args:
-        mask: may also be a bare array of the image's shape.
+        mask: may also be a bare array or tensor of the image's shape.
         like: the grid of the image that it belongs to, which its own must match.
         of: the name of that image, for messages.
 
     Raises:
         InputError: as for `as_image`; or on another grid, or empty.
     """
-    if isinstance(mask, np.ndarray):
+    if is_array(mask):
+        mask = as_array(mask)
         if mask.shape != like.shape:
             raise InputError(
                 f"got a mask array of shape {mask.shape}, expected that of {of}: {like.shape}; give an array with one "
@@ -137,18 +139,33 @@ def as_mask(mask: Any, *, like: Grid, of: str) -> Image:
     return replace(located, array=inside)
 
 
-def as_image(image: Any, *, labels: bool = False, series: str | None = None, blank: bool = False) -> Image:
-    """Make an `Image` of a path, an `Image`, a SimpleITK or nibabel image, or a MetaTensor, with the same checks.
+def as_image(
+    image: Any,
+    *,
+    labels: bool = False,
+    series: str | None = None,
+    blank: bool = False,
+    affine: object = None,
+    name: str = "the image",
+) -> Image:
+    """Make an `Image` of a path, an `Image`, a SimpleITK or nibabel image, a MetaTensor, or an array with an affine.
 
     Args:
         labels: check it as a label map (see `read_labels`) rather than as a scan (see `read_image`).
         series: for the path of a DICOM folder, as `read_image` takes it.
         blank: accept a scan without contrast and a label map without labels.
+        affine: for an array or tensor, (4, 4), voxel to RAS+ millimetres.
+        name: what messages call an array or tensor.
 
     Raises:
         InputError: none of these, or as for `read_image` and `read_labels`.
     """
-    located, step = _opened(image, series)
+    if is_array(image):
+        located, step = _located(array_volume(image, affine, name), name), 0.0
+    elif affine is None:
+        located, step = _opened(image, series)
+    else:
+        raise InputError(f"got an affine for {name}, which is no array and has its own; leave the affine out")
     scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
     if labels:
         array, check = whole_numbers(located.array, located.name, step), check_labelled

@@ -40,7 +40,7 @@ def volume_in_memory(image: Any) -> tuple[StoredVolume, str]:
         return volume_of_nibabel(image, name), name
     raise InputError(
         f"got {type(image).__module__}.{type(image).__name__}, expected a path, an Image, a SimpleITK or nibabel image "
-        "or a MetaTensor; wrap an array with its grid: Image(array, Grid(array.shape, affine))"
+        "or a MetaTensor, or an array or tensor with its affine"
     )
 
 

@@ -7,12 +7,13 @@ a displacement p + d(p). Warping reads the moving image at T(p), so points trave
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from corereg.errors import InputError
 from corereg.geometry.chain import (
@@ -32,8 +33,10 @@ from corereg.geometry.grid import Grid, Points
 from corereg.geometry.inverse_error import InverseError, inverse_error
 from corereg.geometry.positions import as_points, as_positions, finite_points
 from corereg.geometry.resample import resample
+from corereg.io.images.arrays import as_array, is_array, like_array
 from corereg.io.images.background import background_value
 from corereg.io.images.image import Image, as_image
+from corereg.io.images.kinds import ApplyOptions, ImageLike
 from corereg.io.images.reference import as_reference
 from corereg.io.transforms.formats.registry import FORMATS, format_of_name, read_stored
 from corereg.io.transforms.formats.stored import StoredTransform, grid_of
@@ -74,36 +77,20 @@ class Transform:
 
     @property
     def fixed_grid(self) -> Grid:
-        """The grid of the images that `apply` returns.
-
-        Raises:
-            InputError: it is unknown, as for an affine matrix from a file.
-        """
+        """The grid of the images that `apply` returns; InputError if it is unknown, as for a matrix from a file."""
         return grid_of(self.fixed, "fixed")
 
     @property
     def moving_grid(self) -> Grid:
-        """The grid of the images that the inverse's `apply` returns.
-
-        Raises:
-            InputError: it is unknown.
-        """
+        """The grid of the images that the inverse's `apply` returns; InputError if it is unknown."""
         return grid_of(self.moving, "moving")
 
     def named(self, *names: str) -> "Transform":
-        """Keep only these parts, in their present order.
-
-        Raises:
-            InputError: no part has such a name.
-        """
+        """Keep only these parts, in their present order; InputError if no part has such a name."""
         return self._picked(names, kept=True)
 
     def without(self, *names: str) -> "Transform":
-        """Leave these parts out.
-
-        Raises:
-            InputError: no part has such a name.
-        """
+        """Leave these parts out; InputError if no part has such a name."""
         return self._picked(names, kept=False)
 
     def then(self, other: "Transform") -> "Transform":
@@ -145,19 +132,30 @@ class Transform:
         points = finite_points(points_mm)
         return np.asarray(self.beyond(as_positions(points)).numpy().reshape(points.shape[:-1]))
 
+    @overload
+    def apply(  # type: ignore[overload-overlap]
+        self, image: NDArray[Any], **options: Unpack[ApplyOptions]
+    ) -> NDArray[Any]: ...
+    @overload
+    def apply(self, image: Tensor, **options: Unpack[ApplyOptions]) -> Tensor: ...  # type: ignore[overload-overlap]
+    @overload
+    def apply(self, image: ImageLike, **options: Unpack[ApplyOptions]) -> Image: ...
     def apply(
         self,
-        image: object,
+        image: ImageLike,
         *,
+        affine: object = None,
         labels: bool = False,
-        reference: object = None,
+        reference: ImageLike | Grid | None = None,
         outside: float | None = None,
         interpolation: str | None = None,
-    ) -> Image:
+    ) -> Any:
         """Resample an image of the moving side onto the fixed grid, with one interpolation.
 
         Args:
-            image: path, Image, SimpleITK or nibabel image, or MONAI MetaTensor, on any grid.
+            image: path, Image, SimpleITK or nibabel image, or MONAI MetaTensor, on any grid; or an array or tensor,
+                which gives an array, or a tensor on the same device.
+            affine: of an array or tensor: (4, 4), voxel to RAS+ millimetres; by default that of the moving grid.
             labels: the image is a label map: nearest neighbour, and its type is kept. With `interpolation="linear"` the
                 label with the most weight among the eight surrounding voxels wins: smoother, but without new labels.
             reference: image or Grid that defines the output instead of the fixed one.
@@ -169,9 +167,13 @@ class Transform:
             InputError: the image cannot be used, or is not a label map though `labels` is set, or the interpolation is
                 unknown.
         """
-        source = as_image(image, labels=labels, blank=True)
+        bare = is_array(image)
+        if bare and affine is None and as_array(image).shape == self.moving_grid.shape:
+            affine = self.moving_grid.affine
+        source = as_image(image, labels=labels, blank=True, affine=affine)
         like = self.fixed if reference is None else as_reference(reference)
-        return self.resampled(source, like, labels=labels, outside=outside, interpolation=interpolation)
+        found = self.resampled(source, like, labels=labels, outside=outside, interpolation=interpolation)
+        return like_array(found.array, image) if bare else found
 
     def resampled(
         self,

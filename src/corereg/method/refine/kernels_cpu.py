@@ -23,6 +23,7 @@ from corereg.method.refine.inputs import Factors, Inputs
 from corereg.method.refine.integers import Integers, as_integers, padded_channels
 from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_force
 from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
+from corereg.progress import counted
 
 __all__ = ["energy_gradient", "minimise"]
 
@@ -55,7 +56,7 @@ def minimise(
     disp, planes, pulled = (np.empty_like(parameters) for _ in range(3))
     losses = []
     run_slabs(_smooth_planes, shape[0], parameters, planes, shape, problem.forward)
-    for step in range(1, steps + 1):
+    for step in counted(range(1, steps + 1), "refining"):
         losses.append(_evaluate(problem, planes, disp, pulled))
         adam = _adam_factors(step, learning_rate)
         run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, problem.adjoint, problem.forward)

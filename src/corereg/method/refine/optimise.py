@@ -18,6 +18,7 @@ from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, energy, energy_factors
 from corereg.method.refine.inputs import Inputs
+from corereg.progress import counted
 
 __all__ = ["refine"]
 
@@ -50,7 +51,7 @@ def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -
     parameters = start_vox.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
     losses = parameters.new_empty(config.steps, 1, requires_grad=False)
-    for step in range(config.steps):
+    for step in counted(range(config.steps), "refining"):
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)

@@ -23,6 +23,7 @@ from corereg.geometry.velocity import exponential
 from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, data_energy, smoothness_energy
 from corereg.method.refine.inputs import Inputs
+from corereg.progress import counted
 
 __all__ = ["refine_velocity", "velocity_energy"]
 
@@ -52,7 +53,7 @@ def refine_velocity(
     parameters = start_vox.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
     losses = []
-    for _ in range(config.steps):
+    for _ in counted(range(config.steps), "refining"):
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)

@@ -19,6 +19,7 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.image import read_image
 from corereg.io.json_files import load_json, save_json
 from corereg.preprocessing.detection import Intensities, judge_intensities
+from corereg.progress import Step
 from corereg.provenance import hash_files
 
 __all__ = ["Finding", "inspect_scans", "looks_like_labels"]
@@ -73,7 +74,7 @@ def inspect_scans(scans: Sequence[Scan], folder: Path, progress: Callable[[str],
             continue
         sha256 = hashes[key][1]
         if sha256 not in contents:
-            progress(f"reading scan {number} of {len(scans)}: {scan.name}")
+            progress(Step(f"reading scan {number} of {len(scans)}: {scan.name}", number - 1, len(scans)))
             contents[sha256] = _inspect(scan)
             save_json(folder / INDEX, index)
             changed = False

@@ -23,14 +23,15 @@ from torch import Tensor
 from corereg.data.pairs import Dataset, Scan
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
-from corereg.io.atomic import ensure_output_folder
 from corereg.io.images.image import read_image
+from corereg.io.places import ensure_output_folder
 from corereg.method.affine.align import align
 from corereg.method.affine.coarse_copies import CoarseCopy, coarse_copy
 from corereg.preprocessing.detection import agree, find_intensities
 from corereg.preprocessing.intensity import normalise
 from corereg.preprocessing.modality import MODALITIES
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view, resample_image
+from corereg.progress import Step
 from corereg.training.scans.inspection import Finding, inspect_scans
 from corereg.training.scans.volume_store import VolumeStore
 
@@ -196,7 +197,8 @@ def _fill(store: VolumeStore, plan: _Plan, progress: Callable[[str], None]) -> N
         image = read_image(plan.scans[plan.reference].image)
         fixed = coarse_copy(image, find_intensities([image], plan.modalities[plan.reference])[0])
     for number, (content, index) in enumerate(missing.items(), start=1):
-        progress(f"preparing scan {number} of {len(missing)}: {plan.scans[index].name}")
+        name = plan.scans[index].name
+        progress(Step(f"preparing scan {number} of {len(missing)}: {name}", number - 1, len(missing)))
         try:
             volume, matrix = _prepared(plan, index, fixed)
         except InputError as error:

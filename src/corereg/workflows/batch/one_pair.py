@@ -40,6 +40,7 @@ def register_pair(
         moving_mask=pair.moving_mask,
         keep=keep,
         threads=threads,
+        force=True,
         labels_use_image_grid=labels_use_image_grid,
         command=command,
         **(settings | dict(pair.settings)),

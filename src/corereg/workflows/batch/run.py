@@ -17,6 +17,7 @@ from corereg.errors import InputError
 from corereg.io.atomic import output_folder
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.register_settings import RegisterSettings
+from corereg.progress import Step
 from corereg.provenance import usable_cores
 from corereg.workflows.batch.pairs import Pair, Source, pair_source
 from corereg.workflows.batch.plan import Shard, check_names, check_pairs
@@ -143,7 +144,8 @@ def _run(tasks: Iterator[Task], crew: Crew, path: Path, total: int, done: int, p
             )
             done += ok
             failed += not ok
-            progress(f"{done} of {total} pairs done" + (f", {failed} failed" if failed else ""))
+            words = f"{done} of {total} pairs done" + (f", {failed} failed" if failed else "")
+            progress(Step(words, done + failed, total))
     return failed
 
 

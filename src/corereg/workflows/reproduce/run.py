@@ -9,7 +9,8 @@ from corereg.errors import InputError
 from corereg.evaluation.benchmark.peers.catalogue import OWN, VOXELMORPH
 from corereg.evaluation.benchmark.plan import Plan, choose_methods
 from corereg.evaluation.benchmark.run import Benchmark, benchmark, kept_field
-from corereg.io.atomic import atomic_path, ensure_output_folder
+from corereg.io.atomic import atomic_path
+from corereg.io.places import ensure_output_folder
 from corereg.method.features.model_file import read_card
 from corereg.report.cohort import write_benchmark
 from corereg.workflows.reproduce.pictures import draw_pair, shown_cases

@@ -4,7 +4,7 @@ Names are the same in versions 1 and 2 of TotalSegmentator. Numbers are not, and
 come from a task of their own, `heartchambers_highres`. Source: TotalSegmentator, class_map (v1.5.7 and v2).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.io.atomic import atomic_path, ensure_output_folder
+from corereg.io.atomic import atomic_path
 from corereg.io.images.image import Image, read_labels, write_image
+from corereg.io.places import ensure_output_folder
+from corereg.progress import Step
 
 __all__ = ["STRUCTURES", "merge_segmentations"]
 
@@ -54,7 +56,7 @@ NUMBERS: Mapping[int, Mapping[str, Mapping[str, int]]] = {
 
 
 def merge_segmentations(
-    names: Iterable[str],
+    names: Collection[str],
     segmentations: Path,
     out: Path,
     *,
@@ -79,12 +81,12 @@ def merge_segmentations(
     if version is not None and version not in NUMBERS:
         raise InputError(f"got version {version} of TotalSegmentator, expected {' or '.join(map(str, NUMBERS))}")
     ensure_output_folder(out)
-    for name in names:
+    for number, name in enumerate(names):
         target = out / f"{name}.nii.gz"
         if target.is_file():
             continue
         if progress:
-            progress(f"merging labels: {name}")
+            progress(Step(f"merging labels: {name}", number, len(names)))
         merged = _from_masks(name, segmentations / name) or _from_maps(name, segmentations, version)
         with atomic_path(target) as staged:
             write_image(staged, merged.array, merged)

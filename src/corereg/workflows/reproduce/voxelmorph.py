@@ -11,9 +11,10 @@ from corereg.errors import InputError
 from corereg.evaluation.benchmark.peers.catalogue import METHODS, VOXELMORPH
 from corereg.evaluation.benchmark.peers.environments import python_of
 from corereg.evaluation.benchmark.peers.running import DRIVERS
-from corereg.io.atomic import atomic_path, ensure_output_folder
+from corereg.io.atomic import atomic_path
 from corereg.io.images.image import read_image, write_image
 from corereg.io.images.nifti import is_nifti
+from corereg.io.places import ensure_output_folder
 from corereg.method.device import find_device
 from corereg.preprocessing.intensity import ABDOMEN_RANGE_HU, CT_RANGE_HU
 from corereg.training.config import TrainConfig

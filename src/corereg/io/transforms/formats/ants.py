@@ -19,9 +19,9 @@ from corereg.io.transforms.formats.itk_field import field_grid, read_displacemen
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 from corereg.lazy import simpleitk
 
-__all__ = ["AFFINE", "WARP", "read_ants", "write_ants"]
+__all__ = ["AFFINE", "ENDINGS", "WARP", "read_ants", "write_ants"]
 
-AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
+ENDINGS = AFFINE, WARP, INVERSE_WARP = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz"
 
 
 def write_ants(prefix: Path, stored: StoredTransform) -> None:
