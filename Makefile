@@ -11,11 +11,12 @@ INTEROP := .venv-interop
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo reference test test-slow test-triton test-interop clean distclean
+.PHONY: help venv demo docs reference test test-slow test-triton test-interop clean distclean
 
 help:
 	@echo "make demo       make a synthetic cohort, register a pair, evaluate it, write $(DEMO_DIR)/report.html"
-	@echo "make reference  write docs/reference/settings.md and the keywords of register from the settings"
+	@echo "make docs       build the documentation site in out/site; open out/site/index.html"
+	@echo "make reference  write docs/reference/{settings,cli}.md and the keywords of register from the code"
 	@echo "make test       style, types, layers and all quick tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-triton  the CUDA kernels in Triton's interpreter on the CPU; make test runs them too"
@@ -32,6 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/corereg demo -o $(DEMO_DIR)
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 reference: $(INSTALLED)
 	$(BIN)/python docs/generate_reference.py

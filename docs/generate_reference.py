@@ -1,14 +1,20 @@
-"""Write what is made from the definitions of the settings: their reference page, and the keywords of `register`.
+"""Write what is made from the code: the pages of settings, commands and models, and the keywords of `register`.
 
 python docs/generate_reference.py        (or `make reference`)
 """
 
+import inspect
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import typer
+
+from corereg.cli import app
 from corereg.method.config import register_options
+from corereg.method.features.model_file import read_card
+from corereg.method.models import MODELS
 from corereg.settings import Setting, allowed, settings_of
 from corereg.training.config import TrainConfig
 
@@ -37,6 +43,38 @@ defaults are those of the recipe `default`; `--show-config` prints those of any 
 {train}
 """
 
+COMMANDS = """<!-- Made by `make reference` from src/corereg/cli: do not edit. -->
+# Commands
+
+`corereg COMMAND --help` shows the same in the terminal. A mistake in the input gives one line and exit status 2,
+before anything is computed. Add `--debug` to see the traceback of an error.
+
+{commands}"""
+
+COMMAND = """## `corereg {name}`
+
+{help}
+
+```text
+corereg {name} {usage}
+```
+
+{table}
+"""
+
+MODEL_CARDS = """<!-- Made by `make reference` from src/corereg/method/models.py and the weights: do not edit. -->
+# Models
+
+`--model` takes one of these names, or a `.safetensors` file that `corereg train` wrote. The weights' licences permit
+use and change; no model is approved for clinical use.
+
+{models}
+
+A model applies to what it was trained on. On other body parts or modalities start with `mind`, which was never trained,
+and compare both on your own pairs ([benchmark](../how-to/benchmark.md)).
+
+{cards}"""
+
 KEYWORDS = '''"""Keyword arguments of `register`. Made by `make reference` from `method/config.py`: do not edit."""
 
 from collections.abc import Sequence
@@ -62,16 +100,76 @@ def contents() -> dict[Path, str]:
     train = _table(("key",), [((f"`{s.path}`",), s) for s in keys])
     fields = [f"    {s.name}: {_annotation(s.hint)} | None\n{_docstring(s.meaning)}" for s in options]
     return {
+        ROOT / "docs/reference/cli.md": COMMANDS.format(commands=_commands()),
+        ROOT / "docs/reference/models.md": _models(),
         ROOT / "docs/reference/settings.md": PAGE.format(register=register, train=train),
         ROOT / "src/corereg/method/register_settings.py": KEYWORDS.format(fields="\n".join(fields)),
     }
 
 
 def _table(names: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], Setting]]) -> str:
-    heads = (*names, "default", "allowed", "meaning")
-    lines = [heads, ("---",) * len(heads)]
-    lines += [(*first, _text(s.default), allowed(s.hint), s.meaning) for first, s in rows]
+    cells = [(*first, _text(s.default), allowed(s.hint), s.meaning) for first, s in rows]
+    return _markdown((*names, "default", "allowed", "meaning"), cells)
+
+
+def _markdown(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _commands() -> str:
+    parts = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        arguments = [one.name.upper() for one in command.params if one.param_type_name == "argument"]
+        shown = [one for one in command.params if not getattr(one, "hidden", False) and one.name != "help"]
+        rows = [(_names(one), _default(one), one.help or "") for one in shown]
+        help_text = inspect.cleandoc(command.help or "")
+        usage = " ".join([*arguments, "[OPTIONS]"])
+        table = _markdown(("argument or option", "default", "meaning"), rows)
+        parts.append(COMMAND.format(name=name, help=help_text, usage=usage, table=table))
+    return "\n".join(parts)
+
+
+def _models() -> str:
+    table = _markdown(("name", "what it is"), [(f"`{name}`", text) for name, text in MODELS.items()])
+    cards = [_card(name, read_card(get_path(name))) for name in MODELS if get_path(name).is_file()]
+    return MODEL_CARDS.format(models=table, cards="\n".join(cards))
+
+
+def get_path(name: str) -> Path:
+    """Where the weights of a model on board lie, if it has any."""
+    return ROOT / "src/corereg/models" / f"{name}.safetensors"
+
+
+def _card(name: str, card: dict[str, Any]) -> str:
+    data, figures = card["data"], card["metrics"]
+    grid = " x ".join(map(str, data["grid"]))
+    rows = [
+        ("trained on", f"{data['name']}: {data['scans']} scans, {data['pairs']} pairs, {data['modality'].upper()}"),
+        ("working grid", f"{grid} at {data['spacing_mm'][0]:g} mm"),
+        ("labels used in training", "none"),
+        ("licence", card["licence"]),
+        ("trained", f"{card['date']}. {card['notes']}"),
+    ]
+    known = {"dice_before": "Dice before", "dice_coarse": "Dice, coarse", "dice": "Dice, refined", "sdlogj": "SDlogJ"}
+    rows += [(f"validation: {text}", f"{figures[key]:.3f}") for key, text in known.items() if key in figures]
+    return f"## `{name}`\n\n{_markdown(('', ''), rows)}\n"
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.name.upper()}`"
+    return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _default(parameter: Any) -> str:
+    """The default as the command line's help shows it."""
+    if parameter.required:
+        return "required"
+    if isinstance(parameter.show_default, str):
+        shown = parameter.show_default
+        return f"`{shown.lower() if shown in ('True', 'False') else shown}`"
+    return "" if callable(parameter.default) or parameter.default in ((), []) else _text(parameter.default)
 
 
 def _text(default: Any) -> str:

@@ -1,4 +1,4 @@
-"""Files made from the definitions of the settings are those in the repository."""
+"""Files made from the code are those in the repository."""
 
 import importlib.util
 from pathlib import Path
@@ -22,8 +22,8 @@ def generated() -> dict[Path, str]:
     return contents
 
 
-@pytest.mark.parametrize("name", ["settings.md", "register_settings.py"])
-def test_generated_files_are_those_that_the_settings_give(name: str) -> None:
+@pytest.mark.parametrize("name", ["cli.md", "models.md", "settings.md", "register_settings.py"])
+def test_generated_files_are_those_that_the_code_gives(name: str) -> None:
     [(path, text)] = [(path, text) for path, text in generated().items() if path.name == name]
     assert path.read_text(encoding="utf-8") == text, "run `make reference`"
 
