@@ -6,11 +6,13 @@ or absolute (the match itself); nothing in the file says which. fnirt and conver
 matrix is a text file, and leads from the input (moving) image to the reference.
 """
 
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 
 from corereg.errors import InputError
+from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.positions import inverse_matrix
 from corereg.io.atomic import atomic_path
@@ -19,7 +21,7 @@ from corereg.io.images.nifti_reader import open_nifti
 from corereg.io.transforms.formats.common import offsets, read_matrix, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
-__all__ = ["FSL_INTENTS", "read_fsl", "write_fsl"]
+__all__ = ["FSL_INTENTS", "MATRIX_SUFFIX", "read_fsl", "write_fsl"]
 
 FIELD_INTENT = 2006
 """FSL_FNIRT_DISPLACEMENT_FIELD."""
@@ -27,12 +29,21 @@ FIELD_INTENT = 2006
 COEFFICIENT_INTENTS = (2007, 2008, 2009)
 """FSL_CUBIC_SPLINE_COEFFICIENTS, FSL_DCT_COEFFICIENTS, FSL_QUADRATIC_SPLINE_COEFFICIENTS."""
 
+MATRIX_SUFFIX = ".mat"
+
 FSL_INTENTS = (FIELD_INTENT, *COEFFICIENT_INTENTS)
 
 
 def write_fsl(path: Path, stored: StoredTransform) -> None:
-    """Write a relative field for `applywarp --rel`."""
+    """Write a relative field for `applywarp --rel`, or to .mat the matrix of an affine transform as FLIRT does.
+
+    Raises:
+        InputError: a .mat of a transform that is more than a matrix, or a grid is unknown.
+    """
     frames = _frame(stored.fixed_grid), _frame(grid_of(stored.moving, "moving", path))
+    if path.suffix.lower() == MATRIX_SUFFIX:
+        _write_flirt(path, stored, *frames)
+        return
     values = offsets(stored, *frames)
     header = header_of_grid(stored.fixed_grid)
     header.set_data_shape(values.shape)
@@ -61,6 +72,18 @@ def read_fsl(path: Path, fixed: Located | None, moving: Located | None) -> Store
     grid = file.grid
     frames = _frame(grid), _frame(grid_of(moving, "moving", path))
     return stored_offsets(values, fixed or grid, moving, frames, path)
+
+
+def _write_flirt(path: Path, stored: StoredTransform, fixed_frame: Matrix, moving_frame: Matrix) -> None:
+    matrices = [part for part in stored.parts if not isinstance(part, Displacement)]
+    if len(matrices) < len(stored.parts):
+        raise InputError(
+            f"got {path} for a transform with a displacement, expected a name ending in .nii.gz: a matrix cannot hold "
+            "it; rename the output, or keep the affine part with --only"
+        )
+    forward = reduce(lambda total, matrix: matrix @ total, matrices, np.eye(4))
+    with atomic_path(path) as staged:
+        np.savetxt(staged, fixed_frame @ inverse_matrix(moving_frame @ forward), fmt="%.12g")
 
 
 def _read_flirt(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:

@@ -18,7 +18,7 @@ from corereg.io.images.nifti_reader import open_nifti
 from corereg.io.images.reference import as_reference
 from corereg.io.transforms.formats.ants import AFFINE, WARP, read_ants, write_ants
 from corereg.io.transforms.formats.common import is_matrix
-from corereg.io.transforms.formats.fsl import FSL_INTENTS, read_fsl, write_fsl
+from corereg.io.transforms.formats.fsl import FSL_INTENTS, MATRIX_SUFFIX, read_fsl, write_fsl
 from corereg.io.transforms.formats.itk import (
     COMPOSITE_SUFFIXES,
     TRANSFORM_SUFFIXES,
@@ -74,7 +74,9 @@ FORMATS: dict[str, Format] = {
     ),
     "niftyreg": Format(read_niftyreg, write_niftyreg_deformation, NIFTI),
     "niftyreg-displacement": Format(read_niftyreg, write_niftyreg_displacement, NIFTI),
-    "fsl": Format(read_fsl, write_fsl, NIFTI, remark="it is relative, and only for the grid of this moving image"),
+    "fsl": Format(
+        read_fsl, write_fsl, (*NIFTI, MATRIX_SUFFIX), remark="it is relative, and only for the grids of these images"
+    ),
     "numpy": Format(read_plain, write_plain, (".npz",)),
 }
 """The formats by the names that `corereg convert` takes."""
@@ -143,7 +145,7 @@ def detect_format(path: Path, *, challenge: bool = False) -> str:
     if not path.is_file():
         raise InputError(f"got {path}, which is no file, expected a transform; check the path")
     if name.endswith(TRANSFORM_SUFFIXES):
-        return "fsl" if name.endswith(".mat") and is_matrix(path) else "itk"
+        return "fsl" if name.endswith(MATRIX_SUFFIX) and is_matrix(path) else "itk"
     if name.endswith(".npz"):
         return "numpy" if _is_plain(path) else "learn2reg"
     if is_nifti(path):
