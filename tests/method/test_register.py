@@ -271,7 +271,7 @@ def test_setting_by_an_unknown_name_is_refused() -> None:
     "settings",
     [
         {"modality": "pet"},
-        {"affine": "rigid"},
+        {"affine": "rigidly"},
         {"device": "tpu"},
         {"model": "mindd"},
         {"passes": (5,)},

@@ -54,8 +54,19 @@ def register(
     out: Out,
     fixed_mask: Annotated[Path | None, typer.Option(help="Mask: only what lies inside counts.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="The same for the moving image.")] = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="Transform to start from, in any format that `corereg convert` reads.")
+    ] = None,
     moving_labels: Annotated[Path | None, typer.Option(help="Label map to warp as well.")] = None,
     fixed_labels: Annotated[Path | None, typer.Option(help="Label map to compare it with.")] = None,
+    fixed_points: Annotated[
+        Path | None,
+        typer.Option(help="Landmarks, .csv, .fcsv or .mrk.json; with --moving-points. They guide and measure."),
+    ] = None,
+    moving_points: Annotated[Path | None, typer.Option(help="Their partners, in the same order.")] = None,
+    rigid_labels: Annotated[
+        Path | None, typer.Option(help="Label map of FIXED whose structures must not deform: bones, a tumour.")
+    ] = None,
     labels_use_image_grid: Annotated[
         bool,
         typer.Option("--labels-use-image-grid", help="Trust the image's header where its label map's differs."),
@@ -81,6 +92,10 @@ def register(
             moving_labels=moving_labels,
             fixed_mask=fixed_mask,
             moving_mask=moving_mask,
+            initial=initial,
+            fixed_points=fixed_points,
+            moving_points=moving_points,
+            rigid_labels=rigid_labels,
             labels_use_image_grid=labels_use_image_grid,
             fixed_series=fixed_series,
             moving_series=moving_series,

@@ -23,6 +23,7 @@ __all__ = [
     "PAPER_PASSES",
     "CoupledConvexConfig",
     "Device",
+    "GuidanceConfig",
     "PipelineConfig",
     "Precision",
     "RefineConfig",
@@ -50,6 +51,7 @@ DIFFEOMORPHIC: Final = "diffeomorphic"
 FEATURES: Final = "features"
 CORRELATION: Final = "correlation"
 
+Affine = Literal["auto", "none", "rigid", "rigid-only", "affine-only"]
 Similarity = Literal["auto", "features", "correlation"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -136,6 +138,33 @@ class PipelineConfig:
         check(self)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuidanceConfig:
+    """What the user knows, and how much it counts."""
+
+    labels: Annotated[bool, Option("guide_labels")] = False
+    """Let the label maps of both scans guide the registration; labels that only one scan has do not."""
+    only: Annotated[tuple[int, ...] | None, MinLen(1), Option("guide_only")] = None
+    """Numbers of the labels that guide, such as 5,1; by default all that both scans have."""
+    label_weight: Annotated[float, Gt(0), Option("guide_weight")] = 1.0
+    """Weight of the labels that guide, relative to the images."""
+    points: Annotated[bool, Option("guide_points")] = True
+    """Let the landmarks of both scans guide the registration; otherwise they only measure it."""
+    point_tolerance_mm: Annotated[float, Gt(0), Option("point_tolerance")] = 2.0
+    """Distance in mm by which guiding landmarks may miss their partners."""
+    points_only: Annotated[bool, Option()] = False
+    """Register by landmarks alone, and by the surfaces of FIXED and MOVING where these are masks; intensities do not
+    count."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether labels guide."""
+        return self.labels or self.only is not None
+
+
 PAPER_PASSES: tuple[Literal[8], ...] = (8, 8)
 
 
@@ -147,8 +176,9 @@ class RegisterConfig:
     """Model: mind, head-neck-ct, random, or a .safetensors file written by `corereg train`."""
     modality: Annotated[Modality, Option()] = "auto"
     """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
-    affine: Annotated[Literal["auto", "none"], Option()] = "auto"
-    """Affine pre-alignment: auto aligns pairs that need it, none trusts the headers."""
+    affine: Annotated[Affine, Option()] = "auto"
+    """Pre-alignment: auto finds an affine map for pairs that need it and have no initial transform, rigid a rigid one;
+    none trusts the headers. rigid-only and affine-only stop there: nothing deforms."""
     spacing_mm: Annotated[float | None, Gt(0), Option("spacing")] = None
     """Voxel size of the working grid in mm; by default chosen from the scans and the memory."""
     device: Annotated[Device, Option()] = "auto"
@@ -158,10 +188,16 @@ class RegisterConfig:
     memory_gb: Annotated[float | None, Interval(gt=0, le=LARGEST_MEMORY_GB), Option("memory")] = None
     """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
     coarser."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     stages: PipelineConfig = field(default_factory=PipelineConfig)
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def deforms(self) -> bool:
+        """Whether anything follows the pre-alignment."""
+        return not self.affine.endswith("-only")
 
     @property
     def memory_bytes(self) -> int | None:

@@ -12,12 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from corereg.geometry.displacement import Disp, sdlogj
+from corereg.geometry.displacement import Disp, sdlogj, unfold
 from corereg.geometry.strided import halve
 from corereg.geometry.warp import warp
 from corereg.method.coarse.passes import coarse_displacement, full_grid_displacement
 from corereg.method.config import CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, Similarity
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
+from corereg.method.guidance.known import NO_GUIDE, Guide
+from corereg.method.guidance.labels import COARSE_GAIN, joined
+from corereg.method.guidance.landmarks import PointGuide
 from corereg.method.refine.correlation import contrast_agreement
 from corereg.method.refine.energy import Compared
 from corereg.method.refine.pair import Direction, refine_pair
@@ -25,7 +28,7 @@ from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.working_grid import FINE_VOXELS, FINE_VOXELS_CORRELATED, GRID_MULTIPLE
 
-__all__ = ["Registration", "register_volumes"]
+__all__ = ["Registration", "no_deformation", "register_volumes"]
 
 ONE_CONTRAST = 0.15
 """Agreement of the coarsely aligned images above which local correlation serves them better than features: 0.2 to 0.9
@@ -46,6 +49,14 @@ class Registration:
     """What the refinement compared: features alone, or correlation with them."""
     seconds: Mapping[str, float]
     """Seconds per stage."""
+    points: PointGuide | None = None
+    """The landmarks, judged."""
+
+
+def no_deformation(fixed: Image5D, config: PipelineConfig) -> Registration:
+    """The result where nothing is to deform."""
+    still = fixed.new_zeros(len(fixed), 3, *fixed.shape[2:])
+    return Registration(still, still, (), config.refine.regularisation, FEATURES, {})
 
 
 def register_volumes(
@@ -56,6 +67,7 @@ def register_volumes(
     *,
     fixed_weight: Float[Tensor, "1 1 I J K"] | None = None,
     moving_weight: Float[Tensor, "1 1 I J K"] | None = None,
+    guide: Guide = NO_GUIDE,
     field_of_view: tuple[int, int, int] | None = None,
 ) -> Registration:
     """Register two volumes on one working grid.
@@ -63,6 +75,8 @@ def register_volumes(
     Args:
         fixed, moving: intensities scaled as the model expects them.
         fixed_weight, moving_weight: 1 where the image has data that counts, 0 elsewhere; None counts all.
+        guide: labels that both images are matched by as well, and landmarks that correct the coarse and the final
+            displacement, and structures that the final one moves rigidly.
         field_of_view: sizes of the region, from voxel 0, in which SDlogJ is compared with `target_sdlogj`, because
             padding would lower it; None measures everywhere.
 
@@ -78,6 +92,7 @@ def register_volumes(
     both_directions = config.symmetric or config.refine.parametrisation == DIFFEOMORPHIC
     images, counts = (fixed, moving), (fixed_weight, moving_weight)
     orders = ((0, 1), (1, 0)) if both_directions else ((0, 1),)
+    labels, points, rigid = guide
     watch = Stopwatch(fixed.device)
     project = partial(project_features, channels=config.refine.channels, seed=config.seed)
     with torch.no_grad():
@@ -87,6 +102,7 @@ def register_volumes(
                 model.encode(image, strides, shallow=config.refine.steps > 0, project=project)
                 for image, strides in zip(images, (passes, passes if both_directions else passes[:1]), strict=True)
             ]
+        drawn = None if labels is None else labels.half()
         coarse = [
             coarse_displacement(
                 encoded[f],
@@ -96,17 +112,26 @@ def register_volumes(
                 passes=passes,
                 config=config.coupled_convex,
                 weights=(counts[f], counts[m]),
+                guides=None if drawn is None else (COARSE_GAIN * drawn[f], COARSE_GAIN * drawn[m]),
                 watch=watch,
             )
             for f, m in orders
         ]
+        if points is not None:
+            with watch("guide"):
+                points = points.judged(coarse[0], 2)
+                coarse = [points.corrected(one, 2, back=f > m) for one, (f, m) in zip(coarse, orders, strict=True)]
         with watch("upsample"):
             coarse_full = full_grid_displacement(coarse[0])
         if config.refine.steps == 0:
-            return Registration(coarse_full, coarse_full, (), config.refine.regularisation, FEATURES, watch.seconds)
+            return Registration(
+                coarse_full, coarse_full, (), config.refine.regularisation, FEATURES, watch.seconds, points
+            )
         with watch("features"):
             similarity = _similarity(images, counts[0], coarse_full, config)
             half, full = _compared(model, images, [_shallow(one) for one in encoded], similarity, config)
+            if labels is not None:
+                half, full = half.guided(labels.half()), None if full is None else full.guided(labels.full())
         directions = [
             Direction(start, half.between(f, m), None if full is None else full.between(f, m), (counts[f], counts[m]))
             for start, (f, m) in zip(coarse, orders, strict=True)
@@ -116,6 +141,10 @@ def register_volumes(
         with watch("refine"), torch.no_grad():
             settings = replace(config.refine, regularisation=regularisation)
             full, losses = refine_pair(directions, settings)
+        if points is not None or rigid is not None:
+            with watch("guide"), torch.no_grad():
+                full = full if points is None else unfold(points.corrected(full, 1))
+                full = full if rigid is None else unfold(rigid.stiffened(full))
         i, j, k = field_of_view or full.shape[2:]
         return (sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0), (full, losses)
 
@@ -126,7 +155,7 @@ def register_volumes(
         regularisation, (refined, losses) = search_regularisation(
             refined_with, target=config.target_sdlogj, start=regularisation
         )
-    return Registration(coarse_full, refined, losses, regularisation, similarity, watch.seconds)
+    return Registration(coarse_full, refined, losses, regularisation, similarity, watch.seconds, points)
 
 
 def _similarity(
@@ -150,6 +179,11 @@ class _Given(NamedTuple):
         """Those of two of the images."""
         features, images = (None if each is None else (each[fixed], each[moving]) for each in self)
         return Compared(features, images)
+
+    def guided(self, channels: Sequence[Tensor]) -> "_Given":
+        """The same with guiding channels of each image."""
+        features: Sequence[Tensor | None] = self.features or [None] * len(channels)
+        return self._replace(features=[joined(*each) for each in zip(features, channels, strict=True)])
 
 
 def _compared(

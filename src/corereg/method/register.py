@@ -1,9 +1,8 @@
 """From a pair of scans to the transform between them: working grid, pre-alignment, four stages, world coordinates."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,107 +10,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from corereg.errors import InputError
+from corereg.geometry.chain import offsets_mm, parts_of_field
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid
 from corereg.geometry.warp import warp
 from corereg.io.images.image import Image, as_image, as_mask
 from corereg.io.images.kinds import ImageLike, MaskLike
-from corereg.io.transforms.transform import InverseError, Transform
-from corereg.method.affine.align import Alignment, align
-from corereg.method.affine.coarse_copies import coarse_copy
+from corereg.io.transforms.transform import Transform
+from corereg.method.affine.align import Alignment
+from corereg.method.affine.pre_alignment import pre_alignment
 from corereg.method.config import RegisterConfig, documented, with_register_options
 from corereg.method.device import find_device
+from corereg.method.guidance.known import Known
+from corereg.method.guidance.landmarks import landmark_errors, mean_errors
+from corereg.method.guidance.rigid import largest_deviation_mm
+from corereg.method.guidance.start import check_overlap, deforms, placed
 from corereg.method.models import ModelChoice, get_model
-from corereg.method.pipeline import Registration, register_volumes
+from corereg.method.pipeline import Registration, no_deformation, register_volumes
+from corereg.method.points_only import POINTS_ONLY, register_without_images
 from corereg.method.quality.similarity import similarity_above_chance, warn_if_no_better_than_chance
 from corereg.method.register_settings import RegisterSettings
-from corereg.method.showing import as_html, as_text
+from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.detection import Intensities, find_intensities
 from corereg.preprocessing.pair import Scan, prepare_pair
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view
-from corereg.provenance import peak_memory_mb, versions
+from corereg.provenance import peak_memory_mb
 from corereg.settings import with_settings
 
 __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 
+OVERLAP_NEEDED = "expected an overlap because the pre-alignment is off; use --affine auto"
+NO_INTENSITIES = Intensities("points")
+
 Progress = Callable[[str], None]
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class RegistrationResult:
-    """A registered pair."""
-
-    transform: Transform
-    """From fixed to moving: resamples the moving image onto the fixed grid."""
-    inverse_transform: Transform
-    """From moving to fixed."""
-    inverse_error: InverseError
-    """How far the two transforms are from being inverse to each other."""
-    alignment: Alignment | None
-    """The affine pre-alignment; None if it was off."""
-    coarse: Displacement
-    """The displacement before instance optimisation, on the working grid."""
-    refined: Displacement
-    """The displacement after instance optimisation, on the working grid, without the affine part."""
-    losses: tuple[float, ...]
-    """Energy before each step of the instance optimisation."""
-    metrics: Mapping[str, Any]
-    """sdlogj and fold_percent of the deformation on the working grid, the inverse's error in mm, and Dice if known."""
-    seconds: Mapping[str, float]
-    """Seconds per stage."""
-    fixed: Image
-    moving: Image
-    intensities: tuple[Intensities, ...]
-    """How the intensities of the fixed and of the moving image were understood."""
-    similarity_above_chance: float
-    """How much more alike the registered images look than shifted copies of them; NaN if too little overlaps."""
-    model: ModelChoice
-    config: RegisterConfig
-    """The settings as resolved."""
-    regularisation: float
-    """The R that was used."""
-    peak_memory_mb: float
-    """Largest memory of the process so far, in MiB."""
-
-    def __repr__(self) -> str:
-        return as_text(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self)
-
-    def warped(self) -> Image:
-        """The moving image on the fixed grid, linearly interpolated from the original: float32."""
-        return self.transform.apply(self.moving)
-
-    def summary(self) -> dict[str, Any]:
-        """Everything except the fields as plain numbers and strings, for JSON."""
-        alignment = None
-        if self.alignment is not None:
-            alignment = asdict(self.alignment) | {"affine": self.alignment.affine.tolist()}
-        return {
-            "metrics": dict(self.metrics),
-            "seconds": dict(self.seconds),
-            "peak_memory_mb": self.peak_memory_mb,
-            "model": {"name": self.model.name, "sha256": self.model.sha256},
-            "configuration": asdict(self.config),
-            "seed": self.config.stages.seed,
-            "regularisation": self.regularisation,
-            "intensities": {
-                name: asdict(each) for name, each in zip(("fixed", "moving"), self.intensities, strict=True)
-            },
-            "quality": {"measures": {"similarity_above_chance": self.similarity_above_chance}},
-            "affine": alignment,
-            "grids": {
-                "fixed": self.fixed.grid.as_dict(),
-                "moving": self.moving.grid.as_dict(),
-                "working": self.refined.grid.as_dict(),
-            },
-            "losses": list(self.losses),
-            "versions": versions(),
-        }
 
 
 @documented
@@ -124,6 +57,12 @@ def register(
     config: RegisterConfig | None = None,
     fixed_mask: MaskLike | None = None,
     moving_mask: MaskLike | None = None,
+    initial: object = None,
+    fixed_labels: object = None,
+    moving_labels: object = None,
+    fixed_points: object = None,
+    moving_points: object = None,
+    rigid_labels: object = None,
     progress: Progress | None = None,
     **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
@@ -136,6 +75,12 @@ def register(
         config: all settings at once.
         fixed_mask, moving_mask: masks on the grids of their images, as paths, Images, SimpleITK or nibabel images,
             arrays or tensors; only voxels greater than 0 count.
+        initial: transform from fixed to moving to start from, as a path or a Transform. Its parts become the last ones
+            of the result.
+        fixed_labels, moving_labels: label maps in the worlds of their images, for `guide_labels`.
+        fixed_points, moving_points: matched landmarks, as paths, or arrays (N, 3) in RAS+ millimetres. They guide the
+            registration unless `guide_points` is off, and measure it.
+        rigid_labels: label map of the fixed image whose structures move as rigid bodies.
         progress: called with the name of each stage as it begins.
         **settings: single settings on top of `config`, by the names of the command line's options; None leaves a
             setting as it is.
@@ -143,6 +88,8 @@ def register(
     Raises:
         InputError: a scan, mask or setting cannot be used; the message is one line.
     """
+    given = {"initial": initial, "fixed_labels": fixed_labels, "moving_labels": moving_labels}
+    given |= {"fixed_points": fixed_points, "moving_points": moving_points, "rigid_labels": rigid_labels}
     config = with_register_options(config or RegisterConfig(), settings)
     progress = progress or (lambda stage: None)
     device = find_device(config.device, fixed, moving)
@@ -152,55 +99,62 @@ def register(
         fixed_image = as_image(fixed, affine=fixed_affine, name="the fixed image")
         moving_image = as_image(moving, affine=moving_affine, name="the moving image")
         masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
-    if config.affine == "none" and not fixed_image.grid.overlaps(moving_image.grid):
-        raise InputError(
-            f"got {fixed_image.name} and {moving_image.name}, which do not overlap in world coordinates, expected an "
-            "overlap because the affine pre-alignment is off; use --affine auto"
-        )
+        known = Known.of((fixed_image, moving_image), config.guidance, given)
+    images, started, by_points = (fixed_image, moving_image), initial is not None, config.guidance.points_only
+    if config.affine == "none" and not started and not by_points:
+        check_overlap(known.start, *images, OVERLAP_NEEDED)
     working = choose_working_grid(
         fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm, memory_bytes=config.memory_bytes
     )
-    intensities = find_intensities((fixed_image, moving_image), config.modality)
+    if by_points:
+        progress("registration without intensities")
+        found, known, config = register_without_images(known, images, working, config)
+        return _result(
+            *(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, math.nan, POINTS_ONLY, config)
+        )
+    intensities = find_intensities(images, config.modality)
     both_ct = all(each.modality.startswith("ct") for each in intensities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
     config = with_settings(config, {"stages.passes": config.stages.passes or choice.model.passes})
-    scans = [Scan(*scan) for scan in zip((fixed_image, moving_image), intensities, masks, strict=True)]
-    alignment = None
-    if config.affine == "auto":
-        progress("affine pre-alignment")
-        with watch("affine"):
-            alignment = align(*(coarse_copy(*scan) for scan in scans), seed=config.stages.seed)
+    scans = [Scan(*scan) for scan in zip(images, intensities, masks, strict=True)]
+    scans[1] = placed(scans[1], known.start, working)
+    progress("pre-alignment")
+    with watch("affine"):
+        alignment = pre_alignment(scans, config, started=started)
     affine = None if alignment is None else alignment.affine
     progress("resampling to the working grid")
     with watch("resample"):
         pair = prepare_pair(scans, working, affine=affine, device=device)
-    progress("deformable registration")
-    if isinstance(choice.model, torch.nn.Module):
-        choice.model.to(device)
-    found = register_volumes(
-        pair.fixed,
-        pair.moving,
-        choice.model,
-        config.stages,
-        fixed_weight=pair.fixed_weight,
-        moving_weight=pair.moving_weight,
-        field_of_view=field_of_view(fixed_image.grid, working),
-    )
+    if not config.deforms:
+        found = no_deformation(pair.fixed, config.stages)
+    else:
+        progress("deformable registration")
+        if isinstance(choice.model, torch.nn.Module):
+            choice.model.to(device)
+        found = register_volumes(
+            pair.fixed,
+            pair.moving,
+            choice.model,
+            config.stages,
+            fixed_weight=pair.fixed_weight,
+            moving_weight=pair.moving_weight,
+            guide=known.guide(working, affine, config.guidance, device),
+            field_of_view=field_of_view(fixed_image.grid, working),
+        )
     with watch("judge"):
         parts = pair.fixed, pair.moving, pair.fixed_weight, pair.moving_weight
         similarity = _similarity(found.refined, field_of_view(fixed_image.grid, working), *parts)
         warn_if_no_better_than_chance(similarity, fixed_image.name, moving_image.name)
     progress("inverting")
     config = with_settings(config, {"stages.refine.similarity": found.similarity})
-    return _result(
-        found, watch, working, alignment, (fixed_image, moving_image), intensities, similarity, choice, config
-    )
+    return _result(*(found, watch, working, known, alignment, images, intensities, similarity, choice, config))
 
 
 def _result(
     found: Registration,
     watch: Stopwatch,
     working: Grid,
+    known: Known,
     alignment: Alignment | None,
     images: tuple[Image, Image],
     intensities: tuple[Intensities, ...],
@@ -208,16 +162,19 @@ def _result(
     choice: ModelChoice,
     config: RegisterConfig,
 ) -> RegistrationResult:
-    fixed, moving = images
+    (fixed, moving), start = images, known.start
     coarse, refined = (Displacement(d[0].cpu(), working) for d in (found.coarse, found.refined))
     with watch("invert"):
-        parts = (refined,) if alignment is None else (refined, alignment.affine)
-        transform = Transform(parts, fixed=fixed, moving=moving)
-        inverse = transform.inverse()
+        deformed = Transform((refined,) if config.deforms else (), fixed=fixed)
+        aligned = Transform(() if alignment is None else (alignment.affine,), fixed=fixed)
+        before = start.then(aligned) if config.deforms else start
+        own = aligned.then(deformed)
+        transform, inverse = start.then(own), own.inverse().then(start.inverse())
         error = transform.inverse_error(inverse)
         transform = replace(transform, backward=inverse)
     i, j, k = field_of_view(fixed.grid, working)
-    disp_vox = refined.disp_vox[None, :, :i, :j, :k]
+    deformation = parts_of_field(offsets_mm(transform.parts, working), working)[0] if deforms(start) else refined
+    disp_vox = deformation.disp_vox[None, :, :i, :j, :k]
     metrics = {
         # A slab of few slices lies entirely within the border that the measure leaves out.
         "sdlogj": sdlogj(disp_vox) if min(i, j, k) > 2 * LOG_JACOBIAN_MARGIN else math.nan,
@@ -226,15 +183,21 @@ def _result(
         "inverse_error_p95_mm": error.p95,
         "inverse_error_max_mm": error.max,
     }
+    if known.rigid is not None:
+        metrics["rigid_deviation_mm"] = largest_deviation_mm(known.rigid, transform)
+    errors = landmark_errors(known.landmarks, before, transform, found.points)
     return RegistrationResult(
         transform=transform,
         inverse_transform=inverse,
         inverse_error=error,
+        before=before,
         alignment=alignment,
         coarse=coarse,
         refined=refined,
+        deformation=deformation,
         losses=found.losses,
-        metrics=metrics,
+        metrics=metrics | mean_errors(errors),
+        landmarks=errors,
         seconds={**watch.seconds, **found.seconds},
         fixed=fixed,
         moving=moving,

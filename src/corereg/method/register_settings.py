@@ -16,8 +16,9 @@ class RegisterSettings(TypedDict, total=False):
     """Model: mind, head-neck-ct, random, or a .safetensors file written by `corereg train`."""
     modality: Literal["auto", "ct", "ct-abdomen", "mr"] | None
     """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
-    affine: Literal["auto", "none"] | None
-    """Affine pre-alignment: auto aligns pairs that need it, none trusts the headers."""
+    affine: Literal["auto", "none", "rigid", "rigid-only", "affine-only"] | None
+    """Pre-alignment: auto finds an affine map for pairs that need it and have no initial transform, rigid a rigid one;
+    none trusts the headers. rigid-only and affine-only stop there: nothing deforms."""
     spacing: float | None
     """Voxel size of the working grid in mm; by default chosen from the scans and the memory."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None
@@ -27,6 +28,19 @@ class RegisterSettings(TypedDict, total=False):
     memory: float | None
     """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
     coarser."""
+    guide_labels: bool | None
+    """Let the label maps of both scans guide the registration; labels that only one scan has do not."""
+    guide_only: Sequence[int] | None
+    """Numbers of the labels that guide, such as 5,1; by default all that both scans have."""
+    guide_weight: float | None
+    """Weight of the labels that guide, relative to the images."""
+    guide_points: bool | None
+    """Let the landmarks of both scans guide the registration; otherwise they only measure it."""
+    point_tolerance: float | None
+    """Distance in mm by which guiding landmarks may miss their partners."""
+    points_only: bool | None
+    """Register by landmarks alone, and by the surfaces of FIXED and MOVING where these are masks; intensities do not
+    count."""
     passes: Sequence[int] | None
     """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own. The paper's are 8,8."""
     refine_steps: int | None

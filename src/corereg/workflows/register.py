@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from corereg.errors import InputError
-from corereg.evaluation.metrics import dice, mean_over_labels
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
 from corereg.geometry.kernels.threads import limited_threads
@@ -32,6 +31,7 @@ from corereg.method.wording import affine_words, modality_words
 from corereg.provenance import hash_files
 from corereg.report.pair import write_report
 from corereg.workflows.outputs import OUTPUTS, RESULT
+from corereg.workflows.overlap import overlap
 
 __all__ = ["register_to_folder", "save_registration"]
 
@@ -48,6 +48,10 @@ def register_to_folder(
     moving_labels: Path | None = None,
     fixed_mask: Path | None = None,
     moving_mask: Path | None = None,
+    initial: Path | None = None,
+    fixed_points: Path | None = None,
+    moving_points: Path | None = None,
+    rigid_labels: Path | None = None,
     fixed_series: str | None = None,
     moving_series: str | None = None,
     labels_use_image_grid: bool = False,
@@ -65,6 +69,9 @@ def register_to_folder(
         directory: made if it is not there.
         fixed_labels, moving_labels: label maps; the moving one is warped, both together are compared.
         fixed_mask, moving_mask: masks on the grids of their images; only voxels inside them count.
+        initial: transform from fixed to moving to start from, in any format that `corereg convert` reads.
+        fixed_points, moving_points: matched landmarks (.csv, .fcsv, .mrk.json).
+        rigid_labels: label map of the fixed image whose structures move as rigid bodies.
         fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
         labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
         keep: names of `OUTPUTS` to write, in addition to result.json.
@@ -101,6 +108,12 @@ def register_to_folder(
             images["moving"],
             fixed_mask=fixed_mask,
             moving_mask=moving_mask,
+            initial=initial,
+            fixed_labels=labels["fixed"],
+            moving_labels=labels["moving"],
+            fixed_points=fixed_points,
+            moving_points=moving_points,
+            rigid_labels=rigid_labels,
             progress=progress,
             **settings,
         )
@@ -119,6 +132,7 @@ def register_to_folder(
                     name: {"path": str(p), "sha256": hashes[name], "series": images[name].series}
                     for name, p in (("fixed", fixed), ("moving", moving))
                 }
+                | ({} if initial is None else {"initial": {"path": str(initial), "sha256": _content_hash(initial)}})
             },
         )
     return replace(result, metrics=metrics)
@@ -142,7 +156,7 @@ def save_registration(
         keep: names of `OUTPUTS`; labels are warped only if there are any.
         extra: more entries for result.json.
 
-    Returns: the metrics of result.json: the result's own, and with both label maps dice, dice_before, dice_per_label.
+    Returns: the metrics of result.json: the result's own, and with both label maps those of `overlap`.
     """
     started = time.perf_counter()
     with atomic_folder(directory, last=RESULT, obsolete=tuple(OUTPUTS.values())) as staging:
@@ -160,13 +174,14 @@ def save_registration(
             if "warped" in keep:
                 later(write_image, staging / OUTPUTS["warped"], warped.array, result.fixed)
             if moving_labels is not None:
-                before, after = (t.apply(moving_labels, labels=True) for t in (_affine_only(result), result.transform))
+                before, after = (t.apply(moving_labels, labels=True) for t in (result.before, result.transform))
                 if "warped_labels" in keep:
                     write_image(staging / OUTPUTS["warped_labels"], after.array, result.fixed)
                 overlays = {"moving_labels": before.array, "warped_labels": after.array}
                 if fixed_labels is not None:
                     overlays["fixed_labels"] = fixed_labels.array
-                    summary["metrics"] |= _overlap(fixed_labels.array, before.array, after.array, moving_labels.array)
+                    arrays = fixed_labels.array, before.array, after.array, moving_labels.array
+                    summary["metrics"] |= overlap(*arrays, guiding=result.config.guidance.only)
             if "report" in keep:
                 _report(staging / OUTPUTS["report"], result, warped, summary, command, overlays)
         summary["seconds"]["write"] = time.perf_counter() - started
@@ -186,17 +201,6 @@ def _one_by_one() -> Iterator[Callable[..., None]]:
             call.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _overlap(
-    fixed: NDArray[Any], before: NDArray[Any], after: NDArray[Any], moving: NDArray[Any]
-) -> dict[str, float | dict[str, float]]:
-    scores = {"before": dice(fixed, before, moving), "after": dice(fixed, after, moving)}
-    return {
-        "dice": mean_over_labels(scores["after"]),
-        "dice_before": mean_over_labels(scores["before"]),
-        "dice_per_label": {str(label): score for label, score in scores["after"].items()},
-    }
 
 
 def _report(
@@ -224,12 +228,12 @@ def _report(
         path,
         fixed=result.fixed.array,
         warped=warped.array,
-        moving_before=_affine_only(result).apply(result.moving).array,
+        moving_before=result.before.apply(result.moving).array,
         grid=grid,
         summary=shown,
         command=command,
-        disp_mm=Transform((result.refined,), fixed=grid).total_mm(),
-        det_j=_det_on(result.refined, grid),
+        disp_mm=_last_of(result).total_mm(),
+        det_j=_det_on(result.deformation, grid) if result.config.deforms else None,
         title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
         **overlays,
     )
@@ -237,13 +241,15 @@ def _report(
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the top of the page, the most telling first."""
-    shown = {name: metrics[name] for name in ("dice", "dice_before", "sdlogj", "fold_percent") if name in metrics}
+    first = ("dice", "dice_before", "tre_mm", "tre_before_mm", "sdlogj", "fold_percent")
+    shown = {name: metrics[name] for name in first if name in metrics}
     return shown | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
 
 
-def _affine_only(result: RegistrationResult) -> Transform:
-    affine = np.eye(4) if result.alignment is None else result.alignment.affine
-    return Transform((affine,), fixed=result.fixed, moving=result.moving)
+def _last_of(result: RegistrationResult) -> Transform:
+    """What the last kind of registration did: the result without what was there before it."""
+    parts = result.transform.parts
+    return Transform(parts[: len(parts) - len(result.before.parts)], fixed=result.fixed)
 
 
 def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation
 from corereg.method.affine.translation import best_translation
 
-__all__ = ["Alignment", "align"]
+__all__ = ["NEEDED_GAIN", "Alignment", "align"]
 
 START, COARSE, MIDDLE, FINE = (4_000, 8.0), (10_000, 8.0), (15_000, 5.0), (40_000, 4.0)
 """Each search's number of samples of the fixed image and smoothing of both images (standard deviation, mm). Less
@@ -74,11 +74,22 @@ class Alignment:
     needed: bool
 
 
-def align(fixed: CoarseCopy, moving: CoarseCopy, *, seed: int = 0) -> Alignment:
+def align(
+    fixed: CoarseCopy,
+    moving: CoarseCopy,
+    *,
+    seed: int = 0,
+    rigid: bool = False,
+    only_from_identity: bool = False,
+    needed_gain: float = NEEDED_GAIN,
+) -> Alignment:
     """Search a similarity from several starts, then an affine map from the best; keep the identity if it is as good.
 
     Args:
         seed: shifts the places at which the images are compared.
+        rigid: search rigid maps throughout.
+        only_from_identity: search near the identity alone.
+        needed_gain: relative gain in mutual information up to which the identity is kept.
     """
 
     def metric(level: Level, moved_by: Matrix = IDENTITY) -> MutualInformation:
@@ -89,11 +100,13 @@ def align(fixed: CoarseCopy, moving: CoarseCopy, *, seed: int = 0) -> Alignment:
         return MutualInformation(fixed, placed, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
 
     space = _Space(fixed.grid)
+    similars, affines = (space.rigid, space.rigid) if rigid else (space.similar, space.affine)
+    starts = _starts(fixed, moving, space)[: 1 if only_from_identity else None]
     first, coarse = metric(START), metric(COARSE)
     found: list[tuple[float, str, Matrix]] = []
-    for name, start in _starts(fixed, moving, space):
+    for name, start in starts:
         if np.isfinite(first(start)):
-            similar = _optimised(first, start, space.similar, START)
+            similar = _optimised(first, start, similars, START)
             found.append((first(similar), name, similar))
     if not found:
         warnings.warn(
@@ -104,19 +117,19 @@ def align(fixed: CoarseCopy, moving: CoarseCopy, *, seed: int = 0) -> Alignment:
         return Alignment(IDENTITY.copy(), "identity", -np.inf, -np.inf, False)
     followed: list[tuple[float, str, Matrix]] = []
     for _, name, similar in _distinct(found, fixed.grid)[:FINALISTS]:
-        affine = _optimised(coarse, similar, space.affine, COARSE)
+        affine = _optimised(coarse, similar, affines, COARSE)
         followed.append((coarse(affine), name, affine))
     finished: list[tuple[float, str, Matrix]] = []
     for _, name, affine in _distinct(followed, fixed.grid)[:FOLLOWED]:
         for level in (COARSE, MIDDLE):
-            affine = affine @ _optimised(metric(level, affine), IDENTITY, space.affine, level, affine)
+            affine = affine @ _optimised(metric(level, affine), IDENTITY, affines, level, affine)
         finished.append((metric(MIDDLE, affine)(IDENTITY), name, affine))
     _, name, affine = max(finished, key=lambda result: result[0])
-    affine = affine @ _optimised(metric(FINE, affine), IDENTITY, space.affine, FINE, affine)
+    affine = affine @ _optimised(metric(FINE, affine), IDENTITY, affines, FINE, affine)
     kept = affine if _within(PLAUSIBLE, affine) else _rigid_instead(affine, metric, space)
     fine = metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
-    if after <= before * (1 + NEEDED_GAIN):
+    if after <= before * (1 + needed_gain):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
     _warn_of_stretches(affine)
     return Alignment(kept, name, before, after, True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +35,7 @@ def coarse_displacement(
     passes: Sequence[int],
     config: CoupledConvexConfig,
     weights: Weights = (None, None),
+    guides: tuple[Tensor, Tensor] | None = None,
     watch: Stopwatch | None = None,
 ) -> Float[Tensor, "B 3 X Y Z"]:
     """Stages 2 and 3, pass after pass: each registers the moving image as warped by those before it.
@@ -43,6 +45,7 @@ def coarse_displacement(
         moving: (B, 1, I, J, K), the image that is warped and encoded again after the first pass.
         moving_encoded: features of the moving image for the first pass.
         weights: 1 where the fixed and the moving image have data that counts, on the full grid; None counts all.
+        guides: more features of both images, (B, C, I/2, J/2, K/2), which are warped instead of encoded again.
 
     Returns: (B, 3, I/2, J/2, K/2), voxels of the 1/2 grid.
     """
@@ -60,7 +63,12 @@ def coarse_displacement(
                 moving_encoded = model.encode(warped, [stride], shallow=False)
         with watch("coupled_convex"):
             strided = _averaged(weights[0], stride), _averaged(moving_weight, stride)
-            found = match(fixed_encoded.cost[stride], moving_encoded.cost[stride], config, weights=strided)
+            features = fixed_encoded.cost[stride], moving_encoded.cost[stride]
+            if guides is not None:
+                guide = guides[0], guides[1] if total is None else warp(guides[1], total)
+                f, m = (torch.cat([own, _strided(g, stride)], 1) for own, g in zip(features, guide, strict=True))
+                features = f, m
+            found = match(*features, config, weights=strided)
             step = half_grid_displacement(found, stride, half_shape)
             total = step if total is None else compose(total, step)
     assert total is not None
@@ -75,6 +83,13 @@ def _averaged(weight: Tensor | None, stride: int) -> Tensor | None:
     while weight is not None and stride > 1:
         weight, stride = halve(weight), stride // 2
     return None if weight is None else weight**2
+
+
+def _strided(guide: Tensor, stride: int) -> Tensor:
+    """A guide of the 1/2 grid on the grid of a pass."""
+    while stride > 2:
+        guide, stride = halve(guide), stride // 2
+    return guide
 
 
 def half_grid_displacement(disp_vox: Disp, stride: int, shape: Sequence[int]) -> Float[Tensor, "B 3 X Y Z"]:

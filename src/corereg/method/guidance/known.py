@@ -1,0 +1,67 @@
+"""Everything that the user knows about a pair, read and checked together, and brought to the working grid.
+
+Upstream: start, labels, landmarks. Downstream: `register` and the stages.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from corereg.geometry.grid import Grid, Matrix
+from corereg.io.images.image import Image
+from corereg.io.transforms.transform import Transform
+from corereg.method.config import GuidanceConfig
+from corereg.method.guidance.labels import GuidingLabels, LabelGuide, guiding_labels, label_guide
+from corereg.method.guidance.landmarks import Landmarks, PointGuide, point_guide, read_landmarks
+from corereg.method.guidance.rigid import RigidGuide, rigid_guide, rigid_labels
+from corereg.method.guidance.start import initial_transform
+
+__all__ = ["NO_GUIDE", "Guide", "Known"]
+
+
+class Guide(NamedTuple):
+    """What guides the stages, on the working grid."""
+
+    labels: LabelGuide | None = None
+    points: PointGuide | None = None
+    rigid: RigidGuide | None = None
+
+
+NO_GUIDE = Guide()
+
+
+class Known(NamedTuple):
+    """What the user knows about a pair, in the worlds of its images."""
+
+    start: Transform
+    """The initial transform; without one, a transform without parts."""
+    labels: GuidingLabels | None
+    landmarks: Landmarks | None
+    rigid: Image | None
+    """Rigid structures of the fixed image."""
+
+    @staticmethod
+    def of(images: tuple[Image, Image], config: GuidanceConfig, inputs: dict[str, Any]) -> "Known":
+        """Read and check what `register` was given.
+
+        Args:
+            inputs: initial, fixed_labels, moving_labels, fixed_points, moving_points, rigid_labels; each may be None.
+
+        Raises:
+            InputError: one of them cannot be used.
+        """
+        return Known(
+            initial_transform(inputs["initial"], *images),
+            guiding_labels(inputs["fixed_labels"], inputs["moving_labels"], config),
+            read_landmarks(inputs["fixed_points"], inputs["moving_points"], images),
+            rigid_labels(inputs["rigid_labels"], images[0]),
+        )
+
+    def guide(self, working: Grid, affine: Matrix | None, config: GuidanceConfig, device: torch.device) -> Guide:
+        """What guides, where the pre-alignment, (4, 4) before the initial transform, puts it on the working grid."""
+        labels, landmarks, rigid = self.labels, self.landmarks, self.rigid
+        return Guide(
+            None if labels is None else label_guide(labels, self.start, working, affine, config, device),
+            None if landmarks is None else point_guide(landmarks, self.start, working, affine, config),
+            None if rigid is None else rigid_guide(rigid, self.start, working, affine),
+        )

@@ -1,0 +1,103 @@
+"""Landmarks: they correct what the images mislead, a wrong pair is named, and without guiding they only measure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from corereg import register
+from corereg.io.points.points import Points, write_points
+from corereg.method.guidance.landmarks import read_landmarks
+from corereg.method.guidance.scattered import fit_offsets, wrong_offsets
+from helpers.pairs import FIXED, MOVING, pair
+from helpers.refusals import refusal
+from helpers.scenes import scan, wave
+
+QUICK: Any = {"spacing": 4.0, "affine": "none", "refine_steps": 20}
+
+SHIFT_MM = np.array([9.0, -7.0, 6.0])
+
+
+def places(count: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).uniform(-35, 35, (count, 3))
+
+
+def smooth(points_mm: Any) -> Any:
+    return wave(points_mm) - points_mm + 0.1 * points_mm
+
+
+def test_offset_left_out_is_what_a_fit_without_it_misses() -> None:
+    points = places(15)
+    offsets = smooth(points)
+    found = fit_offsets(points, offsets, bound_mm=1.0)
+    for n in (0, 6, 14):
+        others = np.arange(15) != n
+        # A fit of its own, with the covariance of the whole one.
+        alone = fit_offsets(points[others], offsets[others], bound_mm=1.0)
+        assert_allclose(found.left_out_mm[n], offsets[n] - alone(points[n : n + 1])[0], atol=0.15)
+
+
+def test_fit_is_close_between_its_points_and_follows_an_affine_trend() -> None:
+    points, between = places(80), places(30, seed=1)
+    assert_allclose(fit_offsets(points, smooth(points), bound_mm=0.5)(between), smooth(between), atol=2.0)
+    far = 1.5 * between
+    found = fit_offsets(points, 0.2 * points + 30, bound_mm=0.5, trend=True)(far)
+    assert_allclose(found, 0.2 * far + 30, atol=3.0)
+
+
+@pytest.mark.parametrize("count", [20, 300])
+def test_wrong_offsets_are_found_among_noisy_ones(count: int) -> None:
+    rng = np.random.default_rng(3)
+    points = places(count)
+    offsets = smooth(points) / 2 + rng.normal(0, 1 / np.sqrt(3), points.shape)
+    offsets[[4, 11]] += np.array([[25.0, 0, 5], [-10, 24, 0]])
+    assert np.flatnonzero(wrong_offsets(points, offsets, bound_mm=2.0)).tolist() == [4, 11]
+
+
+@pytest.mark.parametrize("settings", [{}, {"parametrisation": "diffeomorphic", "fine": False}])
+def test_landmarks_guide_what_the_images_do_not_show(settings: dict[str, Any]) -> None:
+    """The images agree as they are, the landmarks around a place do not; two pairs are wrong."""
+    fixed = places(20)
+    near = np.exp(-((np.linalg.norm(fixed - [-20, 5, 0], axis=1) / 30) ** 2))
+    moving = fixed + SHIFT_MM * near[:, None]
+    moving[[2, 9]] += [[0, 30, 12], [28, 0, -14]]
+    found = register(scan(FIXED), scan(MOVING), fixed_points=fixed, moving_points=moving, **QUICK, **settings)
+    assert [pair.name for pair in found.landmarks if pair.wrong] == ["3", "10"]
+    assert found.metrics["tre_mm"] < 2.0 < found.metrics["tre_before_mm"]
+    assert 0 < found.metrics["tre_left_out_mm"] < 2.0
+    assert found.metrics["fold_percent"] == 0.0
+    there = found.transform.apply_points(fixed)
+    assert_allclose([pair.after_mm for pair in found.landmarks], np.linalg.norm(there - moving, axis=1))
+    back = found.inverse_transform.apply_points(there)
+    assert np.linalg.norm(back - fixed, axis=1).mean() < 0.5
+
+
+def test_landmarks_that_only_measure_change_nothing() -> None:
+    fixed = places(6)
+    points: Any = {"fixed_points": fixed, "moving_points": fixed + 20, "guide_points": False}
+    measured = register(*pair(), **points, **QUICK)
+    assert torch.equal(measured.refined.disp_vox, register(*pair(), **QUICK).refined.disp_vox)
+    assert measured.metrics["tre_mm"] > 20
+    assert "tre_left_out_mm" not in measured.metrics
+    assert len(measured.summary()["landmarks"]) == 6
+
+
+def test_points_in_another_order_match_by_name(tmp_path: Path) -> None:
+    coords = places(4)
+    write_points(tmp_path / "fixed.fcsv", Points(coords, ["a", "b", "c", "d"]))
+    write_points(tmp_path / "moving.mrk.json", Points(coords[::-1] + 1, ["d", "c", "b", "a"]))
+    found = read_landmarks(tmp_path / "fixed.fcsv", tmp_path / "moving.mrk.json", pair())
+    assert found is not None
+    assert_allclose(found.moving_mm, found.fixed_mm + 1, atol=1e-3)
+    assert found.names == ["a", "b", "c", "d"]
+
+
+def test_landmarks_that_cannot_match_are_refused() -> None:
+    points = places(5)
+    assert "5 fixed and 4 moving" in refusal(register, *pair(), fixed_points=points, moving_points=points[:4])
+    assert "outside both" in refusal(register, *pair(), fixed_points=points + 500, moving_points=points + 500)
+    assert "moving points alone" in refusal(register, *pair(), moving_points=points)
+    assert "(N, 3)" in refusal(register, *pair(), fixed_points=points[0], moving_points=points[0])
