@@ -64,7 +64,9 @@ def test_landmarks_guide_what_the_images_do_not_show(settings: dict[str, Any]) -
     near = np.exp(-((np.linalg.norm(fixed - [-20, 5, 0], axis=1) / 30) ** 2))
     moving = fixed + SHIFT_MM * near[:, None]
     moving[[2, 9]] += [[0, 30, 12], [28, 0, -14]]
-    found = register(scan(FIXED), scan(MOVING), fixed_points=fixed, moving_points=moving, **QUICK, **settings)
+    points: Any = {"fixed_points": fixed, "moving_points": moving}
+    with pytest.warns(UserWarning, match="landmarks 3, 10 contradict"):
+        found = register(scan(FIXED), scan(MOVING), **points, **QUICK, **settings)
     assert [pair.name for pair in found.landmarks if pair.wrong] == ["3", "10"]
     assert found.metrics["tre_mm"] < 2.0 < found.metrics["tre_before_mm"]
     assert 0 < found.metrics["tre_left_out_mm"] < 2.0

@@ -6,6 +6,7 @@ Legend: N pairs. Coordinates in voxels belong to the working grid, millimetres t
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -175,7 +176,7 @@ class LandmarkError:
 def landmark_errors(
     landmarks: Landmarks | None, before: Transform, after: Transform, guide: PointGuide | None
 ) -> list[LandmarkError]:
-    """The error of each pair."""
+    """The error of each pair. Warns of wrong ones by name."""
     if landmarks is None:
         return []
     first, last = (
@@ -184,6 +185,12 @@ def landmark_errors(
     )
     wrong = [False] * len(first) if guide is None or guide.wrong is None else guide.wrong.tolist()
     left_out = [None] * len(first) if guide is None or guide.left_out_mm is None else guide.left_out_mm.tolist()
+    named = [name for name, bad in zip(landmarks.names, wrong, strict=True) if bad]
+    if named:
+        warnings.warn(
+            f"the landmarks {', '.join(named)} contradict the others, so they do not guide; check these pairs",
+            stacklevel=2,
+        )
     return [LandmarkError(*each) for each in zip(landmarks.names, first, last, left_out, wrong, strict=True)]
 
 
