@@ -1,0 +1,77 @@
+"""What a user knows, given to `corereg register`: it counts, it is reported, and what cannot be used is one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corereg import read_image, write_image
+from corereg.io.points.points import Points, write_points
+from helpers.commands import Command, one_line
+
+QUICK = ["--affine", "none", "--refine-steps", "3", "--spacing", "4.5", "--no-report"]
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> list[Path]:
+    coords = np.random.default_rng(0).uniform(-30, 30, (8, 3))
+    paths = [tmp_path / "fixed.fcsv", tmp_path / "moving.csv"]
+    for path, offset in zip(paths, (0.0, 5.0), strict=True):
+        write_points(path, Points(coords + offset))
+    return paths
+
+
+def test_labels_and_landmarks_guide_and_are_reported(
+    scans: Path, points: list[Path], tmp_path: Path, command: Command
+) -> None:
+    labels = ["--fixed-labels", scans / "fixed_labels.nii.gz", "--moving-labels", scans / "moving_labels.nii.gz"]
+    marks = ["--fixed-points", points[0], "--moving-points", points[1], "--point-tolerance", "1"]
+    bones = ["--rigid-labels", scans / "fixed_labels.nii.gz"]
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    done = command("register", *pair, "-o", tmp_path / "out", *labels, "--guide-only", "17,3", *marks, *bones, *QUICK)
+    assert (done.status, done.err) == (0, "")
+    summary = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
+    metrics = summary["metrics"]
+    dices = {"dice_guiding", "dice_guiding_before", "dice_not_guiding", "dice_not_guiding_before"}
+    assert dices | {"tre_mm", "tre_before_mm", "tre_left_out_mm", "rigid_deviation_mm"} <= set(metrics)
+    assert metrics["dice_not_guiding"] == metrics["dice_per_label"]["90"]
+    assert metrics["tre_before_mm"] == pytest.approx(5 * 3**0.5, abs=1e-3)
+    assert len(summary["landmarks"]) == 8
+    assert summary["configuration"]["guidance"]["only"] == [17, 3]
+    assert summary["configuration"]["guidance"]["point_tolerance_mm"] == 1.0
+
+
+def test_initial_transform_and_rigid_result(scans: Path, field: Path, tmp_path: Path, command: Command) -> None:
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    done = command(
+        "register", *pair, "-o", tmp_path / "out", "--initial", field, "--affine", "rigid-only", "--no-report"
+    )
+    assert (done.status, done.err) == (0, "")
+    summary = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
+    assert len(summary["inputs"]["initial"]["sha256"]) == 64
+    assert summary["metrics"]["fold_percent"] == 0.0
+
+
+def test_what_cannot_guide_is_refused_in_one_line(
+    scans: Path, points: list[Path], tmp_path: Path, command: Command
+) -> None:
+    fixed = read_image(scans / "fixed_labels.nii.gz")
+    write_image(tmp_path / "other.nii.gz", np.where(fixed.array > 0, 5, 0).astype(np.uint8), fixed.grid)
+    write_points(tmp_path / "few.csv", Points(np.zeros((3, 3))))
+    far = tmp_path / "far.csv"
+    write_points(far, Points(np.full((8, 3), 900.0)))
+    labels = ["--fixed-labels", tmp_path / "other.nii.gz", "--moving-labels", scans / "moving_labels.nii.gz"]
+    refused = {
+        "common label": [*labels, "--guide-labels"],
+        "3 moving": ["--fixed-points", points[0], "--moving-points", tmp_path / "few.csv"],
+        "outside both": ["--fixed-points", far, "--moving-points", far],
+        "which is no file": ["--initial", tmp_path / "missing.h5"],
+        "guide-only": ["--guide-only", "liver"],
+        "without intensities": ["--points-only"],
+    }
+    for expected, options in refused.items():
+        pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+        outcome = command("register", *pair, "-o", tmp_path / "out", *options, *QUICK)
+        assert expected in one_line(outcome).replace("guide_only", "guide-only")
+        assert not (tmp_path / "out").exists()
