@@ -162,7 +162,7 @@ import corereg
 
 corereg.register("a.nii", "b.nii", regularisation=3, passes=[8, 4], affine="none", fixed_mask=None, seed=None)
 corereg.register("a.nii", "b.nii", regularisaton=3)
-corereg.register("a.nii", "b.nii", affine="rigid")
+corereg.register("a.nii", "b.nii", affine="rigidly")
 corereg.register("a.nii", "b.nii", refine_steps="ten")
 """
 
