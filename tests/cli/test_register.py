@@ -184,7 +184,7 @@ BAD_OPTIONS: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
     "unknown model": (lambda tmp, s: ["--model", "mnid"], "mind, head-neck-ct, random"),
     "model that is a pickle": (lambda tmp, s: ["--model", save_pickle(tmp)], "pickle"),
     "unknown modality": (lambda tmp, s: ["--modality", "pet"], "modality"),
-    "unknown affine": (lambda tmp, s: ["--affine", "rigid"], "affine"),
+    "unknown affine": (lambda tmp, s: ["--affine", "rigidly"], "affine"),
     "unknown device": (lambda tmp, s: ["--device", "tpu"], "device"),
     "passes that are no numbers": (lambda tmp, s: ["--passes", "8;4"], "passes"),
     "passes that cannot be": (lambda tmp, s: ["--passes", "8,5"], "passes"),
