@@ -5,12 +5,21 @@ from typing import Any
 
 from corereg.errors import InputError
 
-__all__ = ["h5py", "nibabel", "pydicom", "simpleitk", "vtk_module"]
+__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "simpleitk", "vtk_module"]
 
 
 def h5py() -> Any:
     """The module h5py."""
     return import_module("h5py")
+
+
+def highdicom() -> Any:
+    """The module highdicom.
+
+    Raises:
+        InputError: it is not installed; it comes with an extra.
+    """
+    return _of_extra("highdicom", "a DICOM segmentation", "dicom")
 
 
 def nibabel() -> Any:
@@ -34,9 +43,14 @@ def vtk_module(name: str) -> Any:
     Raises:
         InputError: VTK is not installed; it comes with an extra.
     """
+    return _of_extra(f"vtkmodules.{name}", "a mesh", "mesh")
+
+
+def _of_extra(module: str, got: str, extra: str) -> Any:
     try:
-        return import_module(f"vtkmodules.{name}")
+        return import_module(module)
     except ImportError:
+        package = {"mesh": "VTK"}.get(extra, module)
         raise InputError(
-            "got a mesh, but VTK is not installed, expected it for meshes; pip install 'corereg[mesh]'"
+            f"got {got}, but {package} is not installed, expected it for that; pip install 'corereg[{extra}]'"
         ) from None

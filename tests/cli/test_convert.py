@@ -5,6 +5,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from numpy.testing import assert_allclose
@@ -84,6 +85,17 @@ def test_converted_parts_and_directions_are_those_asked_for(tmp_path: Path) -> N
         assert_allclose(
             Transform.load(tmp_path / "out.mha").apply_points(points), expected.apply_points(points), atol=0.05
         )
+
+
+def test_frames_of_reference_for_dicom_are_given_on_the_command_line(tmp_path: Path, command: Command) -> None:
+    wavy(FIXED).save(tmp_path / "transform.h5")
+    frames = ("--fixed-frame", "1.2.3", "--moving-frame", "1.2.4")
+    arguments = ("convert", tmp_path / "transform.h5", "-o", tmp_path / "reg.dcm")
+    assert "add --fixed FOLDER or --fixed-frame UID" in one_line(command(*arguments))
+    assert command(*arguments, *frames, "--inverse").status == 0
+    data = pydicom.dcmread(tmp_path / "reg.dcm")
+    assert data.FrameOfReferenceUID == "1.2.4"  # the inverse resamples onto the moving image
+    assert data.DeformableRegistrationSequence[0].SourceFrameOfReferenceUID == "1.2.3"
 
 
 NOTHING: dict[str, Any] = {}

@@ -73,6 +73,19 @@ def write_series(
             file.write_bytes(file.read_bytes().replace(SLOPE_TAG + b"1 ", SLOPE_TAG + f"{slope(k):.1f}"[-2:].encode()))
 
 
+def write_patient(folder: Path, array: NDArray[Any], grid: Grid, *, study: str, frame: str) -> Path:
+    """A series of Jane Doe in a study and a frame of reference."""
+    write_series(folder, array, grid, series=f"{study}.1")
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.PatientName, data.PatientID, data.StudyInstanceUID = "Doe^Jane", "4711", study
+        data.PatientBirthDate = data.PatientSex = data.AccessionNumber = data.StudyID = None
+        data.StudyDate = data.StudyTime = data.ReferringPhysicianName = data.PositionReferenceIndicator = None
+        data.FrameOfReferenceUID, data.SliceThickness = frame, 2.5
+        data.save_as(file)
+    return folder
+
+
 ENHANCED_CT, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.66.4"
 
 DOSE, CAPTURE = "1.2.840.10008.5.1.4.1.1.481.2", "1.2.840.10008.5.1.4.1.1.7"

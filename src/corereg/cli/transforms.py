@@ -10,7 +10,10 @@ from corereg.cli.common import Force, Out, command
 from corereg.cli.messages import log, show, show_result
 from corereg.errors import InputError
 
-FORMAT_NAMES = "itk, itk-field, ants, learn2reg, learn2reg-half, niftyreg, niftyreg-displacement, fsl or numpy"
+FORMAT_NAMES = (
+    "itk, itk-field, ants, learn2reg, learn2reg-half, niftyreg, niftyreg-displacement, fsl, elastix, lta, dicom "
+    "or numpy"
+)
 
 TransformFile = Annotated[
     Path,
@@ -95,6 +98,12 @@ def convert(
     inverse: Inverse = False,
     only: Annotated[list[str] | None, typer.Option(help="Name of a part to keep; may be repeated.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Name of a part to leave out; may be repeated.")] = None,
+    fixed_frame: Annotated[
+        str | None, typer.Option(help="Frame of Reference UID of the fixed image, for dicom; else --fixed FOLDER.")
+    ] = None,
+    moving_frame: Annotated[
+        str | None, typer.Option(help="Frame of Reference UID of the moving image, for dicom; else --moving FOLDER.")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
@@ -122,6 +131,7 @@ def convert(
         inverse=inverse,
         only=only or (),
         without=without or (),
+        frames=(fixed_frame, moving_frame),
         log=remark,
     )
     show(str(out))

@@ -21,6 +21,7 @@ from corereg.geometry.resample import resample
 from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.images.checks import described
 from corereg.io.images.image import Image, as_image, read_labels, write_image
+from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
 from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.transform import Transform
@@ -96,11 +97,13 @@ def register_to_folder(
     started = time.perf_counter()
     images = {"fixed": as_image(fixed, series=fixed_series), "moving": as_image(moving, series=moving_series)}
     labels = {
-        name: None if path is None else read_labels(path)
+        name: None if path is None else read_labels(path, images[name].grid)
         for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
     }
     for name, image in images.items():
         labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
+    if labels["fixed"] is not None and labels["moving"] is not None:
+        labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
     reading = time.perf_counter() - started
     with limited_threads(threads), output_folder(directory):
         result = register(

@@ -1,7 +1,8 @@
 """Images in and out: NIfTI, NRRD, MetaImage, DICOM folder, npz -> `Image`. Arrays are never reoriented."""
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from corereg.io.images.checks import (
     whole_numbers,
 )
 from corereg.io.images.dicom.folder import read_dicom_folder
+from corereg.io.images.dicom.label_objects import read_label_object
 from corereg.io.images.itk import from_sitk, read_itk, to_sitk, write_itk
 from corereg.io.images.memory import volume_in_memory
 from corereg.io.images.nifti import is_nifti, write_nifti
@@ -61,6 +63,8 @@ class Image:
         series: the Series Instance UID, if it was read from DICOM.
         modality: the Modality that DICOM states, such as CT or MR.
         remarks: what the user should know about how it was chosen, one sentence each.
+        files: those of the DICOM series that it was read from, in the order of the slices.
+        label_names: what the labels mean, if it was read from a DICOM segmentation or structure set.
 
     Raises:
         InputError: the array has another shape than the grid.
@@ -73,6 +77,8 @@ class Image:
     series: str | None = None
     modality: str | None = None
     remarks: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
@@ -96,13 +102,17 @@ def read_image(path: PathLike, *, series: str | None = None) -> Image:
     return as_image(path, series=series)
 
 
-def read_labels(path: PathLike) -> Image:
+def read_labels(path: PathLike, like: Grid | None = None) -> Image:
     """Read a label map: an integer array with at least one voxel that is not 0. Floats close to integers are rounded.
+
+    Args:
+        path: as for `read_image`, or a DICOM segmentation or structure set.
+        like: the grid of the image that it belongs to, onto which DICOM objects are drawn.
 
     Raises:
         InputError: as for `read_image`; or floats that are not integers, or nothing but 0.
     """
-    return as_image(path, labels=True)
+    return as_image(path, labels=True, like=like)
 
 
 def as_mask(mask: Any, *, like: Grid, of: str) -> Image:
@@ -124,7 +134,7 @@ def as_mask(mask: Any, *, like: Grid, of: str) -> Image:
                 "value for each voxel of the image"
             )
         mask = Image(mask, like, name="the mask array")
-    located, step = _opened(mask)
+    located, step = _opened_labels(mask, like) or _opened(mask)
     scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
     if not located.grid.close_to(like, HEADER_TOLERANCE_MM):
         raise InputError(
@@ -145,6 +155,7 @@ def as_image(
     labels: bool = False,
     series: str | None = None,
     blank: bool = False,
+    like: Grid | None = None,
     affine: object = None,
     name: str = "the image",
 ) -> Image:
@@ -154,6 +165,7 @@ def as_image(
         labels: check it as a label map (see `read_labels`) rather than as a scan (see `read_image`).
         series: for the path of a DICOM folder, as `read_image` takes it.
         blank: accept a scan without contrast and a label map without labels.
+        like: for labels, as `read_labels` takes it.
         affine: for an array or tensor, (4, 4), voxel to RAS+ millimetres.
         name: what messages call an array or tensor.
 
@@ -163,7 +175,7 @@ def as_image(
     if is_array(image):
         located, step = _located(array_volume(image, affine, name), name), 0.0
     elif affine is None:
-        located, step = _opened(image, series)
+        located, step = (_opened_labels(image, like) if labels else None) or _opened(image, series)
     else:
         raise InputError(f"got an affine for {name}, which is no array and has its own; leave the affine out")
     scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
@@ -241,6 +253,14 @@ def _read(path: Path, series: str | None = None) -> StoredVolume:
     raise InputError(f"got {path}, which is not an image by its name, expected {KNOWN}; {cure}")
 
 
+def _opened_labels(image: Any, like: Grid | None) -> tuple[Image, float] | None:
+    """The labels of a DICOM object; None for anything else."""
+    if not isinstance(image, (str, os.PathLike)):
+        return None
+    stored = read_label_object(Path(image), like)
+    return None if stored is None else (_located(stored, str(image)), stored.step)
+
+
 def _opened(image: Any, series: str | None = None) -> tuple[Image, float]:
     """The image of any source that `as_image` takes, unchecked, and the step of its stored integers (0: unscaled)."""
     if isinstance(image, Image):
@@ -254,4 +274,14 @@ def _opened(image: Any, series: str | None = None) -> tuple[Image, float]:
 
 def _located(stored: StoredVolume, name: str) -> Image:
     grid = plausible_grid(stored.array.shape, stored.affine, name)
-    return Image(stored.array, grid, stored.header, name, stored.series, stored.modality, stored.remarks)
+    return Image(
+        stored.array,
+        grid,
+        header=stored.header,
+        name=name,
+        series=stored.series,
+        modality=stored.modality,
+        remarks=stored.remarks,
+        files=stored.files,
+        label_names=stored.label_names,
+    )

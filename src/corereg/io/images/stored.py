@@ -1,6 +1,8 @@
 """What a reader finds in a file or in another library's object, before any of its values are checked."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ class StoredVolume:
         series: the Series Instance UID of a DICOM series.
         modality: the Modality that DICOM states, such as CT or MR.
         remarks: what the user should know about how the volume was chosen, one sentence each.
+        files: those of a DICOM series, in the order of the slices.
+        label_names: what the labels of a DICOM segmentation or structure set mean.
     """
 
     array: NDArray[Any]
@@ -30,3 +34,5 @@ class StoredVolume:
     series: str | None = None
     modality: str | None = None
     remarks: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)

@@ -10,6 +10,8 @@ import numpy as np
 
 from corereg.errors import InputError
 from corereg.geometry.inverse_error import share_of
+from corereg.io.images.dicom.label_objects import is_segmentation
+from corereg.io.images.dicom.segmentation import write_segmentation
 from corereg.io.images.image import Image, as_image, write_image
 from corereg.io.images.reference import as_reference
 from corereg.io.images.series import read_series, write_series
@@ -18,6 +20,8 @@ from corereg.io.points.points import POINT_SUFFIXES, read_points, read_voxel_poi
 from corereg.io.transforms.transform import Transform
 
 __all__ = ["ImageOptions", "apply_to_file", "load_chain", "write_jacobian"]
+
+DICOM_SUFFIX = ".dcm"
 
 EXTRAPOLATED = "lie beyond the grid of a displacement, whose edge value was used there"
 
@@ -127,6 +131,17 @@ def write_jacobian(transform: Transform, out: Path, reference: Path | None = Non
     write_image(out, transform.jacobian_determinant(grid), grid if like is None else like)
 
 
+def _write_segmentation(out: Path, warped: Image, like: Any, source: Path, options: ImageOptions) -> None:
+    if not options.labels:
+        raise InputError(f"got the output {out} for an image, expected one for a label map; add --labels or rename it")
+    files = like.files if isinstance(like, Image) else ()
+    if not files:
+        raise InputError(
+            f"got the output {out}, expected the DICOM series that the segmentation belongs to; add --reference FOLDER"
+        )
+    write_segmentation(out, warped.array, warped.grid, files, source if is_segmentation(source) else None)
+
+
 def _apply_to_image(transform: Transform, source: Path, out: Path, options: ImageOptions) -> list[str]:
     like = transform.fixed if options.reference is None else as_reference(options.reference)
     settings: dict[str, Any] = {
@@ -137,10 +152,14 @@ def _apply_to_image(transform: Transform, source: Path, out: Path, options: Imag
     series = read_series(source)
     remarks: list[str] = []
     if series is None:
-        image = as_image(source, labels=options.labels, series=options.series, blank=True)
+        grid = transform.moving_grid if options.labels and transform.moving is not None else None
+        image = as_image(source, labels=options.labels, series=options.series, blank=True, like=grid)
         remarks += image.remarks
         warped = transform.resampled(image, like, **settings)
-        write_image(out, warped.array, warped)
+        if out.suffix.lower() == DICOM_SUFFIX:
+            _write_segmentation(out, warped, like, source, options)
+        else:
+            write_image(out, warped.array, warped)
     else:
         frames = [transform.resampled(frame, like, **settings) for frame in series.frames(labels=options.labels)]
         warped = frames[0]

@@ -1,6 +1,7 @@
 """Convert transform files from one format to another, and say what a format cannot hold."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def convert_transform(
     inverse: bool = False,
     only: Sequence[str] = (),
     without: Sequence[str] = (),
+    frames: tuple[str | None, str | None] = (None, None),
     log: Callable[[str], None] | None = None,
 ) -> Transform:
     """Convert a transform file to another format.
@@ -32,6 +34,8 @@ def convert_transform(
         source_format, fixed, moving: as for `Transform.load`.
         inverse: convert the other direction.
         only, without: names of parts to keep or to leave out.
+        frames: Frame of Reference UIDs of the fixed and the moving image, for DICOM, if `fixed` and `moving` are no
+            DICOM series.
         log: called, before anything is written, with a line for each thing that the format cannot hold.
 
     Returns: the transform that was written.
@@ -56,7 +60,7 @@ def convert_transform(
         transform = transform.inverse()
     for line in shortcomings(transform, to):
         (log or (lambda line: None))(line)
-    FORMATS[to].write(out, transform.stored())
+    FORMATS[to].write(out, replace(transform.stored(), frames=frames[::-1] if inverse else frames))
     return transform
 
 

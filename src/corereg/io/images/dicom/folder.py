@@ -39,7 +39,10 @@ def read_dicom_folder(folder: Path, series: str | None = None) -> StoredVolume:
     layout = lay_out(frames, name)
     if layout.places is not None:
         array = _interpolated(array, layout.places, layout.count)
-    return StoredVolume(array, layout.affine, series=stack.series, modality=stack.modality or None, remarks=remarks)
+    files = tuple(dict.fromkeys(frame.file for frame in frames))
+    return StoredVolume(
+        array, layout.affine, series=stack.series, modality=stack.modality or None, remarks=remarks, files=files
+    )
 
 
 def _interpolated(array: NDArray[Any], places: NDArray[np.float64], count: int) -> NDArray[np.float32]:

@@ -5,15 +5,14 @@ The warp and its inverse both live on the fixed grid; `-t [0GenericAffine.mat,1]
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from corereg.errors import InputError
 from corereg.geometry.chain import Part, inverse_parts, offsets_mm
 from corereg.geometry.displacement import Displacement
-from corereg.geometry.grid import Matrix
 from corereg.io.atomic import atomic_path
 from corereg.io.images.itk import affine_to_sitk
+from corereg.io.transforms.formats.common import warp_and_affine
 from corereg.io.transforms.formats.itk import read_itk_transform
 from corereg.io.transforms.formats.itk_field import field_grid, read_displacement_field, write_displacement_field
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
@@ -29,13 +28,8 @@ def write_ants(prefix: Path, stored: StoredTransform) -> None:
 
     The affine is made of the matrices at the end of the parts; everything before them becomes the warp.
     """
-    first = len(stored.parts)
-    while first and not isinstance(stored.parts[first - 1], Displacement):
-        first -= 1
-    affine: Matrix = np.eye(4)
-    for matrix in stored.parts[first:]:
-        affine = np.asarray(matrix) @ affine
-    warp, backward = stored.parts[:first], stored.backward_parts
+    warp, affine = warp_and_affine(stored)
+    backward = stored.backward_parts
     fixed = field_grid(_with_prefix(prefix, WARP), stored.fixed or stored.fixed_grid)
     grid = grid_of(fixed, "fixed")
     with atomic_path(_with_prefix(prefix, WARP)) as staged:

@@ -9,12 +9,22 @@ import torch
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.geometry.chain import check_matrix, check_offsets, parts_of_field, through
+from corereg.geometry.chain import Part, check_matrix, check_offsets, parts_of_field, through
+from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Matrix
 from corereg.geometry.positions import inverse_matrix, linear_map, slabs
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
-__all__ = ["WORLD", "is_matrix", "offsets", "read_matrix", "stored_field", "stored_offsets"]
+__all__ = [
+    "WORLD",
+    "is_matrix",
+    "offsets",
+    "one_matrix",
+    "read_matrix",
+    "stored_field",
+    "stored_offsets",
+    "warp_and_affine",
+]
 
 WORLD: Matrix = np.eye(4)
 """The frame of a format that counts in RAS+ millimetres."""
@@ -67,6 +77,32 @@ def stored_offsets(
 def stored_field(total_mm: NDArray[np.float32], fixed: Located, moving: Located | None) -> StoredTransform:
     """The transform T given by T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres."""
     return StoredTransform(parts_of_field(total_mm, grid_of(fixed, "fixed")), fixed, moving)
+
+
+def warp_and_affine(stored: StoredTransform) -> tuple[tuple[Part, ...], Matrix]:
+    """The parts up to the last displacement, and the product of the matrices that follow it."""
+    first = len(stored.parts)
+    while first and not isinstance(stored.parts[first - 1], Displacement):
+        first -= 1
+    affine: Matrix = np.eye(4)
+    for matrix in stored.parts[first:]:
+        affine = np.asarray(matrix) @ affine
+    return stored.parts[:first], affine
+
+
+def one_matrix(stored: StoredTransform, path: Path) -> Matrix:
+    """The product of all parts, for a format of matrices.
+
+    Raises:
+        InputError: a part is a displacement.
+    """
+    warp, affine = warp_and_affine(stored)
+    if warp:
+        raise InputError(
+            f"got a transform with a displacement for {path}, which holds a matrix alone; add --only affine, or choose "
+            "another format"
+        )
+    return affine
 
 
 def is_matrix(path: Path) -> bool:

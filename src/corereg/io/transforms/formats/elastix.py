@@ -1,6 +1,7 @@
 """elastix: transform parameter files such as TransformParameters.0.txt, and those that they name as their beginning.
 
 A point passes the initial transform first. Matrices are stored row by row as in ITK, but directions column by column.
+`elastix_writer` writes them.
 """
 
 import re
@@ -13,10 +14,13 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.images.checks import plausible_grid
-from corereg.io.images.itk import LPS_RAS
-from corereg.io.transforms.formats.itk_records import COMPOSITE, ItkTransform, stated_numbers
+from corereg.io.images.itk import LPS_RAS, LPS_SIGNS
+from corereg.io.transforms.formats.itk_field import read_displacement_field
+from corereg.io.transforms.formats.itk_parts import parts_of_records
+from corereg.io.transforms.formats.itk_records import COMPOSITE, ItkTransform, chained, stated_numbers
+from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
-__all__ = ["is_elastix", "read_elastix"]
+__all__ = ["FIELD", "FIELD_FILE", "INITIAL", "NONE", "is_elastix", "read_elastix"]
 
 LINE = re.compile(r"\s*\(\s*([A-Za-z]\w*)\s+(.*?)\s*\)\s*(?://.*)?$")
 WORD = re.compile(r'"([^"]*)"|(\S+)')
@@ -30,6 +34,9 @@ KINDS = {
     "RecursiveBSplineTransform": "BSplineTransform",
 }
 """elastix's names of transforms, and ITK's of the same."""
+
+FIELD, FIELD_FILE = "DeformationFieldTransform", "DeformationFieldFileName"
+"""A displacement field in an image file of its own."""
 
 INITIAL = ("InitialTransformParameterFileName", "InitialTransformParametersFileName")
 """How newer and older versions call the file of the initial transform."""
@@ -47,32 +54,44 @@ def is_elastix(path: Path) -> bool:
         return LINE.match(next(lines, "")[:100_000].rstrip("\n")) is not None
 
 
-def read_elastix(path: Path) -> tuple[list[ItkTransform], Grid | None]:
-    """The transforms, as ITK would store them in a composite, and the grid of the fixed image, if the file states it.
+def read_elastix(path: Path, fixed: Located | None, moving: Located | None) -> StoredTransform:
+    """Read a transform and those that it begins with. A B-spline is sampled where the voxels of the fixed grid arrive.
 
     Raises:
         InputError: the file is damaged, holds settings of a registration instead of a result, or a transform of another
             kind; or the initial transform is missing or not to be composed.
     """
-    records = [ItkTransform(COMPOSITE, np.empty(0), np.empty(0))]
     parameters = _parameters(path)
-    grid, initial = _fixed_grid(parameters, path), path
+    fixed = fixed or _fixed_grid(parameters, path)
+    parts = parts_of_records(chained(_chain(parameters, path), path), fixed, path)
+    return StoredTransform(parts, fixed, moving)
+
+
+def _chain(parameters: Parameters, path: Path) -> list[ItkTransform]:
+    """The transforms, as ITK would store them in a composite."""
+    records = [ItkTransform(COMPOSITE, np.empty(0), np.empty(0))]
+    initial = path
     while True:
         records.append(_record(parameters, initial))
         name = next((parameters[key][0] for key in INITIAL if key in parameters), NONE)
         if name == NONE:
-            return records, grid
+            return records
         if parameters.get("HowToCombineTransforms", ["Compose"])[0] != "Compose":
             raise InputError(
                 f"got {initial}, whose transforms are to be added, expected them to be composed; see elastix"
             )
         if len(records) > LONGEST_CHAIN:
             raise InputError(f"got {path} with more than {LONGEST_CHAIN} initial transforms in a row; check the files")
-        # Names are often absolute, and of another machine: the files of a result lie together.
-        initial = path.parent / re.split(r"[\\/]", name)[-1]
-        if not initial.is_file():
-            raise InputError(f"got {path}, which begins with {name}, expected that file next to it; copy it there")
+        initial = _next_to(path, name, f"got {path}, which begins with {name}")
         parameters = _parameters(initial)
+
+
+def _next_to(path: Path, name: str, got: str) -> Path:
+    """A file that elastix names. Names are often absolute, and of another machine: a result's files lie together."""
+    found = path.parent / re.split(r"[\\/]", name)[-1]
+    if not found.is_file():
+        raise InputError(f"{got}, expected that file next to it; copy it there")
+    return found
 
 
 def _parameters(path: Path) -> Parameters:
@@ -86,20 +105,22 @@ def _parameters(path: Path) -> Parameters:
 
 def _record(parameters: Parameters, path: Path) -> ItkTransform:
     name = parameters.get("Transform", [""])[0]
+    if name == FIELD:
+        return _field(parameters, path)
     if "TransformParameters" not in parameters and name in KINDS:
         raise InputError(
             f"got {path}, the settings of a registration by elastix, expected its result: TransformParameters.0.txt"
         )
     if name not in KINDS:
         raise InputError(
-            f"got {path} with elastix's {name or 'unnamed transform'}, expected one of {', '.join(KINDS)}; make a "
-            f"displacement field of it: transformix -def all -tp {path.name} -out FOLDER"
+            f"got {path} with elastix's {name or 'unnamed transform'}, expected one of {', '.join((*KINDS, FIELD))}; "
+            f"make a displacement field of it: transformix -def all -tp {path.name} -out FOLDER"
         )
     values = _numbers(parameters, "TransformParameters", path)
     order = 3
     if KINDS[name] == "BSplineTransform":
-        order = int(_numbers(parameters, "BSplineTransformSplineOrder", path, [order])[0])
-        if _numbers(parameters, "GridIndex", path, [0]).any() or order not in (1, 2, 3):
+        order = int(_numbers(parameters, "BSplineTransformSplineOrder", path, [3.0])[0])
+        if _numbers(parameters, "GridIndex", path, [0.0]).any() or order not in (1, 2, 3):
             raise InputError(
                 f"got {path} with a B-spline of order {order}, expected order 1 to 3 and a grid from index 0; "
                 f"make a displacement field of it: transformix -def all -tp {path.name} -out FOLDER"
@@ -115,6 +136,16 @@ def _record(parameters: Parameters, path: Path) -> ItkTransform:
             fixed = np.append(fixed, parameters.get("ComputeZYX", ["false"])[0] == "true")
     suffix = "" if order == 3 else f"_{order}"
     return ItkTransform.of_type(f"{KINDS[name]}_double_3_3{suffix}", values, fixed, path)
+
+
+def _field(parameters: Parameters, path: Path) -> ItkTransform:
+    name = parameters.get(FIELD_FILE, [""])[0]
+    disp_mm, located = read_displacement_field(_next_to(path, name, f"got {path}, whose field is {name or 'unnamed'}"))
+    grid = grid_of(located, "fixed", path)
+    affine = LPS_RAS @ grid.affine
+    fixed = np.r_[grid.shape, affine[:3, 3], grid.spacing, (affine[:3, :3] / grid.spacing).ravel()]
+    lps = np.moveaxis(disp_mm, 0, -1) * LPS_SIGNS
+    return ItkTransform("DisplacementFieldTransform", lps.transpose(2, 1, 0, 3).ravel(), fixed)
 
 
 def _fixed_grid(parameters: Parameters, path: Path) -> Grid | None:

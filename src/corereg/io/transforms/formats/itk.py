@@ -1,4 +1,4 @@
-"""ITK, and with it ANTs, SimpleITK, elastix and 3D Slicer: transforms of any kind in .h5, .tfm, .txt and .mat."""
+"""ITK, and with it ANTs, SimpleITK and 3D Slicer: transforms of any kind in .h5, .tfm, .txt and .mat."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,6 @@ from corereg.errors import InputError
 from corereg.geometry.chain import offsets_mm
 from corereg.io.atomic import atomic_path
 from corereg.io.transforms.formats.common import is_matrix, stored_field
-from corereg.io.transforms.formats.elastix import is_elastix, read_elastix
 from corereg.io.transforms.formats.itk_extras import Extras, append_extras, read_extras
 from corereg.io.transforms.formats.itk_field import field_grid, read_displacement_field, write_displacement_field
 from corereg.io.transforms.formats.itk_h5 import ItkFile, read_h5, write_h5
@@ -80,9 +79,6 @@ def _content(path: Path) -> ItkFile:
         return ItkFile(tuple(read_text(path)), read_extras(path))
     if is_matlab(path):
         return ItkFile(tuple(read_matlab(path)), Extras())
-    if is_elastix(path):
-        records, grid = read_elastix(path)
-        return ItkFile(tuple(records), Extras(fixed=grid))
     if is_matrix(path):
         raise InputError(
             f"got {path}, a bare 4x4 matrix, which does not say whose it is; add --from niftyreg (world to world) or "

@@ -12,12 +12,17 @@ import numpy as np
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
 from corereg.io.atomic import settle
+from corereg.io.images.dicom.headers import is_dicom
 from corereg.io.images.image import ITK_SUFFIXES
 from corereg.io.images.nifti import is_nifti
 from corereg.io.images.nifti_reader import open_nifti
 from corereg.io.images.reference import as_reference
 from corereg.io.transforms.formats.ants import AFFINE, WARP, read_ants, write_ants
 from corereg.io.transforms.formats.common import is_matrix
+from corereg.io.transforms.formats.dicom import read_dicom
+from corereg.io.transforms.formats.dicom_writer import write_dicom
+from corereg.io.transforms.formats.elastix import is_elastix, read_elastix
+from corereg.io.transforms.formats.elastix_writer import write_elastix
 from corereg.io.transforms.formats.fsl import FSL_INTENTS, MATRIX_SUFFIX, read_fsl, write_fsl
 from corereg.io.transforms.formats.itk import (
     COMPOSITE_SUFFIXES,
@@ -29,6 +34,7 @@ from corereg.io.transforms.formats.itk import (
 )
 from corereg.io.transforms.formats.itk_field import FIELD_SUFFIXES
 from corereg.io.transforms.formats.learn2reg import read_learn2reg, write_learn2reg, write_learn2reg_half
+from corereg.io.transforms.formats.lta import read_lta, write_lta
 from corereg.io.transforms.formats.niftyreg import (
     INTENT_NAME,
     read_niftyreg,
@@ -58,6 +64,7 @@ class Format:
 
 
 NIFTI = (".nii.gz", ".nii")
+LTA, DICOM = ".lta", ".dcm"
 
 FORMATS: dict[str, Format] = {
     "itk": Format(read_itk_transform, write_composite, COMPOSITE_SUFFIXES, one_field=False),
@@ -77,19 +84,23 @@ FORMATS: dict[str, Format] = {
     "fsl": Format(
         read_fsl, write_fsl, (*NIFTI, MATRIX_SUFFIX), remark="it is relative, and only for the grids of these images"
     ),
+    "elastix": Format(
+        read_elastix, write_elastix, (".txt",), one_field=False, remark="run transformix in the folder of these files"
+    ),
+    "lta": Format(read_lta, write_lta, (LTA,), one_field=False, remark="it holds one matrix: the product of all parts"),
+    "dicom": Format(read_dicom, write_dicom, (DICOM,), one_field=False),
     "numpy": Format(read_plain, write_plain, (".npz",)),
 }
 """The formats by the names that `corereg convert` takes."""
 
 NAMED = {
-    ".lta": "a linear transform of FreeSurfer; convert it first: lta_convert --inlta IN.lta --outitk OUT.txt",
     ".xfm": "a linear transform of MINC; convert it first: lta_convert --inmni IN.xfm --outitk OUT.txt",
     ".m3z": "a warp of FreeSurfer; convert it first: mri_warp_convert --inm3z IN.m3z --outitk OUT.nii.gz",
     ".x5": "a transform of nitransforms; write it as ITK's instead: to_filename(OUT, fmt='itk')",
 }
 """Files of other programs by their endings, what they are, and how they become readable."""
 
-SUFFIXES = (".nii.gz", ".npz", ".nii", *ITK_SUFFIXES, *TRANSFORM_SUFFIXES)
+SUFFIXES = (".nii.gz", ".npz", ".nii", *ITK_SUFFIXES, *TRANSFORM_SUFFIXES, LTA)
 """The endings of all files that can be read."""
 
 
@@ -126,7 +137,9 @@ def format_of_name(path: Path) -> str | None:
     name = path.name.lower()
     if name.endswith(COMPOSITE_SUFFIXES):
         return "itk"
-    return "itk-field" if name.endswith(ITK_SUFFIXES) else None
+    if name.endswith(ITK_SUFFIXES):
+        return "itk-field"
+    return {LTA: "lta", DICOM: "dicom"}.get(path.suffix.lower())
 
 
 def detect_format(path: Path, *, challenge: bool = False) -> str:
@@ -145,20 +158,35 @@ def detect_format(path: Path, *, challenge: bool = False) -> str:
     if not path.is_file():
         raise InputError(f"got {path}, which is no file, expected a transform; check the path")
     if name.endswith(TRANSFORM_SUFFIXES):
-        return "fsl" if name.endswith(MATRIX_SUFFIX) and is_matrix(path) else "itk"
+        return _format_of_text(path)
     if name.endswith(".npz"):
         return "numpy" if _is_plain(path) else "learn2reg"
     if is_nifti(path):
         _warn_of_half_a_pair(path)
         return _nifti_format(path, challenge)
-    if name.endswith(ITK_SUFFIXES):
-        return "itk-field"
+    if is_dicom(path):
+        return "dicom"
+    of_name = format_of_name(path)
+    if of_name is None:
+        raise _unknown(path)
+    return of_name
+
+
+def _unknown(path: Path) -> InputError:
     for suffix, remark in NAMED.items():
-        if name.endswith(suffix):
-            raise InputError(f"got {path}, which is not read: it is {remark}")
-    raise InputError(
+        if path.name.lower().endswith(suffix):
+            return InputError(f"got {path}, which is not read: it is {remark}")
+    return InputError(
         f"got {path}, whose name is not that of a transform; name its format, one of {', '.join(FORMATS)}, with --from"
     )
+
+
+def _format_of_text(path: Path) -> str:
+    """Several programs write .txt and .mat."""
+    suffix = path.suffix.lower()
+    if suffix == MATRIX_SUFFIX and is_matrix(path):
+        return "fsl"
+    return "elastix" if suffix == ".txt" and is_elastix(path) else "itk"
 
 
 def _warn_of_half_a_pair(path: Path) -> None:

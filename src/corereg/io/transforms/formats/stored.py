@@ -24,6 +24,7 @@ class StoredTransform:
         names: one for each part; empty if the file does not name them.
         backward_parts: what a point passes in the other direction; None if the file does not hold it.
         backward_names: one for each part of the other direction; empty if the file does not name them.
+        frames: the Frame of Reference UIDs of the fixed and the moving image, for DICOM; None where their files say.
     """
 
     parts: tuple[Part, ...]
@@ -32,6 +33,7 @@ class StoredTransform:
     names: tuple[str, ...] = ()
     backward_parts: tuple[Part, ...] | None = None
     backward_names: tuple[str, ...] = ()
+    frames: tuple[str | None, str | None] = (None, None)
 
     @property
     def fixed_grid(self) -> Grid:
