@@ -1,5 +1,6 @@
-"""`corereg phantom`, `demo` and `info`: synthetic data, a tour of the package, its versions."""
+"""`corereg phantom`, `demo`, `warmup` and `info`: synthetic data, a tour of the package, its caches and versions."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,19 @@ def demo(out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")
         lines = run_demo(out, command=command_line(), progress=progress)
     show("\n".join(lines))
     show_result({"folder": out, "lines": lines})
+
+
+@command
+def warmup() -> None:
+    """Compile all kernels once, for images and nodes, by registering small phantoms; takes a few minutes."""
+    from corereg.workflows.warmup import warm_up
+
+    started = time.monotonic()
+    with progress_bar() as progress:
+        place = warm_up(progress)
+    seconds = time.monotonic() - started
+    show(f"kernels compiled in {seconds:.0f} s and kept in {place}")
+    show_result({"seconds": seconds, "place": place})
 
 
 @command
