@@ -5,7 +5,7 @@ from typing import Any
 
 from corereg.errors import InputError
 
-__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "simpleitk", "vtk_module"]
+__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "ray", "simpleitk", "vtk_module"]
 
 
 def h5py() -> Any:
@@ -30,6 +30,18 @@ def nibabel() -> Any:
 def pydicom() -> Any:
     """The module pydicom."""
     return import_module("pydicom")
+
+
+def ray() -> Any:
+    """The module ray.
+
+    Raises:
+        InputError: Ray is not installed; it comes with an extra.
+    """
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise InputError("got --ray, but Ray is not installed; pip install 'corereg[ray]'") from None
 
 
 def simpleitk() -> Any:

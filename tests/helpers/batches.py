@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -12,22 +13,25 @@ from corereg.errors import InputError
 from corereg.io.atomic import atomic_folder, output_folder, staging
 from corereg.workflows.batch.pairs import Pair
 
-__all__ = ["STUB", "as_csv", "scans", "stub"]
+__all__ = ["COPIED", "STUB", "as_csv", "copied", "scans", "stub"]
 
-STUB = "helpers.batches:stub"
+STUB, COPIED = "helpers.batches:stub", "helpers.batches:copied"
 
 
 def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
-    """Write result.json. Names say what happens before: `refused`, `broken`, `dies`, `stuck`, `nap`, once `flaky`."""
+    """Write result.json. Names say what happens before: `refused`, `broken`, `dies`, `stuck`, `nap`;
+    `flaky` and `hangs` do so once.
+    """
     kind, attempts = pair.name.split("-")[0], folder.parent / f"{pair.name}.attempts"
     with attempts.open("a") as file:
         file.write(f"{os.getpid()}\n")
     if kind == "refused":
         raise InputError("got no scan, expected one")
-    if kind == "broken" or (kind == "flaky" and len(attempts.read_text("utf-8").split()) == 1):
+    first = len(attempts.read_text("utf-8").split()) == 1
+    if kind == "broken" or (kind == "flaky" and first):
         raise MemoryError("no room\nfor a volume")
     with output_folder(folder):
-        if kind in ("dies", "stuck", "nap"):
+        if kind in ("dies", "stuck", "nap") or (kind == "hangs" and first):
             with staging(folder) as half:
                 (half / "warped.nii.gz").write_text("half")
                 if kind == "dies":
@@ -58,3 +62,11 @@ def as_csv(path: Path, names: Sequence[str], **columns: str) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def copied(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
+    """Write the field that lies ready in truth/, next to the folder of the batch."""
+    with output_folder(folder), atomic_folder(folder, last="result.json") as staged:
+        shutil.copyfile(folder.parents[1] / "truth" / f"{pair.name}.nii.gz", staged / "transform.nii.gz")
+        (staged / "result.json").write_text("{}")
+    return {}

@@ -8,7 +8,7 @@ import typer
 from corereg.cli.common import command, command_line
 from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.cli.register import with_settings
-from corereg.workflows.outputs import OUTPUTS
+from corereg.workflows.outputs import DEFAULT_OUTPUTS
 
 
 @command
@@ -30,16 +30,33 @@ def batch(
         bool,
         typer.Option("--partial", help="Let pairs with missing files fail instead of refusing to start."),
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Workers; each takes the memory of a registration.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Workers; each takes the memory of a registration. By default 1; on Ray, all that fit."),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each worker; by default the cores are shared out.")
+        int | None, typer.Option(help="Threads of each worker; by default the cores are shared out; on Ray, 1.")
     ] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th pair, from the I-th.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: HOST:PORT, auto, or local for this machine."),
+    ] = None,
+    ray_gpus: Annotated[float | None, typer.Option(help="GPUs of each worker there, such as 0.25.")] = None,
+    ray_memory: Annotated[float | None, typer.Option(help="Memory that each worker reserves there, in GB.")] = None,
     retries: Annotated[int, typer.Option(help="Further attempts at a pair that fails.")] = 1,
     time_limit: Annotated[float | None, typer.Option(help="Seconds for an attempt at a pair.")] = None,
-    keep: Annotated[str, typer.Option(help="Comma-separated outputs to write, next to result.json.")] = ",".join(
-        OUTPUTS
-    ),
+    keep: Annotated[
+        str,
+        typer.Option(help="Comma-separated outputs to write, next to result.json; compact: the transform as npz."),
+    ] = ",".join(DEFAULT_OUTPUTS),
+    submission: Annotated[
+        str | None,
+        typer.Option(metavar="FORM", help="Write a Learn2Reg submission too: nifti, or npz of half the size."),
+    ] = None,
+    bids_names: Annotated[
+        bool, typer.Option("--bids-names", help="Link the outputs into bids/, a BIDS derivative data set, too.")
+    ] = False,
     labels_use_image_grid: Annotated[
         bool,
         typer.Option("--labels-use-image-grid", help="Trust the images' headers where label maps' differ."),
@@ -61,9 +78,14 @@ def batch(
             jobs=jobs,
             threads=threads,
             shard=shard,
+            ray=ray,
+            ray_gpus=ray_gpus,
+            ray_memory=ray_memory,
             retries=retries,
             time_limit=time_limit,
             keep=keep,
+            submission=submission,
+            bids_names=bids_names,
             labels_use_image_grid=labels_use_image_grid,
             page=page,
             command=command_line(),

@@ -10,7 +10,7 @@ from corereg.cli.common import Force, Out, command, command_line
 from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
 from corereg.method.config import MODELS, register_options, with_keywords
 from corereg.settings import Setting, allowed, kinds_in
-from corereg.workflows.outputs import OUTPUTS, RESULT
+from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 
 __all__ = ["with_settings"]
 
@@ -99,7 +99,7 @@ def register(
             labels_use_image_grid=labels_use_image_grid,
             fixed_series=fixed_series,
             moving_series=moving_series,
-            keep=[name for name in OUTPUTS if report or name != "report"],
+            keep=[name for name in DEFAULT_OUTPUTS if report or name != "report"],
             threads=threads,
             force=force,
             command=command_line(),

@@ -20,7 +20,7 @@ class Dataset:
 
     name: str
     layout: str
-    """"learn2reg", "nnunet", "rad-chestct", "folder" or "csv"."""
+    """"learn2reg", "nnunet", "rad-chestct", "bids", "folder" or "csv"."""
     scans: tuple[Scan, ...]
     training: Pairs
     """(fixed, moving) as indices of `scans`."""
@@ -35,7 +35,7 @@ class Dataset:
 
 
 def read_dataset(path: str | Path, *, pairing: str = "auto", metadata: Path | None = None) -> Dataset:
-    """Read a data set of any layout: Learn2Reg, nnU-Net raw, RAD-ChestCT, a folder of images, a CSV of pairs.
+    """Read a data set of any layout: Learn2Reg, nnU-Net raw, RAD-ChestCT, BIDS, a folder of images, a CSV.
 
     Args:
         path: the dataset JSON, the CSV, or a folder.

@@ -48,13 +48,14 @@ class FieldFile:
 
 def find_field(folder: Path, case: Case) -> Path | None:
     """The file of a pair's field: `disp_<fixed>_<modality>_<moving>_<modality>` or `disp_<fixed>_<moving>` with any
-    ending that can be read, or transform.nii.gz in a folder of that name.
+    ending that can be read, or transform.nii.gz in a folder of that name, or of the name that a batch gives it.
     """
     for name in case.field_names():
         for candidate in (*(folder / f"{name}{suffix}" for suffix in SUFFIXES), folder / name / IN_FOLDER):
             if candidate.is_file():
                 return candidate
-    return None
+    batched = folder / f"{case.fixed.name}_{case.moving.name}" / IN_FOLDER
+    return batched if batched.is_file() else None
 
 
 def read_field(path: Path, fixed: Grid, moving: Grid) -> FieldFile:

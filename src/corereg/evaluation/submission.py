@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corereg.data.layouts.learn2reg import FORMS
 from corereg.errors import InputError
 from corereg.evaluation.cases import Case, LoadedCase, read_cases
 from corereg.evaluation.field_files import find_field, read_field
@@ -24,9 +25,8 @@ from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.transforms.formats.learn2reg import write_disp_vox, write_half_disp_vox
 from corereg.progress import Step
 
-__all__ = ["FORMS", "NAMES", "check_submission", "write_submission"]
+__all__ = ["NAMES", "check_submission", "write_submission"]
 
-FORMS = {"nifti": ".nii.gz", "npz": ".npz"}
 NAMES = ("both", "long", "short")
 NIFTI_TOLERANCE_VOX = 1e-4
 """Largest change by rounding to float32."""

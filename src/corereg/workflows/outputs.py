@@ -1,6 +1,6 @@
 """The files of a registered pair. Imports nothing, so that commands can name them before anything heavy is loaded."""
 
-__all__ = ["OUTPUTS", "RESULT"]
+__all__ = ["DEFAULT_OUTPUTS", "OUTPUTS", "RESULT"]
 
 RESULT = "result.json"
 """Always written, and last: a folder that holds it is complete."""
@@ -12,5 +12,9 @@ OUTPUTS = {
     "transform_h5": "transform.h5",
     "warped_labels": "warped_labels.nii.gz",
     "report": "report.html",
+    "compact": "transform_compact.npz",
 }
 """What may be kept or left out -> its file."""
+
+DEFAULT_OUTPUTS = tuple(name for name in OUTPUTS if name != "compact")
+"""Kept unless others are chosen: `compact` is the transform once more, in half precision."""

@@ -24,6 +24,7 @@ from corereg.io.images.image import Image, as_image, read_labels, write_image
 from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
 from corereg.io.places import refuse_to_replace
+from corereg.io.transforms.formats.npz import write_compact
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.register import RegistrationResult, register
@@ -31,7 +32,7 @@ from corereg.method.register_settings import RegisterSettings
 from corereg.method.wording import affine_words, modality_words
 from corereg.provenance import hash_files
 from corereg.report.pair import write_report
-from corereg.workflows.outputs import OUTPUTS, RESULT
+from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 from corereg.workflows.overlap import overlap
 
 __all__ = ["register_to_folder", "save_registration"]
@@ -56,7 +57,7 @@ def register_to_folder(
     fixed_series: str | None = None,
     moving_series: str | None = None,
     labels_use_image_grid: bool = False,
-    keep: Collection[str] = tuple(OUTPUTS),
+    keep: Collection[str] = DEFAULT_OUTPUTS,
     threads: int | None = None,
     force: bool = False,
     command: str = "",
@@ -147,7 +148,7 @@ def save_registration(
     *,
     fixed_labels: Image | None = None,
     moving_labels: Image | None = None,
-    keep: Collection[str] = tuple(OUTPUTS),
+    keep: Collection[str] = DEFAULT_OUTPUTS,
     command: str = "",
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -174,6 +175,8 @@ def save_registration(
                 later(result.inverse_transform.save, staging / OUTPUTS["inverse_transform"])
             if "transform_h5" in keep:
                 later(result.transform.save, staging / OUTPUTS["transform_h5"])
+            if "compact" in keep:
+                later(write_compact, staging / OUTPUTS["compact"], result.transform.stored())
             if "warped" in keep:
                 later(write_image, staging / OUTPUTS["warped"], warped.array, result.fixed)
             if moving_labels is not None:

@@ -129,3 +129,53 @@ def test_a_line_that_is_no_object_is_refused_with_its_number(tmp_path: Path, lin
     path.write_text('{"fixed": "a", "moving": "b"}\n' + line)
     with pytest.raises(InputError, match="line 2"):
         list(pair_source(path)())
+
+
+def bids(folder: Path, *, sessions: int) -> Path:
+    """Two subjects with T1w, T2w and a mask in each session."""
+    for subject in ("01", "02"):
+        for session in range(1, sessions + 1) if sessions else [0]:
+            name = f"sub-{subject}" + (f"_ses-{session}" if sessions else "")
+            where = folder / f"sub-{subject}" / (f"ses-{session}" if sessions else "") / "anat"
+            scans(where, [f"{name}_T1w", f"{name}_run-1_T2w", f"{name}_desc-brain_mask"])
+            (where / f"{name}_T1w.json").touch()
+    return folder
+
+
+def test_bids_sessions_of_a_subject_are_paired_scan_by_scan_the_earlier_one_fixed(tmp_path: Path) -> None:
+    pairs = list(pair_source(bids(tmp_path / "study", sessions=3))())
+    found = [(pair.fixed.name.removesuffix(".nii.gz"), pair.moving.name.removesuffix(".nii.gz")) for pair in pairs]
+    assert set(found) == {
+        (f"sub-{subject}_ses-{first}{kind}", f"sub-{subject}_ses-{second}{kind}")
+        for subject in ("01", "02")
+        for first, second in ((1, 2), (1, 3), (2, 3))
+        for kind in ("_T1w", "_run-1_T2w")
+    }
+    assert len(found) == len(set(found))
+
+
+def test_bids_subjects_are_registered_to_a_template(tmp_path: Path) -> None:
+    study = bids(tmp_path / "study", sessions=0)
+    with pytest.raises(InputError, match="--all-to or --every-pair"):
+        pair_source(study)
+    [template] = scans(tmp_path, ["mni"])
+    assert set(names(pair_source(study, all_to=template))) == {
+        f"mni_sub-{subject}{kind}" for subject in ("01", "02") for kind in ("_T1w", "_run-1_T2w")
+    }
+
+
+def test_a_bids_folder_without_scans_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study" / "sub-01" / "func").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"without scans.*sub-01/ses-1/anat"):
+        pair_source(tmp_path / "study")
+
+
+def test_test_images_of_nnunet_are_paired_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {}, "file_ending": ".nii.gz"}')
+    scans(tmp_path / "imagesTr", ["a_0000", "b_0000"])
+    scans(tmp_path / "imagesTs", ["c_0000", "d_0000", "e_0000", "e_0001"])
+    scans(tmp_path / "labelsTr", ["a", "b"])
+    pairs = list(pair_source(tmp_path)())
+    assert [pair.name for pair in pairs] == ["c_d", "c_e", "d_e"]
+    assert not any(pair.moving_labels or pair.fixed_labels for pair in pairs)
+    assert names(pair_source(tmp_path, split="training")) == ["a_b"]

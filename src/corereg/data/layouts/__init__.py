@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from corereg.data.layouts.bids import is_bids, list_bids
 from corereg.data.layouts.folder import list_folder
 from corereg.data.layouts.learn2reg import list_learn2reg
 from corereg.data.layouts.listing import Listing, Pairs, Scan, visible
@@ -40,7 +41,9 @@ def read_listing(path: Path, metadata: Path | None = None) -> Listing:
         return _described_by_json(described[0])
     if metadata is None:
         metadata = next(filter(has_patients, visible(path, "*.csv")), None)
-    return list_folder(path) if metadata is None else list_rad_chestct(path, metadata)
+    if metadata is not None:
+        return list_rad_chestct(path, metadata)
+    return list_bids(path) if is_bids(path) else list_folder(path)
 
 
 def _described_by_json(path: Path) -> Listing:

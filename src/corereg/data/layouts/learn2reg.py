@@ -9,10 +9,13 @@ from typing import Any
 from corereg.data.layouts.listing import Listing, Scan, apart_from, scan_name
 from corereg.errors import InputError
 
-__all__ = ["list_learn2reg", "points_of_pair"]
+__all__ = ["FORMS", "NAME", "list_learn2reg", "points_of_pair"]
 
 NAME = re.compile(r".*_(?P<case>\d{4})_(?P<modality>\d{4})")
 """<Task>_<case>_<modality>; all scans of a case are of one patient."""
+
+FORMS = {"nifti": ".nii.gz", "npz": ".npz"}
+"""Forms of the fields of a submission, and their suffixes: at full size, or at half (tasks of 2020 and 2021)."""
 
 POINT_FOLDERS = ("landmarks", "keypoints")
 """Folders of points in order of preference: points set by people come before points found by a program."""

@@ -1,1 +1,1 @@
-"""Many pairs with one command: `plan` lists them, `workers` register them, `rows` remember them, `run` conducts."""
+"""Many pairs with one command: `plan` lists them, workers do the `tasks`, `rows` remember them, `run` conducts."""

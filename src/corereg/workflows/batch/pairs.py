@@ -81,7 +81,8 @@ def pair_source(
 
     Args:
         given: a CSV (columns `FILES`, name, and settings by the names of their options), JSON lines of the same, a data
-            set, a list of `Pair`; or, to be paired, a folder, a text file with a path per line, or a data set.
+            set (BIDS: sessions of the same subject), a list of `Pair`; or, to be paired, a folder, a text file with a
+            path per line, or a data set.
         all_to: register every scan onto this one.
         every_pair: register every pair of scans, in one direction, since a result holds both.
         split: pairs of a data set, "training", "validation" or "test"; by default those of validation and test, or else
@@ -106,7 +107,7 @@ def pair_source(
     if path.suffix.lower() in JSON_LINES:
         return lambda: _from_rows(_json_lines(path), path)
     dataset = None if path.suffix.lower() in LISTS else read_dataset(path)
-    if dataset is None or dataset.layout == "folder":
+    if dataset is None or dataset.layout == "folder" or (dataset.layout == "bids" and not dataset.intra_patient):
         raise InputError(f"got the scans {path}, expected to know how to pair them; add --all-to or --every-pair")
     return _of_dataset(dataset, split)
 

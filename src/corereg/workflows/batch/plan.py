@@ -9,14 +9,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from corereg.data.layouts.learn2reg import FORMS, NAME
+from corereg.data.pairs import read_dataset
 from corereg.errors import InputError
 from corereg.method.config import RegisterConfig, with_register_options
-from corereg.workflows.batch.pairs import Pair, Source
+from corereg.workflows.batch.pairs import JSON_LINES, LISTS, Pair, Source
 from corereg.workflows.outputs import OUTPUTS
 
-__all__ = ["Contents", "Shard", "check_names", "check_pairs"]
+__all__ = ["Contents", "Shard", "check_names", "check_pairs", "check_submission"]
 
 FOLDER_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 
@@ -124,6 +127,38 @@ def check_names(keep: str | Iterable[str]) -> tuple[str, ...]:
     if unknown:
         raise InputError(f"got {unknown[0]!r} to keep, expected some of {','.join(OUTPUTS)}; correct it")
     return tuple(name for name in OUTPUTS if name in names)
+
+
+def check_submission(
+    pairs: object, form: str, split: str | None, shard: Shard, kept: Iterable[str]
+) -> tuple[Path, str]:
+    """The data set whose fields are to be submitted, and their split: by default "test" if it has test pairs.
+
+    Raises:
+        InputError: it is no Learn2Reg data set, the form is unknown, or not all of its fields will be there.
+    """
+    if form not in FORMS:
+        raise InputError(f"got --submission {form}, expected {' or '.join(FORMS)}; choose one")
+    dataset = (
+        read_dataset(pairs)
+        if isinstance(pairs, str | os.PathLike) and not str(pairs).endswith((*LISTS, *JSON_LINES))
+        else None
+    )
+    if dataset is None or dataset.layout != "learn2reg":
+        raise InputError(f"got --submission for {pairs}, expected a Learn2Reg data set; leave --submission out")
+    if "transform" not in kept or shard.of > 1:
+        cure = "leave --shard out, once all shards are done" if shard.of > 1 else "add transform to --keep"
+        raise InputError(f"got --submission without all transforms, expected those of all pairs in one run; {cure}")
+    split = split or ("test" if dataset.test else "validation")
+    listed = {scan for pair in (dataset.test if split == "test" else dataset.validation) for scan in pair}
+    unnamed = next((scan for i in sorted(listed) if not NAME.fullmatch((scan := dataset.scans[i]).name)), None)
+    if unnamed is not None or not listed:
+        found = f"the scan {unnamed.name}" if unnamed else f"no {split} pairs"
+        raise InputError(
+            f"got --submission for a data set with {found}, expected pairs of scans named <task>_<case>_<modality>, "
+            "with four digits for case and modality; rename the scans"
+        )
+    return Path(pairs), split  # type: ignore[arg-type]
 
 
 class _Missing:

@@ -1,7 +1,7 @@
 """Processes that live on and register one pair after another, so that imports and compilation are paid once.
 
 A worker is never asked to stop: it is killed, which leaves nothing half-written, because a pair's folder is published
-as a whole and the rest is cleared away here. Upstream: `run`. Downstream: `register_pair`, or another method by name.
+as a whole and the rest is cleared away. Upstream: `tasks`. Downstream: `attempt`.
 """
 
 import multiprocessing
@@ -11,98 +11,62 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from corereg.errors import InputError
-from corereg.evaluation.benchmark.peers.running import THREAD_VARIABLES, exit_words
-from corereg.io.atomic import staging
-from corereg.workflows.batch.pairs import Pair
-from corereg.workflows.batch.rows import OK, Row
+from corereg.evaluation.benchmark.peers.running import exit_words
+from corereg.workflows.batch.attempt import prepared
+from corereg.workflows.batch.tasks import DIED, TIMED_OUT, Crew, Outcome, Task
 
-__all__ = ["Crew", "Task", "run_tasks", "running", "serve"]
+__all__ = ["ProcessTeam", "running", "serve"]
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 READY = None
 """The first message of a worker, when everything is imported."""
 
-FAILED, TIMED_OUT, DIED = "failed", "timed out", "worker died"
 
+class ProcessTeam:
+    """Workers of this machine, started when they get their first task."""
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A pair to register into a folder."""
+    def __init__(self, crew: Crew, jobs: int) -> None:
+        self._workers = [_Worker(crew) for _ in range(jobs)]
 
-    pair: Pair
-    folder: Path
-    attempt: int = 1
+    def has_room(self) -> bool:
+        """Whether a worker is free."""
+        return any(worker.task is None for worker in self._workers)
 
+    def begin(self, task: Task) -> None:
+        """Give a task to a free worker."""
+        next(worker for worker in self._workers if worker.task is None).begin(task)
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a task."""
+    def running(self) -> list[Task]:
+        """The tasks that workers have."""
+        return [worker.task for worker in self._workers if worker.task]
 
-    row: Row
-    again: bool = False
-    """Whether another attempt may succeed."""
+    def outcomes(self) -> Iterator[tuple[Task, Outcome]]:
+        """Wait for at least one worker to say something or to run out of time, and give the tasks that ended."""
+        busy = [worker for worker in self._workers if worker.task]
+        limits = [seconds for worker in busy if (seconds := worker.seconds_left()) is not None]
+        ready = wait([worker.connection for worker in busy], min(limits, default=None))
+        for worker in busy:
+            if worker.connection in ready:
+                outcome = worker.outcome()
+            else:
+                outcome = worker.time_out() if worker.seconds_left() == 0 else None
+            if outcome is not None and worker.task:
+                task, worker.task = worker.task, None
+                yield task, outcome
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """How pairs are registered."""
-
-    method: str
-    """"module:function", called with a `Pair`, its folder and `options`; returns the measures of its row."""
-    options: Mapping[str, Any]
-    """Among them `threads`, those of each worker."""
-    jobs: int = 1
-    retries: int = 1
-    """Further attempts after a failure, unless the input was refused."""
-    time_limit_s: float | None = None
-    """Seconds for an attempt, after which the worker is killed."""
-
-
-def run_tasks(tasks: Iterable[Task], crew: Crew) -> Generator[tuple[Task, Row], None, None]:
-    """Run tasks on workers, and give the row of each as it ends. When closed, all workers are ended.
-
-    Raises:
-        InputError: workers cannot be started.
-    """
-    upcoming = iter(tasks)
-    retried: list[Task] = []
-    workers = [_Worker(crew) for _ in range(crew.jobs)]
-    try:
-        while True:
-            for worker in workers:
-                task = None if worker.task else (retried.pop() if retried else next(upcoming, None))
-                if task is not None:
-                    worker.begin(task)
-            busy = [worker for worker in workers if worker.task]
-            if not busy:
-                return
-            for worker, outcome in _next_outcomes(busy):
-                task = worker.task
-                assert task is not None
-                worker.task = None
-                if outcome.again and task.attempt <= crew.retries:
-                    retried.append(replace(task, attempt=task.attempt + 1))
-                    continue
-                if outcome.row["status"] != OK:
-                    _clear(task.folder)
-                yield task, outcome.row
-    finally:
-        for worker in workers:
+    def kill(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
             worker.kill()
-            if worker.task:
-                _clear(worker.task.folder)
+            worker.task = None
 
 
 @contextmanager
@@ -199,36 +163,13 @@ class _Worker:
         return Outcome({"status": status, "seconds": time.monotonic() - self._began, "error": words}, again=True)
 
 
-def _next_outcomes(busy: list[_Worker]) -> Iterator[tuple[_Worker, Outcome]]:
-    """Wait for at least one worker to say something or to run out of time."""
-    limits = [seconds for worker in busy if (seconds := worker.seconds_left()) is not None]
-    ready = wait([worker.connection for worker in busy], min(limits, default=None))
-    for worker in busy:
-        if worker.connection in ready:
-            outcome = worker.outcome()
-        else:
-            outcome = worker.time_out() if worker.seconds_left() == 0 else None
-        if outcome is not None:
-            yield worker, outcome
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a killed worker left in a pair's folder, and the folder if nothing else is in it."""
-    with suppress(OSError, InputError):
-        with staging(folder):
-            pass
-        folder.rmdir()
-
-
 def serve(connection: Connection, method: str, options: Mapping[str, Any]) -> None:
     """What a worker does: run tasks until the driver ends."""
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options["threads"])))  # before torch is imported
-    function = pkgutil.resolve_name(method)
+    attempt = prepared(method, options)
     with suppress(EOFError, OSError):  # the driver has ended
         connection.send(READY)
         while True:
-            pair, folder = connection.recv()
-            connection.send(_attempt(partial(function, pair, folder, **options)))
+            connection.send(attempt(*connection.recv()))
 
 
 def _call(function: str, *arguments: object) -> None:
@@ -248,24 +189,3 @@ def _end_with_driver() -> None:
 def _numbers(*names: str) -> set[int]:
     """Numbers of signals; none where they cannot be blocked."""
     return {getattr(signal, name) for name in names} if hasattr(signal, "pthread_sigmask") else set()
-
-
-def _attempt(register: Callable[[], Mapping[str, Any]]) -> tuple[Row, bool]:
-    """The row of an attempt, and whether another may succeed. Failures are reported in the row."""
-    started = time.monotonic()
-    row: Row = {"status": OK, "seconds": 0.0}
-    again = False
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        try:
-            row |= register()
-        except InputError as error:
-            row |= {"status": FAILED, "error": str(error)}
-        except Exception as error:
-            row |= {"status": FAILED, "error": " ".join(f"{type(error).__name__}: {error}".split())}
-            again = True
-    row["seconds"] = time.monotonic() - started
-    if caught:
-        row["warnings"] = [str(warning.message) for warning in caught]
-    return row, again

@@ -2,7 +2,7 @@
 
 | array | shape | |
 |---|---|---|
-| disp_mm | (3, I, J, K) float32 | T(p) - p at the voxels p of the fixed grid, RAS+ millimetres |
+| disp_mm | (3, I, J, K) float32 or float16 | T(p) - p at the voxels p of the fixed grid, RAS+ millimetres |
 | affine | (4, 4) float64 | voxel (i, j, k, 1) of the fixed grid to RAS+ millimetres |
 | moving_shape, moving_affine | (3,), (4, 4) | the moving grid, if it is known |
 """
@@ -20,15 +20,25 @@ from corereg.io.images.npz import npz_arrays
 from corereg.io.transforms.formats.common import WORLD, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
 
-__all__ = ["FIELD_KEY", "read_plain", "write_plain"]
+__all__ = ["FIELD_KEY", "read_plain", "write_compact", "write_plain"]
 
 FIELD_KEY = "disp_mm"
 
 
 def write_plain(path: Path, stored: StoredTransform) -> None:
     """Write all parts as one field."""
+    _write(path, stored, np.float32)
+
+
+def write_compact(path: Path, stored: StoredTransform) -> None:
+    """Write all parts as one field in half precision, which rounds a displacement by at most a 2000th of its length."""
+    _write(path, stored, np.float16)
+
+
+def _write(path: Path, stored: StoredTransform, precision: type[np.floating[Any]]) -> None:
     fixed = stored.fixed_grid
-    arrays: dict[str, Any] = {FIELD_KEY: offsets_mm(stored.parts, fixed), "affine": fixed.affine}
+    disp_mm = offsets_mm(stored.parts, fixed).astype(precision, copy=False)
+    arrays: dict[str, Any] = {FIELD_KEY: disp_mm, "affine": fixed.affine}
     if stored.moving is not None:
         grid = grid_of(stored.moving, "moving", path)
         arrays |= {"moving_shape": np.array(grid.shape), "moving_affine": grid.affine}

@@ -1,0 +1,22 @@
+"""Transforms in half precision."""
+
+from pathlib import Path
+
+import numpy as np
+
+from corereg.io.transforms.formats.npz import write_compact, write_plain
+from corereg.io.transforms.transform import Transform
+from helpers.transforms import FIXED, wavy
+
+HALF_ULP = 2.0**-11
+
+
+def test_half_precision_rounds_by_a_2000th_and_is_smaller(tmp_path: Path) -> None:
+    transform = wavy(FIXED)
+    write_plain(tmp_path / "whole.npz", transform.stored())
+    write_compact(tmp_path / "half.npz", transform.stored())
+    whole, half = (Transform.load(tmp_path / f"{name}.npz").total_mm() for name in ("whole", "half"))
+    assert np.abs(whole).max() > 1
+    np.testing.assert_allclose(half, whole, rtol=1.01 * HALF_ULP, atol=1e-4)
+    assert (half != whole).any()
+    assert (tmp_path / "half.npz").stat().st_size < 0.6 * (tmp_path / "whole.npz").stat().st_size
