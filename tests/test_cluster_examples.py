@@ -33,7 +33,9 @@ def commands(path: Path) -> list[list[str]]:
     for name, value in NUMBERS.items():
         text = text.replace(name, value)
     lines = re.findall(r"corereg (batch [^\n]*)", text)
-    return [shlex.split(line.split(" ||")[0].rstrip('"'), posix=True) for line in lines]
+    calls = [line.split(" ||")[0] for line in lines]
+    # The last quote closes the text that the call stands in, if none opens it.
+    return [shlex.split(call.removesuffix('"') if call.count('"') % 2 else call) for call in calls]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

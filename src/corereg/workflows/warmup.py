@@ -35,10 +35,9 @@ def warm_up(progress: Callable[[str], None] | None = None) -> str:
     progress = progress or (lambda stage: None)
     pair = make_breathing_pair(0, spacing_mm=SPACING_MM)
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / f"{name}.nii.gz" for name in ("fixed", "moving", "labels", "mask")}
-        arrays = pair.fixed, pair.moving, pair.fixed_labels, pair.fixed_labels > 0
-        for path, array in zip(paths.values(), arrays, strict=True):
-            write_image(path, array, pair.grid)
+        paths = {name: Path(folder) / f"{name}.nii.gz" for name in ("fixed", "moving", "labels")}
+        for name, array in (("fixed", pair.fixed), ("moving", pair.moving), ("labels", pair.fixed_labels)):
+            write_image(paths[name], array, pair.grid)
         for number, settings in enumerate(WAYS, start=1):
             progress(f"compiling, part {number} of {len(WAYS)}")
             result = register_to_folder(
@@ -47,9 +46,9 @@ def warm_up(progress: Callable[[str], None] | None = None) -> str:
                 Path(folder) / "out",
                 fixed_labels=paths["labels"],
                 moving_labels=paths["labels"],
-                fixed_mask=paths["mask"],
-                **QUICK,
-                **settings,
+                fixed_mask=paths["labels"],
+                force=True,
+                **(QUICK | settings),
             )
             result.transform.apply_points(pair.grid.to_world([[0.0, 0.0, 0.0]]))
     return os.environ.get(CACHE_VARIABLE) or f"the package's own folders, since {CACHE_VARIABLE} is not set"

@@ -42,7 +42,9 @@ def list_bids(folder: Path) -> Listing:
     Raises:
         InputError: it holds none.
     """
-    scans, sessions, left_out = [], defaultdict(list), 0
+    scans: list[Scan] = []
+    sessions: dict[object, list[tuple[str, int]]] = defaultdict(list)
+    left_out = 0
     for subject in visible(folder, "sub-*"):
         for image in sorted(file for kind in DATA_TYPES for file in subject.glob(f"**/{kind}/sub-*.nii*")):
             known = entities_of(scan_name(image))

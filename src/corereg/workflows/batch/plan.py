@@ -16,7 +16,7 @@ from corereg.data.layouts.learn2reg import FORMS, NAME
 from corereg.data.pairs import read_dataset
 from corereg.errors import InputError
 from corereg.method.config import RegisterConfig, with_register_options
-from corereg.workflows.batch.pairs import JSON_LINES, LISTS, Pair, Source
+from corereg.workflows.batch.pairs import Pair, Source
 from corereg.workflows.outputs import OUTPUTS
 
 __all__ = ["Contents", "Shard", "check_names", "check_pairs", "check_submission"]
@@ -139,11 +139,8 @@ def check_submission(
     """
     if form not in FORMS:
         raise InputError(f"got --submission {form}, expected {' or '.join(FORMS)}; choose one")
-    dataset = (
-        read_dataset(pairs)
-        if isinstance(pairs, str | os.PathLike) and not str(pairs).endswith((*LISTS, *JSON_LINES))
-        else None
-    )
+    path = Path(pairs) if isinstance(pairs, str | os.PathLike) else Path("a list")
+    dataset = read_dataset(path) if path.is_dir() or path.suffix.lower() == ".json" else None
     if dataset is None or dataset.layout != "learn2reg":
         raise InputError(f"got --submission for {pairs}, expected a Learn2Reg data set; leave --submission out")
     if "transform" not in kept or shard.of > 1:
@@ -151,14 +148,15 @@ def check_submission(
         raise InputError(f"got --submission without all transforms, expected those of all pairs in one run; {cure}")
     split = split or ("test" if dataset.test else "validation")
     listed = {scan for pair in (dataset.test if split == "test" else dataset.validation) for scan in pair}
-    unnamed = next((scan for i in sorted(listed) if not NAME.fullmatch((scan := dataset.scans[i]).name)), None)
-    if unnamed is not None or not listed:
-        found = f"the scan {unnamed.name}" if unnamed else f"no {split} pairs"
+    names = [dataset.scans[scan].name for scan in sorted(listed)]
+    unnamed = next((name for name in names if not NAME.fullmatch(name)), None)
+    if unnamed or not names:
+        found = f"the scan {unnamed}" if unnamed else f"no {split} pairs"
         raise InputError(
             f"got --submission for a data set with {found}, expected pairs of scans named <task>_<case>_<modality>, "
             "with four digits for case and modality; rename the scans"
         )
-    return Path(pairs), split  # type: ignore[arg-type]
+    return path, split
 
 
 class _Missing:

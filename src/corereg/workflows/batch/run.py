@@ -114,7 +114,8 @@ def batch(
     source = pair_source(pairs, all_to=all_to, every_pair=every_pair, split=split)
     if bids_names:
         source = checked_names(source)
-    dataset = None if submission is None else check_submission(pairs, submission, split, part, kept)
+    made = pairs if all_to is None and not every_pair else "scans that are paired here"
+    dataset = None if submission is None else check_submission(made, submission, split, part, kept)
     known = check_pairs(source, part, settings, partial=partial)
     crew = Crew(
         method=method,
