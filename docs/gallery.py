@@ -182,7 +182,7 @@ def section(pair: Pair) -> str:
     if metrics.get("dice") is not None:
         numbers.insert(0, f"Dice {metrics['dice_before']:.3f} before, {metrics['dice']:.3f} after")
     options = [f"{name} {value}" for name, value in zip(pair.options[::2], pair.options[1::2], strict=True)]
-    words = [f"corereg register {pair.fixed} {pair.moving}", f"-o out/{pair.name}", *options]
+    words = ["corereg register", pair.fixed, pair.moving, f"-o out/{pair.name}", *options]
     return SECTION.format(
         **pair._asdict() | {"command": " \\\n    ".join(words)},
         alt=f"{pair.title}: fixed, moving before and after, in three planes",

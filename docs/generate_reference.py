@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from corereg.cli import app
-from corereg.method.config import register_options
+from corereg.method.config import MODELS, register_options
 from corereg.method.features.model_file import read_card
-from corereg.method.models import MODELS
 from corereg.settings import Setting, allowed, settings_of
 from corereg.training.config import TrainConfig
 
@@ -62,7 +61,7 @@ corereg {name} {usage}
 {table}
 """
 
-MODEL_CARDS = """<!-- Made by `make reference` from src/corereg/method/models.py and the weights: do not edit. -->
+MODEL_CARDS = """<!-- Made by `make reference` from src/corereg/method/config.py and the weights: do not edit. -->
 # Models
 
 `--model` takes one of these names, or a `.safetensors` file that `corereg train` wrote. The weights' licences permit
