@@ -35,7 +35,7 @@ demo: $(INSTALLED)
 	$(BIN)/corereg demo -o $(DEMO_DIR)
 
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 reference: $(INSTALLED)
 	$(BIN)/python docs/generate_reference.py

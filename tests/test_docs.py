@@ -19,6 +19,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), flags=re.S | re.M)
 
 
+def joined(text: str) -> str:
+    """Commands over several lines, each on one."""
+    return text.replace("\\\n", " ")
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -37,8 +42,10 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_of_the_pages_exist(page):
     commands = typer.main.get_command(app).commands
-    text = page.read_text("utf-8").replace("\\\n", " ")
-    lines = [line for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("corereg ")]
+    text = joined(page.read_text("utf-8"))
+    lines = [
+        line for block in blocks(page, "bash") for line in joined(block).splitlines() if line.startswith("corereg ")
+    ]
     for line in lines:
         words = shlex.split(line, comments=True)
         options = {name for option in commands[words[1]].params for name in (*option.opts, *option.secondary_opts)}
