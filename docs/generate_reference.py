@@ -142,11 +142,12 @@ def get_path(name: str) -> Path:
 
 def _card(name: str, card: dict[str, Any]) -> str:
     data, figures = card["data"], card["metrics"]
+    labelled = data.get("labelled_scans", 0)
     grid = " x ".join(map(str, data["grid"]))
     rows = [
         ("trained on", f"{data['name']}: {data['scans']} scans, {data['pairs']} pairs, {data['modality'].upper()}"),
         ("working grid", f"{grid} at {data['spacing_mm'][0]:g} mm"),
-        ("labels used in training", "none"),
+        ("labels used in training", f"maps of {labelled} scans" if labelled else "none"),
         ("licence", card["licence"]),
         ("trained", f"{card['date']}. {card['notes']}"),
     ]

@@ -9,6 +9,7 @@ import torch
 
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
 from corereg.training.loop import Run
+from corereg.training.session import Session
 from corereg.training.train import train
 from helpers.scenes import centred_grid, hounsfield, voxels_mm
 
@@ -42,7 +43,7 @@ def patient(number: int) -> np.ndarray:
 
 
 def run(dataset: Path, out: Path, cache: Path, **settings: Any) -> Any:
-    options = {k: settings.pop(k) for k in ("resume", "more_stages", "devices", "log") if k in settings}
+    options = {k: settings.pop(k) for k in ("labels", "resume", "more_stages", "devices", "log") if k in settings}
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     return train(dataset, out, settings=SMALL | dotted, device="cpu", cache=cache, **options)
 
@@ -50,19 +51,19 @@ def run(dataset: Path, out: Path, cache: Path, **settings: Any) -> Any:
 def note_what_ranks_see(folder: Path) -> None:
     """For the processes of a run: write down what each drew and what it ends with."""
     drawn: list[list[int]] = []
-    draw, save = Run._draw, Run._save
+    draw, save = Run._draw, Session.save
 
     def noted_draw(self: Run, chances: Any, cycle: int, step: int) -> Any:
         rows = draw(self, chances, cycle, step)
         drawn.append(rows.tolist())
         return rows
 
-    def noted_save(self: Run, cycle: int, step: int, model: Any, optimiser: Any) -> None:
+    def noted_save(self: Session, cycle: int, step: int, model: Any, optimiser: Any) -> None:
         state = {"weights": model.state_dict(), "drawn": drawn}
         torch.save(state, folder / f"rank{self.fabric.global_rank}.pt")
         save(self, cycle, step, model, optimiser)
 
-    Run._draw, Run._save = noted_draw, noted_save  # type: ignore[method-assign]
+    Run._draw, Session.save = noted_draw, noted_save  # type: ignore[method-assign]
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import yaml
 
 from corereg.errors import Interrupted
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
-from corereg.training.loop import Run
+from corereg.training.session import Session
 from corereg.training.train import train
 from helpers.training import SMALL, comparable, rows_of, run, same, weights_of
 
@@ -31,7 +31,7 @@ def test_a_run_stopped_at_every_step_and_resumed_is_the_run_that_was_not(
             run(cohort_json, folder, cache)
     state = load_checkpoint(folder / CHECKPOINT)
     assert (state.cycle, state.step) == (0, 0)
-    monkeypatch.setattr(Run, "_anyone_stops", lambda self: True)
+    monkeypatch.setattr(Session, "anyone_stops", lambda self: True)
     for saved in [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]:
         with pytest.raises(Interrupted):
             run(cohort_json, folder, cache, resume=True)

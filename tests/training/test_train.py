@@ -17,6 +17,7 @@ from corereg.training import loop
 from corereg.training.config import TrainConfig
 from corereg.training.objective.objective import new_model
 from corereg.training.schedule import WEIGHTS, seed_at
+from corereg.training.session import Session
 from corereg.training.train import CONFIG, MODEL, cohort_volumes
 from helpers.training import SMALL, rows_of, run, same, weights_of
 
@@ -152,13 +153,13 @@ def test_running_statistics_follow_the_phase(
     cohort_json: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Contrast fills those of the extractor alone; with the extractor frozen, registration fills those of the head."""
-    states, save = {}, loop.Run._save
+    states, save = {}, Session.save
 
     def noted_save(self, cycle, step, model, optimiser):
         states[cycle, step] = {key: v.clone() for key, v in model.state_dict().items() if "running" in key}
         save(self, cycle, step, model, optimiser)
 
-    monkeypatch.setattr(loop.Run, "_save", noted_save)
+    monkeypatch.setattr(Session, "save", noted_save)
     run(cohort_json, tmp_path / "contrastive", cache, objective="contrastive", steps_per_cycle=1)
     fresh, contrast, registration = states[0, 0], states[1, 0], states[2, 0]
     blocks = {f"extractor.block{n}.1.running_{what}" for n in (1, 2, 3, 4) for what in ("mean", "var")}

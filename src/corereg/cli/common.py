@@ -14,7 +14,7 @@ import typer.core
 from corereg.cli import messages
 from corereg.cli.endings import signals_raise, stopped_by
 
-__all__ = ["Force", "Out", "app", "command", "command_line"]
+__all__ = ["Command", "Force", "Out", "app", "command", "command_line"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -36,7 +36,8 @@ class _Flags:
         return found
 
 
-class _Command(_Flags, typer.core.TyperCommand): ...
+class Command(_Flags, typer.core.TyperCommand):
+    """A command whose help shows flags without a value."""
 
 
 class _Commands(_Flags, typer.core.TyperGroup):
@@ -87,9 +88,9 @@ SHARED = [
 JSON = _shared("--json", help="Print the result as JSON on stdout, and nothing else there.")
 
 
-def command(function: Function) -> Function:
+def command(function: Function, *, cls: type[Command] = Command) -> Function:
     """Add a command, with the options that all of them share."""
-    app.command(cls=_Command)(_with_shared(function))
+    app.command(cls=cls)(_with_shared(function))
     return function
 
 

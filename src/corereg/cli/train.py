@@ -1,23 +1,48 @@
 """`corereg train`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import Out, command
+from corereg.cli.common import Command, Out, command
 from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
 
+LABELS, LISTED = "--labels", "listed"
 
-@command
+
+class _Train(Command):
+    """A command whose option --labels may stand without a value, for the maps that the data set lists."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place in [n for n, argument in enumerate(args) if argument == LABELS]:
+            if place + 1 == len(args) or args[place + 1].startswith("-"):
+                args = [*args[: place + 1], LISTED, *args[place + 1 :]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@partial(command, cls=_Train)
 def train(
     dataset: Annotated[
         Path, typer.Argument(help="Learn2Reg JSON, nnU-Net or RAD-ChestCT folder, folder of images, or CSV of pairs.")
     ],
     out: Out,
-    recipe: Annotated[str, typer.Option(help="default, abdomen-ct, chest-ct, head-neck-ct or tiny.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(help="default, abdomen-ct, chest-ct, head-neck-ct, head-neck-ct-labels or tiny.")
+    ] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, on top of the recipe.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Setting key=value; may be repeated.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            LABELS,
+            help="Learn from label maps too: those in this folder, named like their scans, or without a folder those "
+            "that the data set lists.",
+            metavar="[FOLDER]",
+        ),
+    ] = None,
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the training scans to validate on instead, if none are listed.")
     ] = None,
@@ -31,7 +56,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files.")] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the settings and stop.")] = False,
 ) -> None:
-    """Train on unlabelled scans; writes a run folder with model.safetensors for --model."""
+    """Train on scans, unlabelled or with --labels; writes a run folder with model.safetensors for --model."""
     from corereg.errors import Interrupted
     from corereg.progress import duration
     from corereg.settings import as_settings, read_settings, with_settings
@@ -53,6 +78,7 @@ def train(
                 out,
                 recipe=recipe,
                 settings=settings,
+                labels=labels == LISTED or labels or False,
                 resume=resume,
                 more_stages=more_stages,
                 device=device,

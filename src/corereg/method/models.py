@@ -5,14 +5,16 @@ from pathlib import Path
 
 from corereg.errors import InputError
 from corereg.method.config import MODELS
+from corereg.method.features.label_network import LabelNetwork
+from corereg.method.features.labels_and_mind import LabelsAndMind
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel
-from corereg.method.features.model_file import load_model
-from corereg.method.features.network import random_model
+from corereg.method.features.model_file import Network, load_model
+from corereg.method.features.network import ConvNetModel, random_model
 from corereg.method.features.network_and_mind import with_descriptors
 from corereg.provenance import hash_files
 
-__all__ = ["ModelChoice", "get_model"]
+__all__ = ["ModelChoice", "as_registering", "get_model"]
 
 BOARD = Path(__file__).parents[1] / "models"
 """Folder of the trained models that ship with the package."""
@@ -24,11 +26,13 @@ class ModelChoice:
 
     Args:
         sha256: hash of the weights' file; None for a model without one.
+        spacing_mm: voxel size of the working grid that it was made for; None suits any.
     """
 
     model: FeatureModel
     name: str
     sha256: str | None = None
+    spacing_mm: float | None = None
 
 
 def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False, precision: str = "auto") -> ModelChoice:
@@ -53,6 +57,19 @@ def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False, precisi
         raise InputError(
             f"got the model {str(name)!r}, expected one of {', '.join(MODELS)} or a .safetensors file; check --model"
         )
-    network = load_model(path)
-    network.precision = precision
-    return ModelChoice(with_descriptors(network, both_ct=both_ct), path.stem, hash_files([path]))
+    loaded = load_model(path)
+    if isinstance(loaded, ConvNetModel):
+        loaded.precision = precision
+    spacing_mm = loaded.config.spacing_mm if isinstance(loaded, LabelNetwork) else None
+    return ModelChoice(as_registering(loaded, both_ct=both_ct), path.stem, hash_files([path]), spacing_mm)
+
+
+def as_registering(network: Network, *, both_ct: bool) -> FeatureModel:
+    """A trained network together with the descriptors that it is meant to be used with.
+
+    Args:
+        both_ct: whether both images are CTs, whose intensities are then compared along with the descriptors.
+    """
+    if isinstance(network, LabelNetwork):
+        return LabelsAndMind(network, both_ct=both_ct)
+    return with_descriptors(network, both_ct=both_ct)

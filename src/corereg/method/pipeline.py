@@ -194,14 +194,16 @@ def _compared(
     config: PipelineConfig,
 ) -> tuple[_Given, _Given | None]:
     """What the 1/2 grid and the full one compare; None if there is no refinement on the full grid."""
-    voxels = images[0].numel()
-    if similarity == CORRELATION:
-        fine = config.fine if config.fine is not None else voxels <= FINE_VOXELS_CORRELATED
-        return _Given(shallow, [halve(image) for image in images]), _Given(None, images) if fine else None
-    fine = config.fine if config.fine is not None else voxels <= FINE_VOXELS
-    found = [model.fine(image) for image in images] if fine else []
-    given = [features for features in found if features is not None]
-    return _Given(shallow), _Given(given) if given else None
+    correlated = similarity == CORRELATION
+    half = _Given(shallow, [halve(image) for image in images] if correlated else None)
+    most_voxels = FINE_VOXELS_CORRELATED if correlated else FINE_VOXELS
+    if not (images[0].numel() <= most_voxels if config.fine is None else config.fine):
+        return half, None
+    found = [model.fine(image, correlated=correlated) for image in images]
+    features = [each for each in found if each is not None] or None
+    if features is None and not correlated:
+        return half, None
+    return half, _Given(features, images if correlated else None)
 
 
 def _shallow(encoded: Encoded) -> Tensor:

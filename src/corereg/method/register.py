@@ -115,6 +115,10 @@ def register(
     intensities = find_intensities(images, config.modality)
     both_ct = all(each.modality.startswith("ct") for each in intensities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
+    if config.spacing_mm is None and choice.spacing_mm is not None:
+        working = choose_working_grid(
+            fixed_image.grid, moving_image.grid, spacing_mm=choice.spacing_mm, memory_bytes=config.memory_bytes
+        )
     config = with_settings(config, {"stages.passes": config.stages.passes or choice.model.passes})
     scans = [Scan(*scan) for scan in zip(images, intensities, masks, strict=True)]
     scans[1] = placed(scans[1], known.start, working)

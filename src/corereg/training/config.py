@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Interval, Lt, MinLen, MultipleOf
 
 from corereg.errors import InputError
 from corereg.method.config import CoupledConvexConfig, RefineConfig
@@ -12,7 +12,7 @@ from corereg.preprocessing.modality import Modality
 from corereg.settings import check
 from corereg.training.objective.views import Appearance
 
-__all__ = ["AugmentConfig", "ContrastConfig", "PseudoLabelConfig", "TrainConfig"]
+__all__ = ["AugmentConfig", "ContrastConfig", "LabelsConfig", "PseudoLabelConfig", "TrainConfig"]
 
 Deviation = Annotated[float, Ge(0)]
 
@@ -46,8 +46,11 @@ class ContrastConfig:
     """Temperature of the loss."""
     negatives: Literal["both", "opposite"] = "both"
     """Views that negatives come from."""
-    negatives_from: Literal["batch", "image"] = "batch"
-    """Images that negatives come from: all of the batch, or only the two views of the same image, as in the paper."""
+    negatives_from: Literal["batch", "image", "elsewhere"] = "batch"
+    """Where negatives come from: all images of the batch; only the two views of the same image, as in the paper; or all
+    images except, in other images, around the point's own place, where the same anatomy is likely to be."""
+    same_place: Annotated[float, Ge(0)] = 3.0
+    """For elsewhere: radius of the same place in voxels of the 1/4 grid."""
     weight: Annotated[float, Ge(0)] = 10.0
     """lambda at the start."""
     decay: Literal["run", "cycle", "none"] = "run"
@@ -75,11 +78,37 @@ class PseudoLabelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelsConfig:
+    """Training on label maps."""
+
+    source: str = "listed"
+    """Where they are: listed by the data set, or the folder that holds them."""
+    channels: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (16, 48, 64, 96)
+    """Channels of the U-Net on the 1/2 grid, the 1/4 grid, and so on."""
+    crop: Annotated[int, Ge(16), MultipleOf(16)] = 64
+    """Edge in voxels of the part of a scan that a step sees: small parts train faster, and large ones show more."""
+    affine: Deviation = 0.08
+    """Strength of the random affine map that resamples a scan and its map."""
+    gain: Deviation = 0.1
+    """Standard deviation of the factor on a scan's intensities around 1."""
+    offset: Deviation = 0.05
+    """Standard deviation of what is added to a scan's scaled intensities."""
+    noise: Deviation = 0.05
+    """Standard deviation of the noise's own standard deviation."""
+    sure: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    """Probability from which a voxel's prediction trains, on scans without a label map."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """A training run."""
 
-    objective: Literal["joint", "registration", "contrastive"] = "joint"
-    """Both losses; pseudo-labels alone (RegCyc); or contrast first, then the head alone on a frozen extractor."""
+    objective: Literal["joint", "registration", "contrastive", "labels"] = "joint"
+    """Both losses; pseudo-labels alone (RegCyc); contrast first, then the head alone on a frozen extractor; or label
+    maps (`--labels`)."""
     views: Literal["geometric", "intensity", "both"] = "geometric"
     """What the contrast makes features equivariant or invariant to."""
     cycles: Annotated[int, Ge(1)] = 8
@@ -106,6 +135,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     pseudo_labels: PseudoLabelConfig = field(default_factory=PseudoLabelConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     seed: Annotated[int, Ge(0)] = 0
     """Seed of weights, draws and views: same seed, same run on the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -8,7 +8,7 @@ from corereg.method.config import PAPER_PASSES, RefineConfig, paper_refine
 from corereg.method.features.network import NetworkConfig
 from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConfig
 
-__all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "tiny"]
+__all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "head_neck_ct_labels", "tiny"]
 
 
 def default() -> TrainConfig:
@@ -59,6 +59,21 @@ def head_neck_ct() -> TrainConfig:
     )
 
 
+def head_neck_ct_labels() -> TrainConfig:
+    """Inter-patient head-and-neck CT at 3 mm, learned from label maps."""
+    return TrainConfig(
+        objective="labels",
+        modality="ct",
+        pairing="inter",
+        cycles=1,
+        steps_per_cycle=1000,
+        batch_size=1,
+        learning_rate=4e-3,
+        checkpoint_every=100,
+        validation_pairs=6,
+    )
+
+
 def tiny() -> TrainConfig:
     """A few minutes on two CPU cores: enough to beat untrained features on a small cohort, for the demo and tests."""
     return TrainConfig(
@@ -77,6 +92,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "abdomen-ct": abdomen_ct,
     "chest-ct": chest_ct,
     "head-neck-ct": head_neck_ct,
+    "head-neck-ct-labels": head_neck_ct_labels,
     "tiny": tiny,
 }
 

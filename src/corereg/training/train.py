@@ -21,16 +21,18 @@ from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, output_folder
 from corereg.method.device import find_device
-from corereg.method.features.model_file import save_model
-from corereg.method.features.network import ConvNetModel
+from corereg.method.features.model_file import Network, save_model
 from corereg.provenance import versions
 from corereg.settings import as_settings, with_settings
-from corereg.training.checkpoint import CHECKPOINT, Checkpoint, check_unchanged, load_checkpoint
+from corereg.training.checkpoint import CHECKPOINT, check_unchanged, load_checkpoint
 from corereg.training.config import TrainConfig
+from corereg.training.labels.maps import LISTED, LabelMaps, check_labelled, read_label_maps, with_label_folder
+from corereg.training.labels.run import LabelRun
 from corereg.training.loop import Run
 from corereg.training.monitor import Monitor
 from corereg.training.recipes import get_recipe
 from corereg.training.scans.volumes import Volumes, prepare_volumes
+from corereg.training.session import Session
 from corereg.training.stopping import stop_signals
 from corereg.training.validation import Validation
 
@@ -73,6 +75,7 @@ def train(
     recipe: str = "default",
     config: TrainConfig | None = None,
     settings: Mapping[str, Any] | None = None,
+    labels: bool | str | Path = False,
     resume: bool = False,
     more_stages: int = 0,
     device: str = "auto",
@@ -84,7 +87,7 @@ def train(
     progress: Line | None = None,
     log: Line | None = None,
 ) -> TrainingResult:
-    """Train the network on unlabelled scans. Labels of validation pairs, if there are any, only measure.
+    """Train a network, on unlabelled scans or with label maps of some. Those of validation pairs only measure.
 
     Args:
         dataset: a Learn2Reg dataset JSON, an nnU-Net raw folder, a RAD-ChestCT folder, a folder of images or a CSV of
@@ -92,6 +95,8 @@ def train(
         out: the run's folder: config.yaml, metrics.jsonl, progress.png, checkpoint.pt, model.safetensors.
         recipe: named configuration to start from; `config` replaces it.
         settings: single settings by (dotted) name, on top of the recipe.
+        labels: also learn from label maps: True for those that the data set lists, or a folder of maps named like their
+            scans. Any number of training scans may have one, each with any of the labels.
         resume: continue from the checkpoint in `out`, exactly where it was written.
         more_stages: cycles to add to a finished run; implies `resume`.
         device: auto, cpu, cuda or mps.
@@ -107,11 +112,18 @@ def train(
         Interrupted: a signal asked the run to stop; the checkpoint is written.
     """
     folder = Path(out)
-    settled, resume = _settle(folder, recipe, config, settings or {}, resume, more_stages)
+    settings = dict(settings or {})
+    if labels:
+        settings |= {"objective": "labels", "labels.source": LISTED if labels is True else str(labels)}
+    settled, resume = _settle(folder, recipe, config, settings, resume, more_stages)
     if not isinstance(dataset, Dataset):
         dataset = read_dataset(dataset, pairing=settled.pairing, metadata=None if metadata is None else Path(metadata))
+    if settled.objective == "labels" and settled.labels.source != LISTED:
+        dataset = with_label_folder(dataset, Path(settled.labels.source))
     if settled.val_fraction:
         dataset = hold_out(dataset, settled.val_fraction, seed=settled.seed)
+    if settled.objective == "labels":
+        check_labelled(dataset)
     task = _Task(
         dataset=dataset,
         folder=folder,
@@ -211,29 +223,38 @@ def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
         raise InputError(
             f"no training pair of {dataset.name} has two usable scans, expected at least one; check the scans"
         )
-    resumed = _checkpoint(task, volumes) if task.resume else None
+    maps = read_label_maps(dataset, volumes) if task.config.objective == "labels" else None
+    fingerprint = volumes.fingerprint if maps is None else maps.fingerprint(volumes.fingerprint)
+    resumed = None
+    if task.resume:
+        resumed = load_checkpoint(task.folder / CHECKPOINT)
+        check_unchanged(resumed, task.config, fingerprint)
     monitor = None
     if fabric.is_global_zero:
         monitor = Monitor(task.folder, progress=task.progress, log=task.log, tensorboard=task.tensorboard)
     with stop_signals() as stop:
-        run = Run(
+        session = Session(
             fabric=fabric,
             config=task.config,
             volumes=volumes,
             names={row: dataset.scans[scan].name for scan, row in rows.items()},
-            pairs=pairs,
-            either_way=not dataset.intra_patient,
+            fingerprint=fingerprint,
             validation=Validation.of(dataset, volumes, task.config),
             folder=task.folder,
             monitor=monitor,
             resumed=resumed,
             stop=stop,
         )
+        run: Run | LabelRun
+        if maps is None:
+            run = Run(session, pairs, either_way=not dataset.intra_patient)
+        else:
+            run = LabelRun(session, sorted({row for pair in pairs for row in pair}), maps)
         model = run.train()
     figures = monitor.last_validation() if monitor else {}
     if fabric.is_global_zero:
         with atomic_path(task.folder / MODEL) as staged:
-            save_model(staged, model, _card(task, volumes, model, figures, pairs))
+            save_model(staged, model, _card(task, volumes, maps, model, figures, pairs))
     fabric.barrier()
     return figures
 
@@ -268,14 +289,13 @@ def cohort_volumes(
     )
 
 
-def _checkpoint(task: _Task, volumes: Volumes) -> Checkpoint:
-    checkpoint = load_checkpoint(task.folder / CHECKPOINT)
-    check_unchanged(checkpoint, task.config, volumes.fingerprint)
-    return checkpoint
-
-
 def _card(
-    task: _Task, volumes: Volumes, model: ConvNetModel, figures: Mapping[str, float], pairs: list[tuple[int, int]]
+    task: _Task,
+    volumes: Volumes,
+    maps: LabelMaps | None,
+    model: Network,
+    figures: Mapping[str, float],
+    pairs: list[tuple[int, int]],
 ) -> dict[str, Any]:
     """The facts about the weights that their file carries."""
     return {
@@ -287,6 +307,7 @@ def _card(
             "fingerprint": volumes.fingerprint,
             "scans": len({row for pair in pairs for row in pair}),
             "pairs": len(pairs),
+            "labelled_scans": 0 if maps is None else len(maps.classes),
             "modality": volumes.modality,
             "grid": list(volumes.grid.shape),
             "spacing_mm": list(volumes.grid.spacing),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 from corereg.data.pairs import Dataset
 from corereg.evaluation.metrics import dice, fold_percent, mean_over_labels, sdlogj, warp_labels
 from corereg.geometry.displacement import compose
-from corereg.io.images.image import read_labels
 from corereg.method.config import PipelineConfig
 from corereg.method.features.model import FeatureModel
 from corereg.method.pipeline import register_volumes
-from corereg.preprocessing.working_grid import resample_labels
 from corereg.training.config import TrainConfig
+from corereg.training.labels.maps import labels_on_grid
 from corereg.training.scans.volumes import Volumes
 
 __all__ = ["Validation"]
@@ -45,7 +43,7 @@ class Validation:
         if labelled:
             chosen = labelled[: config.validation_pairs]
             scans = sorted({scan for pair in chosen for scan in pair})
-            labels = {rows[s]: _on_grid(dataset.scans[s].labels, volumes, s) for s in scans}
+            labels = {rows[s]: labels_on_grid(dataset.scans[s], volumes, s) for s in scans}
         else:
             training = [(f, m) for f, m in dataset.training if f in rows and m in rows]
             chosen, labels = _spread(usable or training, min(LABEL_FREE_PAIRS, config.validation_pairs)), {}
@@ -95,13 +93,6 @@ class Validation:
         if found.losses:
             row["residual"] = found.losses[-1]
         return row
-
-
-def _on_grid(path: Path | None, volumes: Volumes, scan: int) -> NDArray[np.int32]:
-    assert path is not None
-    labels = read_labels(path)
-    values = torch.from_numpy(labels.array.astype(np.int32))
-    return np.asarray(resample_labels(values, labels.grid, volumes.grid, affine=volumes.affines[scan]).numpy())
 
 
 def _spread(pairs: Sequence[Any], count: int) -> list[Any]:

@@ -15,7 +15,7 @@ from corereg.io.images.image import read_image
 from corereg.io.places import ensure_output_folder
 from corereg.lazy import nibabel
 from corereg.method.features.model_file import load_model
-from corereg.method.features.network_and_mind import with_descriptors
+from corereg.method.models import as_registering
 from corereg.method.register import RegistrationResult
 from corereg.settings import read_settings, with_settings
 from corereg.training.config import TrainConfig
@@ -140,6 +140,6 @@ def compare_with_untrained(dataset: str | Path, run: Path) -> tuple[dict[str, fl
     validation = Validation.of(data, volumes, config)
     both_ct, device = volumes.modality.startswith("ct"), torch.device("cpu")
     untrained = filled(new_model(config, seed=config.seed), volumes, device)
-    models = (with_descriptors(model, both_ct=both_ct) for model in (untrained, load_model(run / MODEL)))
+    models = (as_registering(model, both_ct=both_ct) for model in (untrained, load_model(run / MODEL)))
     first, second = (validation.measure(model, config, device) for model in models)
     return first, second

@@ -108,3 +108,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     made.head.out4.bias.data[3] = value
     save_model(tmp_path / "spoilt.safetensors", made)
     assert "whose head.out4.bias holds NaN or infinite numbers" in refusal(load_model, tmp_path / "spoilt.safetensors")
+
+
+def test_a_model_of_another_architecture_is_refused(saved: Path) -> None:
+    header = json.dumps({"architecture": "transformer", "network": {}})
+    message = refusal(load_model, with_header(saved, header))
+    assert "architecture 'transformer', expected paper or labels" in message

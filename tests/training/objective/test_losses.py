@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from corereg.training.objective import losses
 from corereg.training.objective.losses import (
+    Places,
     contrastive_loss,
     convolved_at,
     draw_points,
@@ -49,6 +50,42 @@ def test_contrastive_loss_equals_the_sum_written_out(negatives):
         terms.append(np.log(np.exp(a[i] @ b[i] / 0.1) / (opposite + (own if negatives == "both" else 0))))
     found = contrastive_loss(z.float(), other.float(), temperature=0.1, negatives=negatives)
     assert float(found) == pytest.approx(-np.mean(terms), rel=1e-5)
+
+
+@pytest.mark.parametrize("negatives", ["both", "opposite"])
+@pytest.mark.parametrize("rows", [2, 512])
+def test_points_of_other_images_at_the_same_place_are_no_negatives(negatives, rows, monkeypatch):
+    """Against the sum written out, and a loss without a gradient from what is skipped."""
+    monkeypatch.setattr(losses, "CONTRAST_ROWS", rows)
+    z, other = (v.requires_grad_(True) for v in torch.randn(2, 6, 5, generator=seeded()))
+    image = torch.tensor([0, 0, 0, 1, 1, 2])
+    coords = torch.tensor([[4.0, 5, 6], [4, 5, 7], [9, 9, 9], [4, 6, 6], [20, 1, 3], [9, 9, 11.5]])
+    places = Places(coords, image, radius=2.0)
+    a, b = (functional.normalize(v.detach().double(), dim=1).numpy() for v in (z, other))
+    terms, skipped = [], set()
+    for i in range(6):
+        total = 0.0
+        for k in range(6):
+            if image[i] != image[k] and np.linalg.norm(coords[i] - coords[k]) <= 2:
+                skipped.add((i, k))
+                continue
+            total += np.exp(a[i] @ b[k] / 0.1) + (np.exp(a[i] @ a[k] / 0.1) if negatives == "both" and k != i else 0)
+        terms.append(np.log(np.exp(a[i] @ b[i] / 0.1) / total))
+    assert skipped == {(0, 3), (3, 0), (1, 3), (3, 1)}
+    found = contrastive_loss(z, other, temperature=0.1, negatives=negatives, places=places)
+    assert float(found.detach()) == pytest.approx(-np.mean(terms), rel=1e-5)
+    found.backward()
+    exact = [v.detach().double().requires_grad_(True) for v in (z, other)]
+    z64, other64 = (functional.normalize(v, dim=1) for v in exact)
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[tuple(torch.tensor(sorted(skipped)).T)] = True
+    logits = (z64 @ other64.T / 0.1).masked_fill(mask, -torch.inf)
+    if negatives == "both":
+        own = (z64 @ z64.T / 0.1).masked_fill(mask | torch.eye(6, dtype=torch.bool), -torch.inf)
+        logits = torch.cat([logits, own], 1)
+    functional.cross_entropy(logits, torch.arange(6)).backward()
+    for one, expected in zip((z, other), exact, strict=True):
+        torch.testing.assert_close(one.grad.double(), expected.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("negatives", ["both", "opposite"])

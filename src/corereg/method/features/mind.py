@@ -122,8 +122,10 @@ class MindModel:
                 return Encoded(half, cost)
             features, stride = halve(features), stride * 2
 
-    def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"]:
-        """Descriptors at every voxel, with the image as an extra channel if it has a weight."""
+    def fine(self, image: Image5D, *, correlated: bool = False) -> Float[Tensor, "B C I J K"] | None:
+        """See `FeatureModel`: descriptors, with the image as an extra channel if it has a weight."""
+        if correlated:
+            return None
         features = FINE_WEIGHT * mind_ssc(_compress(image))
         if self.intensity:
             features = torch.cat([features, FINE_INTENSITY * image.clamp(*SOFT_TISSUE)], 1)

@@ -43,8 +43,13 @@ class FeatureModel(Protocol):
         """
         ...
 
-    def fine(self, image: Image5D) -> Float[Tensor, "B C I J K"] | None:
-        """Features on the full grid, for a last refinement there; None if the model has none."""
+    def fine(self, image: Image5D, *, correlated: bool = False) -> Float[Tensor, "B C I J K"] | None:
+        """Features on the full grid, for a last refinement there; None if the model has none.
+
+        Args:
+            correlated: the images' local correlation is compared too, which replaces descriptors: only features that
+                say more than the images themselves are worth their time.
+        """
         ...
 
     def prepare(self, images: Iterable[Image5D]) -> None:

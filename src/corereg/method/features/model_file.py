@@ -1,4 +1,4 @@
-"""A network as one safetensors file: weights, configuration and card. Pickles are refused unopened."""
+"""A network as one safetensors file: weights, architecture, configuration and card. Pickles are refused unopened."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
+from corereg.method.features.label_network import LabelNetwork, LabelNetworkConfig
 from corereg.method.features.network import ConvNetModel, NetworkConfig
 
-__all__ = ["METADATA_KEY", "WEIGHT_AXES", "load_model", "read_card", "save_model"]
+__all__ = ["METADATA_KEY", "WEIGHT_AXES", "Network", "load_model", "read_card", "save_model"]
+
+Network = ConvNetModel | LabelNetwork
+
+PAPER, LABELS = "paper", "labels"
+"""Architectures. Files of the first versions name none: theirs is the paper's."""
 
 WEIGHT_AXES = 5
 """Number of axes of a convolution's weights."""
@@ -18,9 +24,7 @@ METADATA_KEY = "corereg"
 """Entry of the safetensors header that holds the network's configuration as JSON."""
 
 
-def save_model(
-    path: Path, model: ConvNetModel, card: Mapping[str, object] | None = None, *, half: bool = False
-) -> None:
+def save_model(path: Path, model: Network, card: Mapping[str, object] | None = None, *, half: bool = False) -> None:
     """Write weights and configuration to one safetensors file.
 
     Args:
@@ -29,7 +33,10 @@ def save_model(
     """
     from safetensors.torch import save
 
-    header = {"network": asdict(model.config), "passes": list(model.passes), "card": dict(card or {})}
+    architecture = LABELS if isinstance(model, LabelNetwork) else PAPER
+    header = {"architecture": architecture, "network": asdict(model.config), "card": dict(card or {})}
+    if isinstance(model, ConvNetModel):
+        header["passes"] = list(model.passes)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if half:
         tensors = {key: value.half() if value.ndim == WEIGHT_AXES else value for key, value in tensors.items()}
@@ -37,7 +44,7 @@ def save_model(
     Path(path).write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}))
 
 
-def load_model(path: Path) -> ConvNetModel:
+def load_model(path: Path) -> Network:
     """Read a model from a safetensors file. Files that can run code (pickles) are refused without being opened as such.
 
     Raises:
@@ -66,18 +73,33 @@ def load_model(path: Path) -> ConvNetModel:
             "train`; choose another"
         )
     try:
-        content = json.loads(header)
-        network = {key: tuple(v) if isinstance(v, list) else v for key, v in content["network"].items()}
-        model = ConvNetModel(NetworkConfig(**network), path.stem)  # type: ignore[arg-type]
-        model.passes = tuple(content.get("passes", model.passes))
+        model = _built(json.loads(header), path)
         counters = {k: v.long() for k, v in state.items() if k.endswith("num_batches_tracked")}
         model.load_state_dict(state | counters)
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"got {path}, whose weights do not fit its configuration as expected ({reason}); fetch or train it again"
         ) from None
     return model.eval()
+
+
+def _built(content: Mapping[str, Any], path: Path) -> Network:
+    """The network that a header describes, with random weights."""
+    architecture = content.get("architecture", PAPER)
+    if architecture not in (PAPER, LABELS):
+        raise InputError(
+            f"got {path} of the architecture {architecture!r}, expected {PAPER} or {LABELS}; use the version of "
+            "corereg that wrote it, or train the model again"
+        )
+    network: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content["network"].items()}
+    if architecture == LABELS:
+        return LabelNetwork(LabelNetworkConfig(**network), path.stem)
+    model = ConvNetModel(NetworkConfig(**network), path.stem)
+    model.passes = tuple(content.get("passes", model.passes))
+    return model
 
 
 def read_card(path: Path) -> dict[str, Any]:

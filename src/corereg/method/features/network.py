@@ -168,7 +168,7 @@ class ConvNetModel(nn.Module):
         kept, deep = extract(self.extractor.blocks, image, dtype, shallow=shallow, project=project)
         return Encoded(kept, {s: self.head(deep, s, run_block=run_folded) for s in wanted})
 
-    def fine(self, image: Image5D) -> None:
+    def fine(self, image: Image5D, *, correlated: bool = False) -> None:
         """None: the network has no features on a grid finer than the 1/2 grid."""
 
     def prepare(self, images: Iterable[Image5D]) -> None:

@@ -49,8 +49,8 @@ class NetworkAndMind(nn.Module):
         both = both.contiguous(memory_format=torch.channels_last_3d)
         return encoded._replace(shallow=both if project is None else project(both))
 
-    def fine(self, image: Image5D) -> torch.Tensor:
-        return self.descriptors.fine(image)
+    def fine(self, image: Image5D, *, correlated: bool = False) -> torch.Tensor | None:
+        return self.descriptors.fine(image, correlated=correlated)
 
     def prepare(self, images: Iterable[Image5D]) -> None:
         self.network.prepare(images)

@@ -4,7 +4,7 @@ Legend: B batch of pairs, S images, N drawn points, C channels, I J K axes of th
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from corereg.geometry.warp import sample
 __all__ = [
     "NEGATIVES",
     "REGISTRATION_LOSSES",
+    "Places",
     "contrastive_loss",
     "convolved_at",
     "draw_points",
@@ -103,12 +104,28 @@ def convolved_at(
     return functional.linear(around, weight.permute(0, 2, 3, 4, 1).flatten(1), bias)
 
 
+class Places(NamedTuple):
+    """Where the points of the contrastive loss lie in the cohort, whose scans are aligned."""
+
+    coords_vox: Float[Tensor, "N 3"]
+    """In voxels of the 1/4 grid, before any view."""
+    image: Int[Tensor, " N"]
+    """The image that each belongs to."""
+    radius: float
+
+    def shared(self, rows: slice) -> Bool[Tensor, "R N"]:
+        """Whether a point of another image lies within the radius, for each of these rows."""
+        near = torch.cdist(self.coords_vox[rows], self.coords_vox) <= self.radius
+        return near & (self.image[rows, None] != self.image)
+
+
 def contrastive_loss(
     first: Float[Tensor, "N C"],
     second: Float[Tensor, "N C"],
     *,
     temperature: float,
     negatives: Literal["both", "opposite"],
+    places: Places | None = None,
 ) -> Float[Tensor, ""]:
     """InfoNCE over the points of all images: -mean_i log [exp(z_i . z'_i / t) / sum_k exp(z_i . z_k / t)], equation 3.
 
@@ -116,16 +133,17 @@ def contrastive_loss(
         first, second: z and z', features of the same anatomy seen in the two views, row by row; they are normalised to
             unit length here.
         negatives: k runs over both views without i itself (`both`, the paper after SimCLR), or over z' (`opposite`).
+        places: k skips points of other images at the place of i; None keeps them, as in the paper.
     """
     z, other = (functional.normalize(v.float(), dim=1) for v in (first, second))
-    return _Contrast.apply(z, other, temperature, negatives == "both")  # type: ignore[no-any-return, no-untyped-call]
+    return _Contrast.apply(z, other, temperature, negatives == "both", places)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Contrast(torch.autograd.Function):
     """The loss of unit vectors and its gradient, a few rows at a time: no N x N matrix ever exists."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, other: Tensor, temperature: float, both: bool) -> Tensor:
+    def forward(ctx: Any, z: Tensor, other: Tensor, temperature: float, both: bool, places: Places | None) -> Tensor:
         keys = torch.cat([other, z]) if both else other
         by_z, by_keys, total = torch.zeros_like(z), torch.zeros_like(keys), z.new_zeros(())
         for start in range(0, len(z), CONTRAST_ROWS):
@@ -134,6 +152,9 @@ class _Contrast(torch.autograd.Function):
             logits = rows @ keys.T
             if both:
                 logits[here, len(z) + start + here] = EXCLUDED
+            if places is not None:
+                skipped = places.shared(slice(start, start + len(rows)))
+                logits.masked_fill_(torch.cat([skipped, skipped], 1) if both else skipped, EXCLUDED)
             everything = logits.logsumexp(1)
             total += (everything - logits[here, start + here]).sum()
             # The loss's gradient with respect to the logits: the softmax, minus 1 at the matching point.
@@ -151,4 +172,4 @@ class _Contrast(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         by_z, by_other = ctx.saved_tensors
         scale = gradient / len(by_z)
-        return scale * by_z, scale * by_other, None, None
+        return scale * by_z, scale * by_other, None, None, None

@@ -10,6 +10,7 @@ Legend: B pairs, S = 2 B images (fixed ones first), I J K axes of the working gr
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from corereg.method.features.network import ConvNetModel, DeepOutputs
 from corereg.training.config import TrainConfig
 from corereg.training.objective import compiled_blocks
 from corereg.training.objective.losses import (
+    Places,
     contrastive_loss,
     convolved_at,
     draw_points,
@@ -133,7 +135,7 @@ class Objective(nn.Module):
         if phase.contrast:
             with torch.no_grad():
                 eligible = valid_region(originals, affines)
-            contrast = self._contrast(images, features, eligible, generator)
+            contrast = self._contrast(images, features, eligible, affines, generator)
         return Losses(registration + weight * contrast, registration, contrast)
 
     def _registration(self, images: Tensor, features: DeepOutputs, target: Tensor) -> Tensor:
@@ -155,8 +157,19 @@ class Objective(nn.Module):
             )
         return loss
 
-    def _contrast(self, images: Tensor, features: DeepOutputs, eligible: Tensor, generator: torch.Generator) -> Tensor:
-        """Contrastive loss between features of the images, sampled where the view sees them, and the view's own."""
+    def _contrast(
+        self,
+        images: Tensor,
+        features: DeepOutputs,
+        eligible: Tensor,
+        originals: Sequence[Affine],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Contrastive loss between features of the images, sampled where the view sees them, and the view's own.
+
+        Args:
+            originals: the maps from the images to the scans that they are views of.
+        """
         settings, shape = self.config.contrast, images.shape[2:]
         with torch.no_grad():
             affines = [self._contrast_affine(shape, generator) for _ in images]
@@ -170,7 +183,7 @@ class Objective(nn.Module):
             drawable = subsample((body & seen).to(images), QUARTER)[:, 0] > 0
         with self._autocast(views):
             moved = self._third_block(views)
-        first, second = [], []
+        first, second, places = [], [], []
         # Unbound all at once: indexing one image at a time would give each a gradient of the size of the whole batch.
         of_images, of_views = features.deep_conv.unbind(), moved.unbind()
         for n, affine in enumerate(affines):
@@ -178,18 +191,21 @@ class Objective(nn.Module):
             matrix = for_stride(affine, QUARTER).to(points.device, torch.float32)
             seen_at = points.float() @ matrix[:3, :3].T + matrix[:3, 3]
             first.append(features_at(of_images[n][None].float(), seen_at))
+            original = for_stride(originals[n], QUARTER).to(seen_at)
+            places.append(seen_at @ original[:3, :3].T + original[:3, 3])
             with self._autocast(views):
                 conv = self.model.extractor.block4[0].parameters()
                 found: Tensor = checkpoint(convolved_at, of_views[n][None], points, *conv, use_reentrant=False)
             second.append(found.float())
-        groups = [(torch.cat(first), torch.cat(second))]
+        loss = partial(contrastive_loss, temperature=settings.temperature, negatives=settings.negatives)
         if settings.negatives_from == "image":
-            groups = list(zip(first, second, strict=True))
-        losses = [
-            contrastive_loss(z, other, temperature=settings.temperature, negatives=settings.negatives)
-            for z, other in groups
-        ]
-        return torch.stack(losses).mean()
+            return torch.stack([loss(z, other) for z, other in zip(first, second, strict=True)]).mean()
+        everywhere = None
+        if settings.negatives_from == "elsewhere":
+            counts = torch.tensor([len(points) for points in places], device=images.device)
+            image = torch.arange(len(places), device=images.device).repeat_interleave(counts)
+            everywhere = Places(torch.cat(places), image, settings.same_place)
+        return loss(torch.cat(first), torch.cat(second), places=everywhere)
 
     def _contrast_affine(self, shape: torch.Size, generator: torch.Generator) -> Affine:
         if self.config.views == "intensity":

@@ -68,6 +68,8 @@ class Volumes:
     """Name of each skipped scan, and the reason in one line."""
     modality: str
     """How intensities are scaled: "ct", "ct-abdomen" or "mr", or "mixed" if scans differ."""
+    grids: Mapping[int, Grid]
+    """Each scan's own grid, by the scan's index."""
     affines: Mapping[int, Matrix]
     """(4, 4), working grid's world to scan's world, by the scan's index; the identity for a scan used as it lies."""
     fingerprint: str
@@ -134,6 +136,7 @@ def prepare_volumes(
         rows={index: facts[index]["row"] for index in used},
         skipped=tuple((wanted[index].name, problems[index]) for index in sorted(problems)),
         modality=modalities.pop() if len(modalities) == 1 else "mixed",
+        grids={index: grid for index, grid in _grids(usable).items() if index in used},
         affines={index: np.array(facts[index]["affine"]) for index in used},
         fingerprint=_sha256([plan.key, *(plan.contents[index] for index in used)]),
         field_of_view=field_of_view(plan.reference_grid, plan.grid),
