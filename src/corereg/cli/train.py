@@ -40,7 +40,7 @@ def train(
             LABELS,
             help="Learn from label maps too: those in this folder, named like their scans, or without a folder those "
             "that the data set lists.",
-            metavar="[FOLDER]",
+            metavar="<folder>",
         ),
     ] = None,
     val_fraction: Annotated[
