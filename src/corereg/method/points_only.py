@@ -38,7 +38,7 @@ class NoFeatures:
         """Features of no channels."""
         return Encoded(_nothing(image, 2) if shallow else None, {stride: _nothing(image, stride) for stride in strides})
 
-    def fine(self, image: Image5D) -> Tensor:
+    def fine(self, image: Image5D, *, correlated: bool = False) -> Tensor:
         """The same on the full grid."""
         return _nothing(image, 1)
 

@@ -6,8 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, output_folder
 from corereg.method.device import find_device
-from corereg.method.features.model_file import Network, save_model
-from corereg.provenance import versions
+from corereg.method.features.model_file import save_model
 from corereg.settings import as_settings, with_settings
+from corereg.training.card import card
 from corereg.training.checkpoint import CHECKPOINT, check_unchanged, load_checkpoint
 from corereg.training.config import TrainConfig
-from corereg.training.labels.maps import LISTED, LabelMaps, check_labelled, read_label_maps, with_label_folder
+from corereg.training.labels.maps import LISTED, check_labelled, read_label_maps, with_label_folder
 from corereg.training.labels.run import LabelRun
 from corereg.training.loop import Run
 from corereg.training.monitor import Monitor
@@ -254,7 +253,9 @@ def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
     figures = monitor.last_validation() if monitor else {}
     if fabric.is_global_zero:
         with atomic_path(task.folder / MODEL) as staged:
-            save_model(staged, model, _card(task, volumes, maps, model, figures, pairs))
+            save_model(
+                staged, model, card(task.folder.name, task.dataset, task.config, volumes, maps, model, figures, pairs)
+            )
     fabric.barrier()
     return figures
 
@@ -287,33 +288,3 @@ def cohort_volumes(
         affine=config.affine,
         progress=progress,
     )
-
-
-def _card(
-    task: _Task,
-    volumes: Volumes,
-    maps: LabelMaps | None,
-    model: Network,
-    figures: Mapping[str, float],
-    pairs: list[tuple[int, int]],
-) -> dict[str, Any]:
-    """The facts about the weights that their file carries."""
-    return {
-        "name": task.folder.name,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "licence": task.config.licence,
-        "data": {
-            "name": task.dataset.name,
-            "fingerprint": volumes.fingerprint,
-            "scans": len({row for pair in pairs for row in pair}),
-            "pairs": len(pairs),
-            "labelled_scans": 0 if maps is None else len(maps.classes),
-            "modality": volumes.modality,
-            "grid": list(volumes.grid.shape),
-            "spacing_mm": list(volumes.grid.spacing),
-        },
-        "network": asdict(model.config),
-        "training": as_settings(task.config),
-        "metrics": dict(figures),
-        "versions": versions("corereg", "torch", "numpy"),
-    }

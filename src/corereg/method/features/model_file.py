@@ -34,7 +34,7 @@ def save_model(path: Path, model: Network, card: Mapping[str, object] | None = N
     from safetensors.torch import save
 
     architecture = LABELS if isinstance(model, LabelNetwork) else PAPER
-    header = {"architecture": architecture, "network": asdict(model.config), "card": dict(card or {})}
+    header: dict[str, Any] = {"architecture": architecture, "network": asdict(model.config), "card": dict(card or {})}
     if isinstance(model, ConvNetModel):
         header["passes"] = list(model.passes)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
