@@ -4,7 +4,9 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +14,16 @@ from typing import Any
 
 import psutil
 
-__all__ = ["PACKAGES", "hash_files", "machine", "now", "peak_memory_mb", "usable_cores", "versions"]
+__all__ = [
+    "PACKAGES",
+    "hash_files",
+    "machine",
+    "now",
+    "peak_memory_mb",
+    "recorded_warnings",
+    "usable_cores",
+    "versions",
+]
 
 PACKAGES = ("corereg", "torch", "numba", "numpy", "scipy", "SimpleITK", "nibabel")
 """Packages whose versions matter to a bug report or a benchmark."""
@@ -92,3 +103,19 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@contextmanager
+def recorded_warnings() -> Iterator[list[str]]:
+    """The texts of all warnings that the block shows, each once; they are shown as usual."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def record(message: Warning | str, *arguments: Any, **keywords: Any) -> None:
+            if str(message) not in texts:
+                texts.append(str(message))
+            show(message, *arguments, **keywords)
+
+        warnings.showwarning = record
+        yield texts

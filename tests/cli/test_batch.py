@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,21 @@ def test_mistakes_are_one_line_and_leave_nothing(
     (tmp_path / "pairs.csv").write_text(text)
     assert words in one_line(command("batch", tmp_path / "pairs.csv", "-o", tmp_path / "out", *options))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_worst_verdicts_come_first_and_strict_ends_with_3(tmp_path: Path, stubbed: list[str]) -> None:
+    pairs = as_csv(tmp_path / "pairs.csv", ["a", "doubtful", "wrong", "b"])
+    for options, status in (["--strict"], 3), ([], 0):
+        words = [*stubbed, str(pairs), "-o", str(tmp_path / "out"), *options]
+        done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8")
+        assert done.returncode == status, done.stderr
+        assert "4 of 4 pairs registered" in done.stdout
+        assert done.stdout.endswith(", 1 fail, 1 warn, 2 pass\n")
+    rows = {row["name"]: row for row in read_rows(tmp_path / "out" / "rows.jsonl")}
+    assert (rows["wrong"]["verdict"], rows["wrong"]["reasons"]) == ("fail", ["it is wrong"])
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    cells = re.findall(r'<td class="(\w+)" data-value="(\d)" title="([^"]*)">', page)
+    assert cells == [("fail", "0", "it is wrong"), ("warn", "1", "it is doubtful"), *[("pass", "2", "")] * 2]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

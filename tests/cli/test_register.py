@@ -31,11 +31,14 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     done = process("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels)
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
-    assert line.startswith(f"{out / 'report.html'}: CT, affine ")
+    assert line.startswith(f"{out / 'report.html'}: PASS, CT, affine ")
     assert {file.name for file in out.iterdir()} == OUTPUTS | {"report.html", "warped_labels.nii.gz"}
     summary = json.loads((out / "result.json").read_text("utf-8"), parse_constant=pytest.fail)
     assert {"sdlogj", "fold_percent", "dice", "dice_before"} <= set(summary["metrics"])
     assert summary["metrics"]["dice"] > 0.5
+    assert (summary["quality"]["verdict"], summary["quality"]["reasons"]) == ("pass", [])
+    assert summary["quality"]["measures"]["similarity_above_chance"] > 0.3
+    assert summary["warnings"] == []
     assert summary["seconds"]["total"] > 0
     assert summary["peak_memory_mb"] > 0
     assert summary["model"]["name"] == "mind"
@@ -46,7 +49,9 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
         "certain": True,
         "hounsfield": True,
     }
-    assert "Modality" in (out / "report.html").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
+    assert "Modality" in page
+    assert '<div class="verdict pass"' in page
     assert set(summary["versions"]) >= {"corereg", "torch", "numpy", "python"}
     assert all(len(entry["sha256"]) == 64 for entry in summary["inputs"].values())
     assert "moving.nii.gz" in summary["command"]
@@ -55,6 +60,25 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
         np.testing.assert_array_equal(nibabel.load(out / name).affine, fixed.affine)
         assert nibabel.load(out / name).shape == fixed.shape
     assert nibabel.load(out / "warped_labels.nii.gz").get_data_dtype() == np.uint8
+
+
+def test_strict_ends_with_3_if_the_verdict_is_fail_and_everything_is_written(
+    scans: Path, tmp_path: Path, command: Command
+) -> None:
+    fixed = read_image(scans / "fixed.nii.gz")
+    noise = np.random.default_rng(0).normal(0, 300, fixed.grid.shape).astype(np.float32)
+    save_nifti(tmp_path / "noise.nii", noise, fixed.grid.affine)
+    words = ["register", scans / "fixed.nii.gz", tmp_path / "noise.nii", "--modality", "ct", *QUICK]
+    for strict, status in (([], 0), (["--strict"], 3)):
+        out = tmp_path / f"out{status}"
+        done = command(*words, "-o", out, *strict)
+        assert done.status == status
+        assert done.out.startswith(f"{out}: FAIL, CT, affine off")
+        assert "looks wrong: " in done.err
+        assert {file.name for file in out.iterdir()} == OUTPUTS
+        quality = json.loads((out / "result.json").read_text("utf-8"))["quality"]
+        assert quality["verdict"] == "fail"
+        assert quality["reasons"][0] in done.err
 
 
 def test_written_transforms_give_the_written_image_in_simpleitk(scans: Path, tmp_path: Path, command: Command) -> None:

@@ -20,7 +20,7 @@ STUB, COPIED = "helpers.batches:stub", "helpers.batches:copied"
 
 def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
     """Write result.json. Names say what happens before: `refused`, `broken`, `dies`, `stuck`, `nap`;
-    `flaky` and `hangs` do so once.
+    `flaky` and `hangs` do so once. Or they say what the verdict is: `doubtful`, `wrong`.
     """
     kind, attempts = pair.name.split("-")[0], folder.parent / f"{pair.name}.attempts"
     with attempts.open("a") as file:
@@ -39,7 +39,14 @@ def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
                 time.sleep(0.05 if kind == "nap" else 600)
         with atomic_folder(folder, last="result.json") as staged:
             (staged / "result.json").write_text(f"{options['settings']} {dict(pair.settings)}")
-    return {"sdlogj": 0.05, "similarity_above_chance": float("nan"), "threads": options["threads"]}
+    verdict = {"doubtful": "warn", "wrong": "fail"}.get(kind, "pass")
+    return {
+        "verdict": verdict,
+        "reasons": [] if verdict == "pass" else [f"it is {kind}"],
+        "sdlogj": 0.05,
+        "similarity_above_chance": float("nan"),
+        "threads": options["threads"],
+    }
 
 
 def scans(folder: Path, names: Sequence[str]) -> list[Path]:

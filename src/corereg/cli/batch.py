@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import command, command_line
+from corereg.cli.common import Strict, command, command_line
+from corereg.cli.endings import BAD_VERDICT, FAILURE
 from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.cli.register import with_settings
+from corereg.method.quality.quality import FAIL, VERDICTS
 from corereg.workflows.outputs import DEFAULT_OUTPUTS
 
 
@@ -62,6 +64,7 @@ def batch(
         typer.Option("--labels-use-image-grid", help="Trust the images' headers where label maps' differ."),
     ] = False,
     page: Annotated[bool, typer.Option(help="Write report.html, the page about all pairs.")] = True,
+    strict: Strict = False,
     **settings: Any,
 ) -> None:
     """Register many pairs, each into its own folder; a row of numbers for each. A failure stops no other pair."""
@@ -93,7 +96,8 @@ def batch(
             **settings,
         )
     resumed = f", {found.resumed} of them by an earlier run" if found.resumed else ""
-    show(f"{found.rows}: {found.pairs - found.failed} of {found.pairs} pairs registered{resumed}")
+    judged = "".join(f", {found.verdicts[verdict]} {verdict}" for verdict in VERDICTS if found.verdicts.get(verdict))
+    show(f"{found.rows}: {found.pairs - found.failed} of {found.pairs} pairs registered{resumed}{judged}")
     show_result(
         {
             "folder": found.directory,
@@ -101,10 +105,13 @@ def batch(
             "pairs": found.pairs,
             "resumed": found.resumed,
             "failed": found.failed,
+            "verdicts": dict(found.verdicts),
         }
     )
     if found.failed:
         log(
             f"corereg: {found.failed} pairs failed, as `error` in their rows says; rerun to try them again", always=True
         )
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURE)
+    if strict and found.verdicts.get(FAIL):
+        raise typer.Exit(BAD_VERDICT)

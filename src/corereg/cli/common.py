@@ -14,7 +14,7 @@ import typer.core
 from corereg.cli import messages
 from corereg.cli.endings import signals_raise, stopped_by
 
-__all__ = ["Command", "Force", "Out", "app", "command", "command_line"]
+__all__ = ["Command", "Force", "Out", "Strict", "app", "command", "command_line"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -130,6 +130,10 @@ def options(
 Out = Annotated[Path, typer.Option("-o", "--out", help="Output folder or file.", show_default=False)]
 
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help='End with status 3 if the verdict is "fail"; everything is written.')
+]
 
 
 def command_line() -> str:

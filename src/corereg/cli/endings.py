@@ -13,9 +13,17 @@ from types import FrameType
 
 from corereg.errors import InputError, Interrupted
 
-__all__ = ["check_current_folder", "describe", "signals_raise", "stopped_by", "write_any_character"]
+__all__ = [
+    "BAD_VERDICT",
+    "FAILURE",
+    "check_current_folder",
+    "describe",
+    "signals_raise",
+    "stopped_by",
+    "write_any_character",
+]
 
-FAILURE, USER_MISTAKE = 1, 2
+FAILURE, USER_MISTAKE, BAD_VERDICT = 1, 2, 3
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 

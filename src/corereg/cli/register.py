@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import Force, Out, command, command_line
+from corereg.cli.common import Force, Out, Strict, command, command_line
+from corereg.cli.endings import BAD_VERDICT
 from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
 from corereg.method.config import MODELS, register_options, with_keywords
+from corereg.method.quality.quality import FAIL, WARN
 from corereg.settings import Setting, allowed, kinds_in
 from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 
@@ -76,6 +78,7 @@ def register(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with; by default all cores.")] = None,
     force: Force = False,
+    strict: Strict = False,
     **settings: Any,
 ) -> None:
     """Register MOVING onto FIXED; writes warped image, transforms, numbers and a report into a folder."""
@@ -108,8 +111,12 @@ def register(
         )
     for remark in (*result.fixed.remarks, *result.moving.remarks):
         log(f"corereg: {remark}")
+    if result.quality.verdict == WARN:  # a failure has been warned of
+        log(f"corereg: look at this pair: {'; '.join(result.quality.reasons)}")
     done = f"{modality_words(result.intensities)}, affine {affine_words(result.alignment)}"
     grid, measured = grid_words(result.refined.grid), metric_words(result.metrics)
-    shown = out / OUTPUTS["report"] if report else out
-    show(f"{shown}: {done}, grid {grid}, {measured}, {elapsed():.1f} s")
+    shown, verdict = out / OUTPUTS["report"] if report else out, result.quality.verdict
+    show(f"{shown}: {verdict.upper()}, {done}, grid {grid}, {measured}, {elapsed():.1f} s")
     show_result(lambda: load_json(out / RESULT))
+    if strict and verdict == FAIL:
+        raise typer.Exit(BAD_VERDICT)

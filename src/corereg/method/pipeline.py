@@ -23,7 +23,7 @@ from corereg.method.guidance.labels import COARSE_GAIN, joined
 from corereg.method.guidance.landmarks import PointGuide
 from corereg.method.refine.correlation import contrast_agreement
 from corereg.method.refine.energy import Compared
-from corereg.method.refine.pair import Direction, refine_pair
+from corereg.method.refine.pair import Direction, Refined, refine_pair
 from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.working_grid import FINE_VOXELS, FINE_VOXELS_CORRELATED, GRID_MULTIPLE
@@ -51,6 +51,8 @@ class Registration:
     """Seconds per stage."""
     points: PointGuide | None = None
     """The landmarks, judged."""
+    disagreement_vox: Tensor | None = None
+    """(1, X, Y, Z) on the 1/2 grid, voxels of the full one: see `refine_pair`."""
 
 
 def no_deformation(fixed: Image5D, config: PipelineConfig) -> Registration:
@@ -137,25 +139,26 @@ def register_volumes(
             for start, (f, m) in zip(coarse, orders, strict=True)
         ]
 
-    def refined_with(regularisation: float) -> tuple[float, tuple[Disp, tuple[float, ...]]]:
+    def refined_with(regularisation: float) -> tuple[float, Refined]:
         with watch("refine"), torch.no_grad():
             settings = replace(config.refine, regularisation=regularisation)
-            full, losses = refine_pair(directions, settings)
+            found = refine_pair(directions, settings)
+        full = found.disp_vox
         if points is not None or rigid is not None:
             with watch("guide"), torch.no_grad():
                 full = full if points is None else unfold(points.corrected(full, 1))
                 full = full if rigid is None else unfold(rigid.stiffened(full))
         i, j, k = field_of_view or full.shape[2:]
-        return (sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0), (full, losses)
+        reached = sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0
+        return reached, found._replace(disp_vox=full)
 
     regularisation = config.refine.regularisation
     if config.target_sdlogj is None:
-        _, (refined, losses) = refined_with(regularisation)
+        _, found = refined_with(regularisation)
     else:
-        regularisation, (refined, losses) = search_regularisation(
-            refined_with, target=config.target_sdlogj, start=regularisation
-        )
-    return Registration(coarse_full, refined, losses, regularisation, similarity, watch.seconds, points)
+        regularisation, found = search_regularisation(refined_with, target=config.target_sdlogj, start=regularisation)
+    end = points, found.disagreement_vox
+    return Registration(coarse_full, found.disp_vox, found.losses, regularisation, similarity, watch.seconds, *end)
 
 
 def _similarity(

@@ -3,21 +3,22 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import Unpack
 
 from corereg.geometry.chain import offsets_mm, parts_of_field
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid
-from corereg.geometry.warp import warp
 from corereg.io.images.image import Image, as_image, as_mask
 from corereg.io.images.kinds import ImageLike, MaskLike
 from corereg.io.transforms.transform import Transform
 from corereg.method.affine.align import Alignment
+from corereg.method.affine.coarse_copies import coarse_copy
 from corereg.method.affine.pre_alignment import pre_alignment
 from corereg.method.config import RegisterConfig, documented, with_register_options
 from corereg.method.device import find_device
@@ -28,14 +29,16 @@ from corereg.method.guidance.start import check_overlap, deforms, placed
 from corereg.method.models import ModelChoice, get_model
 from corereg.method.pipeline import Registration, no_deformation, register_volumes
 from corereg.method.points_only import POINTS_ONLY, register_without_images
-from corereg.method.quality.similarity import similarity_above_chance, warn_if_no_better_than_chance
+from corereg.method.quality.judged import Judged
+from corereg.method.quality.quality import UNJUDGED, Quality
+from corereg.method.quality.verdict import judge, warn_if_failed
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
 from corereg.preprocessing.detection import Intensities, find_intensities
 from corereg.preprocessing.pair import Scan, prepare_pair
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view
-from corereg.provenance import peak_memory_mb
+from corereg.provenance import peak_memory_mb, recorded_warnings
 from corereg.settings import with_settings
 
 __all__ = ["RegisterConfig", "RegistrationResult", "register"]
@@ -43,11 +46,26 @@ __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 OVERLAP_NEEDED = "expected an overlap because the pre-alignment is off; use --affine auto"
 NO_INTENSITIES = Intensities("points")
 
+Function = TypeVar("Function", bound=Callable[..., RegistrationResult])
 Progress = Callable[[str], None]
 Mask = NDArray[np.bool_]
 
 
+def _keeping_warnings(function: Function) -> Function:
+    """Make a registration's result hold the warnings given on the way; then warn of a bad verdict."""
+
+    @wraps(function)
+    def keeping(*arguments: Any, **settings: Any) -> RegistrationResult:
+        with recorded_warnings() as texts:
+            result = function(*arguments, **settings)
+        warn_if_failed(result.quality, result.fixed.name, result.moving.name)
+        return replace(result, warnings=tuple(texts))
+
+    return cast(Function, keeping)
+
+
 @documented
+@_keeping_warnings
 def register(
     fixed: ImageLike,
     moving: ImageLike,
@@ -110,7 +128,7 @@ def register(
         progress("registration without intensities")
         found, known, config = register_without_images(known, images, working, config)
         return _result(
-            *(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, math.nan, POINTS_ONLY, config)
+            *(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, UNJUDGED, POINTS_ONLY, config)
         )
     intensities = find_intensities(images, config.modality)
     both_ct = all(each.modality.startswith("ct") for each in intensities)
@@ -124,7 +142,8 @@ def register(
     scans[1] = placed(scans[1], known.start, working)
     progress("pre-alignment")
     with watch("affine"):
-        alignment = pre_alignment(scans, config, started=started)
+        copies = coarse_copy(*scans[0]), coarse_copy(*scans[1])
+        alignment = pre_alignment(copies, config, started=started)
     affine = None if alignment is None else alignment.affine
     progress("resampling to the working grid")
     with watch("resample"):
@@ -146,12 +165,12 @@ def register(
             field_of_view=field_of_view(fixed_image.grid, working),
         )
     with watch("judge"):
-        parts = pair.fixed, pair.moving, pair.fixed_weight, pair.moving_weight
-        similarity = _similarity(found.refined, field_of_view(fixed_image.grid, working), *parts)
-        warn_if_no_better_than_chance(similarity, fixed_image.name, moving_image.name)
+        fields = found.coarse, found.refined, found.disagreement_vox
+        shown = field_of_view(fixed_image.grid, working)
+        quality = judge(Judged(*pair, *fields, working, shown, alignment, copies))
     progress("inverting")
     config = with_settings(config, {"stages.refine.similarity": found.similarity})
-    return _result(*(found, watch, working, known, alignment, images, intensities, similarity, choice, config))
+    return _result(*(found, watch, working, known, alignment, images, intensities, quality, choice, config))
 
 
 def _result(
@@ -162,7 +181,7 @@ def _result(
     alignment: Alignment | None,
     images: tuple[Image, Image],
     intensities: tuple[Intensities, ...],
-    similarity: float,
+    quality: Quality,
     choice: ModelChoice,
     config: RegisterConfig,
 ) -> RegistrationResult:
@@ -206,28 +225,13 @@ def _result(
         fixed=fixed,
         moving=moving,
         intensities=intensities,
-        similarity_above_chance=similarity,
+        quality=quality,
+        warnings=(),
         model=choice,
         config=config,
         regularisation=found.regularisation,
         peak_memory_mb=peak_memory_mb(),
     )
-
-
-def _similarity(
-    disp_vox: Tensor,
-    shown: tuple[int, int, int],
-    fixed: Tensor,
-    moving: Tensor,
-    fixed_weight: Tensor | None,
-    moving_weight: Tensor | None,
-) -> float:
-    """Similarity of the fixed and the warped moving volume within the fixed image's field of view."""
-    i, j, k = shown
-    counted = torch.ones_like(moving) if moving_weight is None else moving_weight
-    warped, warped_weight = warp(moving, disp_vox), warp(counted, disp_vox, outside=0.0)
-    volumes = (fixed, warped, torch.ones_like(fixed) if fixed_weight is None else fixed_weight, warped_weight)
-    return similarity_above_chance(*(volume[..., :i, :j, :k] for volume in volumes))
 
 
 def _mask(mask: object, image: Image) -> Mask | None:

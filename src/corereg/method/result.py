@@ -11,6 +11,7 @@ from corereg.method.affine.align import Alignment
 from corereg.method.config import RegisterConfig
 from corereg.method.guidance.landmarks import LandmarkError
 from corereg.method.models import ModelChoice
+from corereg.method.quality.quality import Quality
 from corereg.method.showing import as_html, as_text
 from corereg.preprocessing.detection import Intensities
 from corereg.provenance import versions
@@ -51,8 +52,10 @@ class RegistrationResult:
     moving: Image
     intensities: tuple[Intensities, ...]
     """How the intensities of the fixed and of the moving image were understood."""
-    similarity_above_chance: float
-    """How much more alike the registered images look than shifted copies of them; NaN if too little overlaps."""
+    quality: Quality
+    """Whether the registration can be trusted: verdict, reasons, measures."""
+    warnings: tuple[str, ...]
+    """What was warned of on the way."""
     model: ModelChoice
     config: RegisterConfig
     """The settings as resolved."""
@@ -87,7 +90,8 @@ class RegistrationResult:
             "intensities": {
                 name: asdict(each) for name, each in zip(("fixed", "moving"), self.intensities, strict=True)
             },
-            "quality": {"measures": {"similarity_above_chance": self.similarity_above_chance}},
+            "quality": self.quality.as_dict(),
+            "warnings": list(self.warnings),
             "affine": alignment,
             "landmarks": [asdict(pair) for pair in self.landmarks],
             "grids": {

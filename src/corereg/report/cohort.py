@@ -14,6 +14,7 @@ from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.measures import MEASURES, number
 from corereg.evaluation.statistics import CONFIDENCE, RESAMPLES
 from corereg.io.atomic import atomic_path
+from corereg.method.quality.quality import verdict_rank
 from corereg.report.figures import make_figures
 from corereg.report.pages import render
 from corereg.report.tables import benchmark_rows, markdown, write_csv
@@ -38,7 +39,7 @@ class Cohort:
 
     Args:
         groups: title of a method or run -> its rows, as `score_pair` makes them. A row may have `report`, the path of
-            the pair's own page, relative to this one.
+            the pair's own page, relative to this one, and `verdict` with `reasons`.
         header, lines: the table at the top.
         label_names: label -> name of the structure.
         problems: (what failed, why).
@@ -108,6 +109,7 @@ def write_cohort_report(path: Path, cohort: Cohort, figures: Mapping[str, tuple[
         columns=[MEASURES[name].title for name in columns],
         rows=[_pair_line(title, row, columns) for title, row in rows],
         several=len(cohort.groups) > 1,
+        judged=any(row.get("verdict") for _, row in rows),
         provenance=json.dumps(cohort.provenance, indent=1, default=str),
     )
     with atomic_path(path) as staged:
@@ -120,6 +122,9 @@ def _pair_line(title: str, row: Mapping[str, Any], columns: Sequence[str]) -> di
         "group": title,
         "pair": _pair_name(row),
         "report": row.get("report"),
+        "verdict": row.get("verdict") or "",
+        "rank": verdict_rank(row.get("verdict")),
+        "reasons": "; ".join(row.get("reasons") or ()),
         "cells": [(text, "" if value is None else value) for text, value in cells],
     }
 

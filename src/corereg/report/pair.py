@@ -7,7 +7,7 @@ I J K voxel axes in array order.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,7 @@ def write_report(
     grid: Grid,
     summary: Mapping[str, object],
     command: str,
+    verdict: tuple[str, Sequence[str]] | None = None,
     disp_mm: Volume | None = None,
     det_j: Volume | None = None,
     fixed_labels: Volume | None = None,
@@ -75,6 +76,7 @@ def write_report(
         summary: values to print, as group -> name -> value, nested to any depth; values outside any group come first.
             The first values of the group "metrics" head the page.
         command: the exact command line.
+        verdict: "pass", "warn" or "fail", and reasons: the band on top.
         disp_mm: (3, I, J, K), displacement in millimetres.
         det_j: (I, J, K), Jacobian determinant, NaN where undefined; a border of equal width may be missing.
         fixed_labels, moving_labels, warped_labels: (I, J, K), integers on the fixed grid; `moving_labels` belong to
@@ -114,6 +116,7 @@ def write_report(
         columns=[scene.view.extent_mm[plane.columns] for plane in PLANES],
         scale_mm=scale_bar_mm(scene.view),
         sections=sections,
+        verdict=verdict,
         headline=headline(tables),
         tables=tables,
         overlaps=_overlaps(fixed_labels, moving_labels, warped_labels, names),

@@ -27,10 +27,11 @@ from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.formats.npz import write_compact
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import RegisterConfig, with_register_options
+from corereg.method.quality.verdict import with_overlap
 from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.wording import affine_words, modality_words
-from corereg.provenance import hash_files
+from corereg.provenance import hash_files, recorded_warnings
 from corereg.report.pair import write_report
 from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 from corereg.workflows.overlap import overlap
@@ -96,11 +97,12 @@ def register_to_folder(
     progress = progress or (lambda stage: None)
     progress("reading")
     started = time.perf_counter()
-    images = {"fixed": as_image(fixed, series=fixed_series), "moving": as_image(moving, series=moving_series)}
-    labels = {
-        name: None if path is None else read_labels(path, images[name].grid)
-        for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
-    }
+    with recorded_warnings() as early:
+        images = {"fixed": as_image(fixed, series=fixed_series), "moving": as_image(moving, series=moving_series)}
+        labels = {
+            name: None if path is None else read_labels(path, images[name].grid)
+            for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
+        }
     for name, image in images.items():
         labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
     if labels["fixed"] is not None and labels["moving"] is not None:
@@ -121,7 +123,11 @@ def register_to_folder(
             progress=progress,
             **settings,
         )
-        result = replace(result, seconds={**result.seconds, "read": reading + result.seconds["read"]})
+        result = replace(
+            result,
+            seconds={**result.seconds, "read": reading + result.seconds["read"]},
+            warnings=(*early, *result.warnings),
+        )
         progress("writing")
         hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
         metrics = save_registration(
@@ -139,7 +145,7 @@ def register_to_folder(
                 | ({} if initial is None else {"initial": {"path": str(initial), "sha256": _content_hash(initial)}})
             },
         )
-    return replace(result, metrics=metrics)
+    return replace(result, metrics=metrics, quality=with_overlap(result.quality, metrics))
 
 
 def save_registration(
@@ -188,6 +194,7 @@ def save_registration(
                     overlays["fixed_labels"] = fixed_labels.array
                     arrays = fixed_labels.array, before.array, after.array, moving_labels.array
                     summary["metrics"] |= overlap(*arrays, guiding=result.config.guidance.only)
+                    summary["quality"] = with_overlap(result.quality, summary["metrics"]).as_dict()
             if "report" in keep:
                 _report(staging / OUTPUTS["report"], result, warped, summary, command, overlays)
         summary["seconds"]["write"] = time.perf_counter() - started
@@ -223,6 +230,7 @@ def _report(
         "metrics": _headline(summary["metrics"]),
         "model": summary["model"],
         "settings": summary["configuration"],
+        "quality": summary["quality"]["measures"],
         "result": {
             "modality": modality_words(result.intensities),
             "regularisation": summary["regularisation"],
@@ -238,6 +246,7 @@ def _report(
         grid=grid,
         summary=shown,
         command=command,
+        verdict=(summary["quality"]["verdict"], (*summary["quality"]["reasons"], *result.warnings)),
         disp_mm=_last_of(result).total_mm(),
         det_j=_det_on(result.deformation, grid) if result.config.deforms else None,
         title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",

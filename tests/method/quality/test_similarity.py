@@ -1,7 +1,6 @@
 """Similarity above chance: high for the right pair, whatever its contrast; near 0 for noise."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -9,17 +8,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from corereg import register
-from corereg.data.phantom import make_breathing_pair, make_subject
-from corereg.io.images.image import Image
-from corereg.method.quality.similarity import (
-    LEAST_SIMILARITY,
-    similarity_above_chance,
-    warn_if_no_better_than_chance,
-)
+from corereg.data.phantom import make_subject
+from corereg.method.quality.similarity import similarity_above_chance
 from corereg.preprocessing.intensity import normalise
 
-ARRAY, _, GRID = make_subject(4, "abdomen", 5.0)
+ARRAY, _, _ = make_subject(4, "abdomen", 5.0)
 
 
 def prepared(array: np.ndarray) -> Tensor:
@@ -39,7 +32,7 @@ def test_same_anatomy_is_similar_also_with_its_contrast_reversed() -> None:
 
 @pytest.mark.parametrize("other", [noise(1), 5 * gaussian_filter(noise(1), 2)], ids=["noise", "blurred noise"])
 def test_what_has_nothing_in_common_is_no_better_than_chance(other: np.ndarray) -> None:
-    assert abs(similarity_above_chance(prepared(ARRAY), prepared(other))) < LEAST_SIMILARITY
+    assert abs(similarity_above_chance(prepared(ARRAY), prepared(other))) < 0.1
 
 
 def test_only_what_both_weights_keep_is_compared() -> None:
@@ -53,19 +46,6 @@ def test_only_what_both_weights_keep_is_compared() -> None:
     assert kept == similarity_above_chance(prepared(ARRAY), prepared(ARRAY), None, weight)
 
 
-def test_too_little_to_compare_gives_nan_and_no_warning() -> None:
-    few = prepared(ARRAY[:14, :12, :16])
+def test_too_little_to_compare_gives_nan() -> None:
+    few = prepared(ARRAY[:10, :8, :12])
     assert math.isnan(similarity_above_chance(few, few))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_if_no_better_than_chance(math.nan, "the fixed", "the moving")
-
-
-def test_registered_breathing_pair_is_silent_and_noise_is_reported() -> None:
-    pair = make_breathing_pair(4, "abdomen", 5.0)
-    fixed, moving = Image(pair.fixed, pair.grid, name="breath"), Image(pair.moving, pair.grid)
-    right = register(fixed, moving, affine="none", refine_steps=5)
-    assert right.similarity_above_chance > 2 * LEAST_SIMILARITY
-    assert right.summary()["quality"]["measures"]["similarity_above_chance"] == right.similarity_above_chance
-    with pytest.warns(UserWarning, match="static looks hardly more like breath than by chance"):
-        register(fixed, Image(noise(3), pair.grid, name="static"), affine="none", modality="ct", refine_steps=5)

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from corereg.method.affine.align import NEEDED_GAIN, Alignment, align
-from corereg.method.affine.coarse_copies import coarse_copy
+from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.config import RegisterConfig
-from corereg.preprocessing.pair import Scan
 
 __all__ = ["pre_alignment"]
 
 
-def pre_alignment(scans: Sequence[Scan], config: RegisterConfig, *, started: bool) -> Alignment | None:
-    """The pre-alignment of a fixed and a moving scan; None if there is to be none.
+def pre_alignment(copies: Sequence[CoarseCopy], config: RegisterConfig, *, started: bool) -> Alignment | None:
+    """The pre-alignment of copies of a fixed and a moving scan; None if there is to be none.
 
     Args:
         started: whether an initial transform has already placed the moving scan.
@@ -19,7 +18,7 @@ def pre_alignment(scans: Sequence[Scan], config: RegisterConfig, *, started: boo
     if config.affine == "none" or (config.affine == "auto" and started):
         return None
     return align(
-        *(coarse_copy(*scan) for scan in scans),
+        *copies,
         seed=config.stages.seed,
         rigid=config.affine.startswith("rigid"),
         only_from_identity=started,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from corereg.geometry.displacement import Disp, inverse_consistent, unfold
+from corereg.geometry.displacement import Disp, compose, inverse_consistent, unfold
 from corereg.geometry.strided import subsample
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords, sample
@@ -20,7 +20,7 @@ from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.velocity import refine_velocity
 
-__all__ = ["Direction", "refine_pair"]
+__all__ = ["Direction", "Refined", "refine_pair"]
 
 SYMMETRY_STEPS = 15
 """Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage."""
@@ -49,22 +49,34 @@ class Direction(NamedTuple):
     """1 where the fixed and the moving image have data that counts, on the full grid; None counts all."""
 
 
-def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> tuple[Disp, tuple[float, ...]]:
-    """Refine a pair. Returns the first direction's displacement on the full grid, and the energy before each step.
+class Refined(NamedTuple):
+    """A refined pair."""
+
+    disp_vox: Disp
+    """The first direction's displacement on the full grid."""
+    losses: tuple[float, ...]
+    """The energy before each step."""
+    disagreement_vox: Tensor | None
+    """(B, X, Y, Z), voxels of the full grid: by how much the two directions, refined apart, missed being each other's
+    inverse on the 1/2 grid; None if they were not refined apart."""
+
+
+def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> Refined:
+    """Refine a pair.
 
     Given both directions, refines both and makes them inverse to each other, or optimises one velocity for both;
     remaining folds are smoothed away.
     """
-    found, losses = _refine_level(directions, _starts(directions, config), 2, config)
+    found, losses, disagreement = _refine_level(directions, _starts(directions, config), 2, config)
     if directions[0].full is None:
         full = full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING)
     else:
         starts = [full_grid_displacement(u, smoothing=1) for u in found]
         share = FINE_SHARE if starts[0][0, 0].numel() <= LARGE_GRID else LARGE_SHARE
         fine = replace(config, steps=math.ceil(share * config.steps), learning_rate=FINE_LEARNING_RATE)
-        found, fine_losses = _refine_level(directions, starts, 1, fine)
+        found, fine_losses, _ = _refine_level(directions, starts, 1, fine)
         full, losses = _displacements(found, config)[0], losses + fine_losses
-    return full if len(directions) == 1 else unfold(full), losses
+    return Refined(full if len(directions) == 1 else unfold(full), losses, disagreement)
 
 
 def _starts(directions: Sequence[Direction], config: RefineConfig) -> list[Disp]:
@@ -77,8 +89,9 @@ def _starts(directions: Sequence[Direction], config: RefineConfig) -> list[Disp]
 
 def _refine_level(
     directions: Sequence[Direction], starts: list[Disp], stride: int, config: RefineConfig
-) -> tuple[list[Disp], tuple[float, ...]]:
-    """The displacement of each direction, or the one velocity of both, on the grid of this stride."""
+) -> tuple[list[Disp], tuple[float, ...], Tensor | None]:
+    """The displacement of each direction, or the one velocity of both, on the grid of this stride; and their
+    disagreement."""
     compared = []
     for direction, disp_vox in zip(directions, _displacements(starts, config), strict=True):
         weight = _weight(disp_vox, *direction.counts, stride=stride)
@@ -87,12 +100,15 @@ def _refine_level(
         compared.append(given._replace(weight=weight))
     if config.parametrisation == DIFFEOMORPHIC:
         velocity, losses = refine_velocity(compared, starts[0], config)
-        return [velocity], losses
+        return [velocity], losses, None
     found = [refine(one, start, config) for one, start in zip(compared, starts, strict=True)]
     fields = [disp_vox for disp_vox, _ in found]
+    disagreement = None
     if len(fields) > 1:
-        fields = list(inverse_consistent(*fields, steps=SYMMETRY_STEPS))
-    return fields, found[0][1]
+        forward, backward = fields
+        disagreement = stride * compose(backward, forward).norm(dim=1)
+        fields = list(inverse_consistent(forward, backward, steps=SYMMETRY_STEPS))
+    return fields, found[0][1], disagreement
 
 
 def _displacements(found: list[Disp], config: RefineConfig) -> list[Disp]:

@@ -28,7 +28,7 @@ def register_pair(
     Args:
         settings: those of the batch; the pair's own come on top.
 
-    Returns: metrics and quality measures of its result.json, modalities.
+    Returns: the verdict with its reasons, metrics and quality measures of its result.json, modalities.
     """
     result = register_to_folder(
         pair.fixed,
@@ -46,8 +46,10 @@ def register_pair(
         **(settings | dict(pair.settings)),
     )
     return {
+        "verdict": result.quality.verdict,
+        "reasons": list(result.quality.reasons),
         **result.metrics,
-        **result.summary()["quality"]["measures"],
+        **result.quality.measures,
         "regularisation": result.regularisation,
         "modality_fixed": result.intensities[0].modality,
         "modality_moving": result.intensities[1].modality,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corereg.data.layouts.listing import scan_name
+from corereg.method.quality.quality import verdict_rank
 from corereg.report.cohort import Cohort, write_cohort_report
 from corereg.workflows.batch.rows import OK, Row, read_rows
 from corereg.workflows.outputs import OUTPUTS
@@ -28,9 +29,9 @@ def write_page(directory: Path, rows: Path, command: str) -> None:
     failed = [
         (row["name"], f"{row['status']}: {row.get('error', '')}") for row in islice(_rows(rows, ok=False), MOST_PAIRS)
     ]
-    shown = heapq.nsmallest(MOST_PAIRS, _rows(rows, ok=True), key=_similarity)
+    shown = heapq.nsmallest(MOST_PAIRS, _rows(rows, ok=True), key=_doubt)
     done = sum(1 for _ in _rows(rows, ok=True))
-    left_out = f" The {MOST_PAIRS} with the lowest similarity are listed; all are in {rows.name}."
+    left_out = f" The {MOST_PAIRS} most doubtful are listed; all are in {rows.name}."
     write_cohort_report(
         directory / PAGE,
         Cohort(
@@ -47,9 +48,10 @@ def _rows(path: Path, *, ok: bool) -> Iterator[Row]:
     return (row for row in read_rows(path) if (row["status"] == OK) is ok)
 
 
-def _similarity(row: Row) -> float:
-    value = row.get("similarity_above_chance")
-    return math.inf if value is None else float(value)
+def _doubt(row: Row) -> tuple[int, float]:
+    """Sorts the worst verdict first, and the least similar images among equal verdicts."""
+    similarity = row.get("similarity_above_chance")
+    return verdict_rank(row.get("verdict")), math.inf if similarity is None else float(similarity)
 
 
 def _line(row: Row, directory: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Upstream: `pairs`, `plan`. Downstream: `tasks`, `rows`, `page`.
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from corereg.workflows.batch.pairs import Pair, Source, pair_source
 from corereg.workflows.batch.plan import Shard, check_names, check_pairs, check_submission
 from corereg.workflows.batch.processes import ProcessTeam, running
 from corereg.workflows.batch.remembered import check_same_settings, remember_settings
-from corereg.workflows.batch.rows import OK, RowFile, locked, resume, write_parquet
+from corereg.workflows.batch.rows import OK, RowFile, locked, read_rows, resume, write_parquet
 from corereg.workflows.batch.tasks import Crew, Task, Team, run_tasks
 from corereg.workflows.outputs import DEFAULT_OUTPUTS
 
@@ -47,6 +48,8 @@ class Batch:
     failed: int
     rows: Path
     """The file of rows."""
+    verdicts: Mapping[str, int]
+    """How many registered pairs have the verdict "fail", "warn" and "pass"."""
 
 
 def batch(
@@ -148,7 +151,8 @@ def batch(
             elif dataset is not None:
                 progress("writing the submission")
                 _elsewhere("submission", WRITE_FIELDS, *dataset, directory, submission)
-    return Batch(directory, len(known.own), resumed, failed, rows)
+        verdicts = Counter(row["verdict"] for row in read_rows(rows) if row.get("verdict"))
+    return Batch(directory, len(known.own), resumed, failed, rows, verdicts)
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""The verdict on a registration, as users see it. Imports nothing heavy: pages and tables name it too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["FAIL", "PASS", "UNJUDGED", "VERDICTS", "WARN", "Quality", "Verdict", "verdict_rank"]
+
+Verdict = Literal["pass", "warn", "fail"]
+
+PASS: Verdict = "pass"
+WARN: Verdict = "warn"
+FAIL: Verdict = "fail"
+VERDICTS: tuple[Verdict, ...] = (FAIL, WARN, PASS)
+"""The worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Whether a registration can be trusted, as far as the images themselves show it."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    """Why it is not "pass", the gravest first; usually empty if it is."""
+    measures: Mapping[str, float]
+    """What the verdict rests on; NaN where something could not be measured."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {"verdict": self.verdict, "reasons": list(self.reasons), "measures": dict(self.measures)}
+
+
+UNJUDGED = Quality(PASS, ("the images were not compared, so nothing was judged",), {})
+"""Of a registration without intensities."""
+
+
+def verdict_rank(verdict: str | None) -> int:
+    """A number to sort by: the worst verdict first, and last where there is none."""
+    return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS)
