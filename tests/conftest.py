@@ -51,3 +51,23 @@ def cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from corereg.geometry.kernels import cuda
 
     return cuda
+
+
+LONGEST = (
+    "training/",
+    "cli/test_endings.py",
+    "io/test_damaged_files.py",
+    "test_hostile_numbers.py",
+    "test_examples.py",
+)
+"""Where the tests lie that take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, because the last one to start may keep one worker busy while the others idle."""
+    tests = Path(__file__).parent
+
+    def is_short(item: pytest.Item) -> bool:
+        return not item.path.relative_to(tests).as_posix().startswith(LONGEST)
+
+    items.sort(key=is_short)
