@@ -69,6 +69,7 @@ def test_what_cannot_guide_is_refused_in_one_line(
         "which is no file": ["--initial", tmp_path / "missing.h5"],
         "guide-only": ["--guide-only", "liver"],
         "without intensities": ["--points-only"],
+        "1 further fixed": ["--fixed", scans / "moving.nii.gz"],
     }
     for expected, options in refused.items():
         pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]

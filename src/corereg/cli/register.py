@@ -69,6 +69,13 @@ def register(
     rigid_labels: Annotated[
         Path | None, typer.Option(help="Label map of FIXED whose structures must not deform: bones, a tumour.")
     ] = None,
+    more_fixed: Annotated[
+        list[Path] | None,
+        typer.Option("--fixed", help="Further image of the fixed side, such as T2 with T1; each with a --moving."),
+    ] = None,
+    more_moving: Annotated[
+        list[Path] | None, typer.Option("--moving", help="The same for the moving side, in the same order.")
+    ] = None,
     labels_use_image_grid: Annotated[
         bool,
         typer.Option("--labels-use-image-grid", help="Trust the image's header where its label map's differs."),
@@ -99,6 +106,8 @@ def register(
             fixed_points=fixed_points,
             moving_points=moving_points,
             rigid_labels=rigid_labels,
+            fixed_channels=more_fixed or (),
+            moving_channels=more_moving or (),
             labels_use_image_grid=labels_use_image_grid,
             fixed_series=fixed_series,
             moving_series=moving_series,

@@ -19,7 +19,7 @@ from corereg.method.coarse.passes import coarse_displacement, full_grid_displace
 from corereg.method.config import CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, Similarity
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
 from corereg.method.guidance.known import NO_GUIDE, Guide
-from corereg.method.guidance.labels import COARSE_GAIN, joined
+from corereg.method.guidance.labels import joined
 from corereg.method.guidance.landmarks import PointGuide
 from corereg.method.refine.correlation import contrast_agreement
 from corereg.method.refine.energy import Compared
@@ -94,7 +94,7 @@ def register_volumes(
     both_directions = config.symmetric or config.refine.parametrisation == DIFFEOMORPHIC
     images, counts = (fixed, moving), (fixed_weight, moving_weight)
     orders = ((0, 1), (1, 0)) if both_directions else ((0, 1),)
-    labels, points, rigid = guide
+    points, rigid = guide.points, guide.rigid
     watch = Stopwatch(fixed.device)
     project = partial(project_features, channels=config.refine.channels, seed=config.seed)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def register_volumes(
                 model.encode(image, strides, shallow=config.refine.steps > 0, project=project)
                 for image, strides in zip(images, (passes, passes if both_directions else passes[:1]), strict=True)
             ]
-        drawn = None if labels is None else labels.half()
+        drawn = guide.features("coarse")
         coarse = [
             coarse_displacement(
                 encoded[f],
@@ -114,7 +114,7 @@ def register_volumes(
                 passes=passes,
                 config=config.coupled_convex,
                 weights=(counts[f], counts[m]),
-                guides=None if drawn is None else (COARSE_GAIN * drawn[f], COARSE_GAIN * drawn[m]),
+                guides=None if drawn is None else (drawn[f], drawn[m]),
                 watch=watch,
             )
             for f, m in orders
@@ -132,8 +132,10 @@ def register_volumes(
         with watch("features"):
             similarity = _similarity(images, counts[0], coarse_full, config)
             half, full = _compared(model, images, [_shallow(one) for one in encoded], similarity, config)
-            if labels is not None:
-                half, full = half.guided(labels.half()), None if full is None else full.guided(labels.full())
+            half, full = (
+                half.guided(guide.features("half")),
+                None if full is None else full.guided(guide.features("full")),
+            )
         directions = [
             Direction(start, half.between(f, m), None if full is None else full.between(f, m), (counts[f], counts[m]))
             for start, (f, m) in zip(coarse, orders, strict=True)
@@ -183,8 +185,10 @@ class _Given(NamedTuple):
         features, images = (None if each is None else (each[fixed], each[moving]) for each in self)
         return Compared(features, images)
 
-    def guided(self, channels: Sequence[Tensor]) -> "_Given":
-        """The same with guiding channels of each image."""
+    def guided(self, channels: Sequence[Tensor] | None) -> "_Given":
+        """The same with guiding channels of each image, if there are any."""
+        if channels is None:
+            return self
         features: Sequence[Tensor | None] = self.features or [None] * len(channels)
         return self._replace(features=[joined(*each) for each in zip(features, channels, strict=True)])
 

@@ -64,7 +64,7 @@ def register_without_images(
     masks = [_as_mask(image) for image in images]
     if known.labels is None and masks[0] is not None and masks[1] is not None:
         known = known._replace(labels=GuidingLabels(masks[0], masks[1], [1]))
-    guide = known.guide(working, None, config.guidance, torch.device("cpu"))
+    guide = known.guide(working, None, config, torch.device("cpu"))
     blank = torch.zeros(1, 1, *working.shape)
     if guide.labels is not None:
         view = field_of_view(images[0].grid, working)

@@ -1,7 +1,7 @@
 """From a pair of scans to the transform between them: working grid, pre-alignment, four stages, world coordinates."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -81,6 +81,8 @@ def register(
     fixed_points: object = None,
     moving_points: object = None,
     rigid_labels: object = None,
+    fixed_channels: Sequence[ImageLike] = (),
+    moving_channels: Sequence[ImageLike] = (),
     progress: Progress | None = None,
     **settings: Unpack[RegisterSettings],
 ) -> RegistrationResult:
@@ -99,6 +101,8 @@ def register(
         fixed_points, moving_points: matched landmarks, as paths, or arrays (N, 3) in RAS+ millimetres. They guide the
             registration unless `guide_points` is off, and measure it.
         rigid_labels: label map of the fixed image whose structures move as rigid bodies.
+        fixed_channels, moving_channels: further images of each side in the same world, such as T2 with T1; as many of
+            one side as of the other.
         progress: called with the name of each stage as it begins.
         **settings: single settings on top of `config`, by the names of the command line's options; None leaves a
             setting as it is.
@@ -108,6 +112,7 @@ def register(
     """
     given = {"initial": initial, "fixed_labels": fixed_labels, "moving_labels": moving_labels}
     given |= {"fixed_points": fixed_points, "moving_points": moving_points, "rigid_labels": rigid_labels}
+    given |= {"fixed_channels": fixed_channels, "moving_channels": moving_channels}
     config = with_register_options(config or RegisterConfig(), settings)
     progress = progress or (lambda stage: None)
     device = find_device(config.device, fixed, moving)
@@ -161,7 +166,7 @@ def register(
             config.stages,
             fixed_weight=pair.fixed_weight,
             moving_weight=pair.moving_weight,
-            guide=known.guide(working, affine, config.guidance, device),
+            guide=known.guide(working, affine, config, device),
             field_of_view=field_of_view(fixed_image.grid, working),
         )
     with watch("judge"):

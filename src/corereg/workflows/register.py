@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,6 +55,8 @@ def register_to_folder(
     fixed_points: Path | None = None,
     moving_points: Path | None = None,
     rigid_labels: Path | None = None,
+    fixed_channels: Sequence[Path] = (),
+    moving_channels: Sequence[Path] = (),
     fixed_series: str | None = None,
     moving_series: str | None = None,
     labels_use_image_grid: bool = False,
@@ -75,6 +77,7 @@ def register_to_folder(
         initial: transform from fixed to moving to start from, in any format that `corereg convert` reads.
         fixed_points, moving_points: matched landmarks (.csv, .fcsv, .mrk.json).
         rigid_labels: label map of the fixed image whose structures move as rigid bodies.
+        fixed_channels, moving_channels: further images of each side in the same world.
         fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
         labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
         keep: names of `OUTPUTS` to write, in addition to result.json.
@@ -120,6 +123,8 @@ def register_to_folder(
             fixed_points=fixed_points,
             moving_points=moving_points,
             rigid_labels=rigid_labels,
+            fixed_channels=fixed_channels,
+            moving_channels=moving_channels,
             progress=progress,
             **settings,
         )
@@ -129,6 +134,8 @@ def register_to_folder(
             warnings=(*early, *result.warnings),
         )
         progress("writing")
+        guides = {"initial": initial, "fixed_points": fixed_points, "moving_points": moving_points}
+        guides |= {"rigid_labels": rigid_labels}
         hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
         metrics = save_registration(
             result,
@@ -142,7 +149,11 @@ def register_to_folder(
                     name: {"path": str(p), "sha256": hashes[name], "series": images[name].series}
                     for name, p in (("fixed", fixed), ("moving", moving))
                 }
-                | ({} if initial is None else {"initial": {"path": str(initial), "sha256": _content_hash(initial)}})
+                | {
+                    name: {"path": str(path), "sha256": _content_hash(path)}
+                    for name, path in guides.items()
+                    if path is not None
+                }
             },
         )
     return replace(result, metrics=metrics, quality=with_overlap(result.quality, metrics))
@@ -288,5 +299,8 @@ def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool)
 
 
 def _content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder in the order of their names."""
-    return hash_files(sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    """SHA-256 of a file, of all files of a folder in the order of their names, or of those with a prefix (ANTs)."""
+    if path.is_file():
+        return hash_files([path])
+    found = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
+    return hash_files(sorted(each for each in found if each.is_file()))

@@ -3,14 +3,16 @@
 Upstream: start, labels, landmarks. Downstream: `register` and the stages.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images.image import Image
 from corereg.io.transforms.transform import Transform
-from corereg.method.config import GuidanceConfig
+from corereg.method.config import GuidanceConfig, RegisterConfig
+from corereg.method.guidance.channels import ChannelGuide, channel_guide, further_channels
 from corereg.method.guidance.labels import GuidingLabels, LabelGuide, guiding_labels, label_guide
 from corereg.method.guidance.landmarks import Landmarks, PointGuide, point_guide, read_landmarks
 from corereg.method.guidance.rigid import RigidGuide, rigid_guide, rigid_labels
@@ -25,6 +27,15 @@ class Guide(NamedTuple):
     labels: LabelGuide | None = None
     points: PointGuide | None = None
     rigid: RigidGuide | None = None
+    channels: tuple[ChannelGuide, ...] = ()
+
+    def features(self, kind: Literal["coarse", "half", "full"]) -> tuple[Tensor, Tensor] | None:
+        """What labels and further images add to the features of both images, for the passes or for a grid."""
+        drawn = [*self.channels, *([] if self.labels is None else [self.labels])]
+        both = [getattr(each, kind)() for each in drawn]
+        if not both:
+            return None
+        return torch.cat([fixed for fixed, _ in both], 1), torch.cat([moving for _, moving in both], 1)
 
 
 NO_GUIDE = Guide()
@@ -39,13 +50,16 @@ class Known(NamedTuple):
     landmarks: Landmarks | None
     rigid: Image | None
     """Rigid structures of the fixed image."""
+    channels: tuple[tuple[Image, Image], ...]
+    """Further images of both sides."""
 
     @staticmethod
     def of(images: tuple[Image, Image], config: GuidanceConfig, inputs: dict[str, Any]) -> "Known":
         """Read and check what `register` was given.
 
         Args:
-            inputs: initial, fixed_labels, moving_labels, fixed_points, moving_points, rigid_labels; each may be None.
+            inputs: initial, fixed_labels, moving_labels, fixed_points, moving_points and rigid_labels, each perhaps
+                None; fixed_channels and moving_channels.
 
         Raises:
             InputError: one of them cannot be used.
@@ -55,13 +69,15 @@ class Known(NamedTuple):
             guiding_labels(inputs["fixed_labels"], inputs["moving_labels"], config),
             read_landmarks(inputs["fixed_points"], inputs["moving_points"], images),
             rigid_labels(inputs["rigid_labels"], images[0]),
+            further_channels(inputs["fixed_channels"], inputs["moving_channels"], images),
         )
 
-    def guide(self, working: Grid, affine: Matrix | None, config: GuidanceConfig, device: torch.device) -> Guide:
+    def guide(self, working: Grid, affine: Matrix | None, config: RegisterConfig, device: torch.device) -> Guide:
         """What guides, where the pre-alignment, (4, 4) before the initial transform, puts it on the working grid."""
-        labels, landmarks, rigid = self.labels, self.landmarks, self.rigid
+        (start, labels, landmarks, rigid, channels), own = self, config.guidance
         return Guide(
-            None if labels is None else label_guide(labels, self.start, working, affine, config, device),
-            None if landmarks is None else point_guide(landmarks, self.start, working, affine, config),
-            None if rigid is None else rigid_guide(rigid, self.start, working, affine),
+            None if labels is None else label_guide(labels, start, working, affine, own, device),
+            None if landmarks is None else point_guide(landmarks, start, working, affine, own),
+            None if rigid is None else rigid_guide(rigid, start, working, affine),
+            channel_guide(channels, start, working, affine, config.modality, device),
         )

@@ -27,7 +27,7 @@ from corereg.method.config import GuidanceConfig
 from corereg.method.guidance.start import placed_labels
 from corereg.preprocessing.working_grid import resample_labels
 
-__all__ = ["COARSE_GAIN", "GuidingLabels", "LabelGuide", "codes_of", "guiding_labels", "joined", "label_guide"]
+__all__ = ["GuidingLabels", "LabelGuide", "codes_of", "guiding_labels", "joined", "label_guide"]
 
 ONE_HOT = 8
 """Up to this many labels have a channel each."""
@@ -53,6 +53,11 @@ class LabelGuide:
     codes: Codes
     """(N + 1, C) of 0 and 1, the first row for what does not guide."""
     weight: float
+
+    def coarse(self) -> tuple[Tensor, Tensor]:
+        """(1, C, I/2, J/2, K/2) of each image, for the passes."""
+        fixed, moving = self.half()
+        return COARSE_GAIN * fixed, COARSE_GAIN * moving
 
     def full(self) -> tuple[Tensor, Tensor]:
         """(1, C, I, J, K) of each image, for the refinement on the full grid."""
