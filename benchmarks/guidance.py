@@ -103,7 +103,7 @@ def abdomen(data: Path, every: int) -> Rows:
 def landmarks(data: Path, every: int) -> Rows:
     """Phantoms that breathe, 20 landmarks with 1 mm of noise, two of them wrong."""
     yield "phantom", "error mm near landmarks", "guided", "TRE mm", "left out", "wrong pairs", "named wrong"
-    for seed in range(3):
+    for seed in range(0, 3, every):
         pair = make_breathing_pair(seed, "chest", 4.0)
         rng = np.random.default_rng([seed, 7])
         inside = ndimage.binary_erosion(body(pair.fixed), iterations=4)
@@ -190,7 +190,7 @@ def rigid(data: Path, every: int) -> Rows:
     yield "phantom", "largest deviation mm, free", "rigid", "folds %", "error mm in the body, free", "rigid"
     from corereg.method.guidance.rigid import largest_deviation_mm
 
-    for seed in range(2):
+    for seed in range(0, 3, every):
         pair = make_breathing_pair(seed, "chest", 4.0)
         inside = body(pair.fixed)
         centre = ndimage.center_of_mass(inside) + np.array([12.0, 0.0, -8.0])

@@ -35,9 +35,11 @@ def grid_words(grid: Grid) -> str:
 
 
 def metric_words(metrics: Mapping[str, Any]) -> str:
-    """Dice if it is known, SDlogJ, folds and the error of the inverse."""
-    dice = f"Dice {metrics['dice']:.3f} (before {metrics['dice_before']:.3f}), " if "dice" in metrics else ""
+    """Dice and the landmarks' error if they are known, SDlogJ, folds and the error of the inverse."""
+    known = f"Dice {metrics['dice']:.3f} (before {metrics['dice_before']:.3f}), " if "dice" in metrics else ""
+    if "tre_mm" in metrics:
+        known += f"TRE {metrics['tre_mm']:.2f} mm (before {metrics['tre_before_mm']:.2f}), "
     return (
-        f"{dice}SDlogJ {metrics['sdlogj']:.3f}, folds {metrics['fold_percent']:.3f} %, "
+        f"{known}SDlogJ {metrics['sdlogj']:.3f}, folds {metrics['fold_percent']:.3f} %, "
         f"inverse error {metrics['inverse_error_mean_mm']:.2f} mm (mean)"
     )

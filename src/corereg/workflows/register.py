@@ -38,6 +38,9 @@ from corereg.workflows.overlap import overlap
 
 __all__ = ["register_to_folder", "save_registration"]
 
+GUIDED = ("tre_left_out_mm", "rigid_deviation_mm")
+"""Metrics of what guided the registration that the report shows, besides the overlap of guiding labels."""
+
 UNCHANGED_VOLUME = 1.0
 """det J beyond the working grid, which covers the fixed one."""
 
@@ -239,6 +242,7 @@ def _report(
     # Seconds and memory differ from run to run, and a report of the same run should not: they are in result.json.
     shown = {
         "metrics": _headline(summary["metrics"]),
+        "landmarks": {pair.name: pair.words for pair in result.landmarks},
         "model": summary["model"],
         "settings": summary["configuration"],
         "quality": summary["quality"]["measures"],
@@ -269,7 +273,10 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the top of the page, the most telling first."""
     first = ("dice", "dice_before", "tre_mm", "tre_before_mm", "sdlogj", "fold_percent")
     shown = {name: metrics[name] for name in first if name in metrics}
-    return shown | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
+    guided = {name: value for name, value in metrics.items() if "guiding" in name or name in GUIDED}
+    return (
+        shown | guided | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
+    )
 
 
 def _last_of(result: RegistrationResult) -> Transform:

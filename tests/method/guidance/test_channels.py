@@ -13,7 +13,7 @@ from helpers.pairs import FIXED, MOVING
 from helpers.refusals import refusal
 from helpers.scenes import BODY_RADII_MM, centred_grid, in_body, scan, voxels_mm, wave
 
-QUICK: Any = {"affine": "none", "spacing": 4.0, "refine_steps": 20}
+QUICK: Any = {"affine": "none", "spacing": 4.0, "refine_steps": 20, "regularisation": 1.0}
 
 
 def outline(grid: Grid, into_patient: Any = lambda points_mm: points_mm) -> Image:
@@ -39,7 +39,7 @@ def test_what_only_a_further_channel_shows_counts(similarity: str) -> None:
     channels: Any = {"fixed_channels": [scan(elsewhere)], "moving_channels": [scan(MOVING, wave)]}
     alone = register(*outlines(), similarity=similarity, **QUICK)
     both = register(*outlines(), **channels, similarity=similarity, **QUICK)
-    assert error_mm(both.transform) < 0.8 * error_mm(alone.transform)
+    assert error_mm(both.transform) < 0.85 * error_mm(alone.transform)
     assert both.metrics["fold_percent"] == 0.0
     assert both.fixed.name == "the outline"
 

@@ -4,7 +4,6 @@ Each is described by MIND-SSC, whatever the model of the first images is. Upstre
 ones. Downstream: coarse, refine.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,27 +27,25 @@ Channels = tuple[tuple[Image, Image], ...]
 
 @dataclass(frozen=True, slots=True)
 class ChannelGuide:
-    """One further image of each side, on the working grid."""
+    """One further image of each side, on the working grid. It counts as much as the first one."""
 
     images: tuple[Tensor, Tensor]
     """(1, 1, I, J, K), fixed and moving."""
     model: MindModel
-    share: float
-    """Weight relative to the first images."""
 
     def coarse(self) -> tuple[Tensor, Tensor]:
         """Features for the passes, on the 1/2 grid."""
-        return self._scaled(self._half(), COST_GAIN * self.share)
+        return self._scaled(self._half(), COST_GAIN)
 
     def half(self) -> tuple[Tensor, Tensor]:
         """Features for the refinement on the 1/2 grid, such that the sum over channels counts."""
         found = self._half()
-        return self._scaled(found, math.sqrt(self.share / found[0].shape[1]))
+        return self._scaled(found, found[0].shape[1] ** -0.5)
 
     def full(self) -> tuple[Tensor, Tensor]:
         """The same on the full grid."""
         fixed, moving = (self.model.fine(image) for image in self.images)
-        return self._scaled((fixed, moving), math.sqrt(self.share / fixed.shape[1]))
+        return self._scaled((fixed, moving), fixed.shape[1] ** -0.5)
 
     def _half(self) -> tuple[Tensor, Tensor]:
         fixed, moving = (self.model.encode(image, ()).shallow for image in self.images)
@@ -100,5 +97,5 @@ def channel_guide(
         prepared = prepare_pair(scans, working, affine=affine, device=device)
         both_ct = all(each.modality.startswith("ct") for each in intensities)
         model = MindModel(intensity=CT_INTENSITY if both_ct else 0.0)
-        guides.append(ChannelGuide((prepared.fixed, prepared.moving), model, 1 / (1 + len(channels))))
+        guides.append(ChannelGuide((prepared.fixed, prepared.moving), model))
     return tuple(guides)

@@ -128,8 +128,10 @@ def read_landmarks(fixed: object, moving: object, images: Sequence[Image]) -> La
         raise InputError(
             f"got {counts[0]} fixed and {counts[1]} moving points, expected one partner for each; remove those without"
         )
-    names, order = first.labels or [str(n + 1) for n in range(counts[0])], np.arange(counts[0])
-    if second.labels is not None and len(set(names)) == counts[0] and set(names) == set(second.labels):
+    names, order = first.labels or [], np.arange(counts[0])
+    if len(set(names)) < counts[0]:
+        names = [str(n + 1) for n in order]
+    elif second.labels is not None and set(names) == set(second.labels):
         order = np.array([second.labels.index(name) for name in names])
     pairs = Landmarks(first.coords_mm, second.coords_mm[order], names)
     outside = [_outside(points, image.grid) for points, image in zip(pairs[:2], images, strict=True)]
@@ -171,6 +173,11 @@ class LandmarkError:
     """Of the displacement before its refinement, corrected by the other pairs alone; None if nothing guides."""
     wrong: bool = False
     """Whether it contradicts the other pairs and did not take part."""
+
+    @property
+    def words(self) -> str:
+        """The errors, for readers."""
+        return f"{self.before_mm:.1f} mm before, {self.after_mm:.1f} mm after{' (wrong pair)' if self.wrong else ''}"
 
 
 def landmark_errors(
