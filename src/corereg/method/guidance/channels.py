@@ -44,13 +44,11 @@ class ChannelGuide:
 
     def full(self) -> tuple[Tensor, Tensor]:
         """The same on the full grid."""
-        fixed, moving = (self.model.fine(image) for image in self.images)
+        fixed, moving = (_given(self.model.fine(image)) for image in self.images)
         return self._scaled((fixed, moving), fixed.shape[1] ** -0.5)
 
     def _half(self) -> tuple[Tensor, Tensor]:
-        fixed, moving = (self.model.encode(image, ()).shallow for image in self.images)
-        assert fixed is not None
-        assert moving is not None
+        fixed, moving = (_given(self.model.encode(image, ()).shallow) for image in self.images)
         return fixed, moving
 
     @staticmethod
@@ -99,3 +97,8 @@ def channel_guide(
         model = MindModel(intensity=CT_INTENSITY if both_ct else 0.0)
         guides.append(ChannelGuide((prepared.fixed, prepared.moving), model))
     return tuple(guides)
+
+
+def _given(features: Tensor | None) -> Tensor:
+    assert features is not None
+    return features
