@@ -1,11 +1,13 @@
 """Files made from the code are those in the repository."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 import typer
 
+import corereg
 from corereg.cli import app
 from corereg.method.config import register_options
 
@@ -34,3 +36,8 @@ def test_options_of_the_command_are_those_of_the_settings() -> None:
         found = parameters[option.name]
         assert [*found.opts, *found.secondary_opts] == option.flag.split("/")
         assert option.meaning in found.help
+
+
+def test_every_public_name_stands_in_the_python_reference() -> None:
+    page = (GENERATOR.parent / "reference" / "api.md").read_text("utf-8")
+    assert sorted(re.findall(r"^::: corereg\.(\w+)$", page, flags=re.M)) == sorted(corereg.__all__)
