@@ -35,6 +35,12 @@ RIGHT = {
         ({"orientation_turned_about_left_right": 0.98}, "warn", "turned about left-right"),
         ({"displacement_share": 0.25}, "fail", "by 12 mm on average, 25% of the scan's width"),
         ({"covered": 0.55}, "warn", "45% of the fixed body"),
+        ({"covered": 0.55, "displacement_share": 0.13}, "warn", "13%"),
+        (
+            {"covered": 0.55, "displacement_share": 0.13, "similarity_before": 0.0, "similarity_above_chance": 0.5},
+            "fail",
+            "13%",
+        ),
         (dict.fromkeys(RIGHT, math.nan), "pass", ""),
     ],
 )

@@ -163,7 +163,7 @@ def _orientation(judged: Judged) -> dict[str, float]:
     """How well the images would match in each other orientation, relative to their own."""
     scores = orientation_scores(*judged.copies, judged.affine)
     own = scores.pop(AS_IT_IS)
-    ratios = {f"orientation_{ORIENTATIONS[flips]}": score / own for flips, score in scores.items()}
+    ratios = {f"orientation_{ORIENTATIONS[flips]}": float(score / own) for flips, score in scores.items()}
     return ratios if math.isfinite(own) and own > 0 else dict.fromkeys(ratios, UNKNOWN)
 
 

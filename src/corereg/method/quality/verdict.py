@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from corereg.method.quality.judged import Judged
 from corereg.method.quality.measures import ORIENTATIONS, UNKNOWN, measure
-from corereg.method.quality.quality import FAIL, PASS, WARN, Quality, Verdict, verdict_rank
+from corereg.method.quality.quality import FAIL, PASS, WARN, Quality, Verdict
 
 __all__ = ["doubt", "judge", "quality_of", "warn_if_failed", "with_overlap"]
 
@@ -22,6 +22,9 @@ LEFT_RIGHT = "orientation_mirrored_left_right"
 OTHER_ORIENTATIONS = [
     name for name in (f"orientation_{words}" for words in ORIENTATIONS.values()) if name != LEFT_RIGHT
 ]
+
+SEVERAL = 3
+"""This many rules that warn decide together."""
 
 WORSE_DICE = 0.02
 """Fall of the mean Dice that counts as a failure."""
@@ -35,6 +38,10 @@ class _Rule(NamedTuple):
     warn: float
     fail: float
     reason: Callable[[Measures], str]
+
+    def doubt(self, measures: Measures) -> float:
+        """Above 0 where it warns, above 1 where it decides."""
+        return (self.value(measures) - self.warn) / (self.fail - self.warn)
 
 
 def _agreement(measures: Measures) -> float:
@@ -51,7 +58,7 @@ def _orientation_words(name: str, measures: Measures) -> str:
     words = name.removeprefix("orientation_").replace("_", " ").replace("left right", "left-right")
     words = words.replace("front back", "front-back").replace("head feet", "head-feet")
     how = f"{words} by 180 degrees" if "turned" in words else words
-    return f"{how}, the moving image would match about as well or better ({measures[name]:.2f} times as well)"
+    return f"{how}, the moving image would match {measures[name]:.2f} times as well"
 
 
 RULES = (
@@ -92,7 +99,6 @@ RULES = (
         reason=lambda m: f"{1 - m['covered']:.0%} of the fixed body lies outside the moving scan",
     ),
 )
-"""The gravest first."""
 
 
 def judge(judged: Judged) -> Quality:
@@ -102,19 +108,19 @@ def judge(judged: Judged) -> Quality:
 
 def doubt(measures: Measures) -> float:
     """One number for all rules: above 0 the verdict is "warn", above 1 "fail"."""
-    found = [(rule.value(measures) - rule.warn) / (rule.fail - rule.warn) for rule in RULES]
-    return max((value for value in found if not math.isnan(value)), default=UNKNOWN)
+    known = sorted((value for rule in RULES if not math.isnan(value := rule.doubt(measures))), reverse=True)
+    if not known:
+        return UNKNOWN
+    several = known[SEVERAL - 1] if len(known) >= SEVERAL else UNKNOWN
+    return max(known[0], 1 + several) if several > 0 else known[0]
 
 
 def quality_of(measures: Measures) -> Quality:
     """The verdict that measures lead to."""
-    found: list[tuple[Verdict, str]] = []
-    for rule in RULES:
-        value = rule.value(measures)
-        if value > rule.warn:
-            found.append((FAIL if value > rule.fail else WARN, rule.reason(measures)))
-    found.sort(key=lambda finding: verdict_rank(finding[0]))
-    return Quality(found[0][0] if found else PASS, tuple(reason for _, reason in found), measures)
+    found = sorted((rule for rule in RULES if rule.doubt(measures) > 0), key=lambda rule: -rule.doubt(measures))
+    total = doubt(measures)
+    verdict: Verdict = FAIL if total > 1 else WARN if total > 0 else PASS
+    return Quality(verdict, tuple(rule.reason(measures) for rule in found), measures)
 
 
 def with_overlap(quality: Quality, metrics: Mapping[str, Any]) -> Quality:
