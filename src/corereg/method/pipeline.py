@@ -30,6 +30,10 @@ from corereg.preprocessing.working_grid import FINE_VOXELS, FINE_VOXELS_CORRELAT
 
 __all__ = ["Registration", "no_deformation", "register_volumes"]
 
+GUIDED_VOXELS = 4_000_000
+"""On larger working grids, labels and further channels guide the full grid no more: their features would not fit the
+memory that is planned for a pair."""
+
 ONE_CONTRAST = 0.15
 """Agreement of the coarsely aligned images above which local correlation serves them better than features: 0.2 to 0.9
 for two scans of one modality, T1 with T2 included, -0.1 to 0.2 for CT with MR."""
@@ -132,10 +136,9 @@ def register_volumes(
         with watch("features"):
             similarity = _similarity(images, counts[0], coarse_full, config)
             half, full = _compared(model, images, [_shallow(one) for one in encoded], similarity, config)
-            half, full = (
-                half.guided(guide.features("half")),
-                None if full is None else full.guided(guide.features("full")),
-            )
+            half = half.guided(guide.features("half"))
+            if full is not None and fixed.numel() <= GUIDED_VOXELS:
+                full = full.guided(guide.features("full"))
         directions = [
             Direction(start, half.between(f, m), None if full is None else full.between(f, m), (counts[f], counts[m]))
             for start, (f, m) in zip(coarse, orders, strict=True)
