@@ -35,9 +35,6 @@ ONE_HOT = 8
 COARSE_GAIN = 0.3
 """Difference of a label from the background in the features of a cost volume."""
 
-REFINE_GAIN = 1.0
-"""The same in the features of the refinement, per channel of the features that it joins."""
-
 SMOOTHING = 1
 """3x3x3 means of the channels, without which a displacement of less than a voxel changes nothing."""
 
@@ -61,7 +58,7 @@ class LabelGuide:
 
     def full(self) -> tuple[Tensor, Tensor]:
         """(1, C, I, J, K) of each image, for the refinement on the full grid."""
-        fixed, moving = (torch.cat(list(self._channels(numbers)), 1) for numbers in self.numbers)
+        fixed, moving = (torch.cat(self._channels(numbers), 1) for numbers in self.numbers)
         return fixed, moving
 
     def half(self) -> tuple[Tensor, Tensor]:
@@ -133,11 +130,13 @@ def label_guide(
 
 
 def joined(features: Tensor | None, channels: Tensor) -> Float[Tensor, "1 C I J K"]:
-    """Features for the refinement with guiding channels. The energy takes the mean over all channels, so all are scaled
-    to let the features count as they do alone."""
+    """Features for the refinement with guiding channels.
+
+    The energy takes the mean over all channels, so the features are scaled to count as much as they do alone.
+    """
     own = 0 if features is None else features.shape[1]  # a model without features has none
     total = own + channels.shape[1]
-    guiding = REFINE_GAIN * math.sqrt(total) * channels
+    guiding = math.sqrt(total) * channels
     if features is None or own == 0:
         return guiding
     both = torch.cat([math.sqrt(total / own) * features, guiding], 1)
