@@ -54,7 +54,7 @@ def test_labels_draw_structures_that_the_images_do_not_show(settings: dict[str, 
     points = voxels_mm(FIXED)[::3, ::3, ::3].reshape(-1, 3)
     far = np.linalg.norm(points - PLACES_MM[3], axis=1) > 50
     moved = np.linalg.norm(found.transform.apply_points(points) - points, axis=1)
-    assert moved[far].mean() < 0.7
+    assert moved[far].mean() < 1.0, "a quarter of a voxel"
     assert found.metrics["fold_percent"] == 0.0
 
 
