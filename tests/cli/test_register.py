@@ -217,6 +217,7 @@ BAD_OPTIONS: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
     "regularisation that is no number": (lambda tmp, s: ["--regularisation", "nan"], "regularisation"),
     "target out of range": (lambda tmp, s: ["--target-sdlogj", "1.5"], "target_sdlogj"),
     "target beside regularisation": (lambda tmp, s: ["--target-sdlogj", "0.1", "--regularisation", "1"], "one of them"),
+    "label names that do not exist": (lambda tmp, s: ["--label-names", str(tmp / "gone.json")], "gone.json"),
     "negative seed": (lambda tmp, s: ["--seed", "-1"], "seed"),
     "spacing of zero": (lambda tmp, s: ["--spacing", "0"], "spacing"),
     "spacing beyond the memory": (lambda tmp, s: ["--spacing", "0.01"], "--spacing"),

@@ -4,19 +4,22 @@ import base64
 import gzip
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from scipy import ndimage
 
 from corereg.geometry.grid import Grid
 from corereg.report import viewer
 from corereg.report.cohort import Cohort, write_cohort_report
 from corereg.report.pair import write_report
-from corereg.report.sections.planes import Window, body_mask, make_view, reorient
+from corereg.report.sections.planes import body_mask, make_view, reorient
 from corereg.report.sections.scene import Scene
+from corereg.report.sections.windows import Window
 from helpers.browser import Browser
 from helpers.grids import make_grid
 from helpers.reports import COMMAND, SUMMARY, labels, volumes
@@ -25,6 +28,10 @@ NAMES = {2: "Liver"}
 OPEN = "document.getElementById('viewer-open').click()"
 CENTRE = "document.getElementById('viewer-centre').click(); scrollTo(0, 0); "
 CENTRE += "document.getElementById('viewer').scrollIntoView()"
+CHANGE = "(() => {{ const e = document.getElementById('viewer-{}'); e.value = '{}'; "
+CHANGE += "e.dispatchEvent(new Event('input')) }})()"
+LABELS = "(() => { const v = viewerOfReport.volumes.find(v => v.name === 'fixed-labels.nii.gz'); "
+LABELS += "return [v.hdr.dims.slice(1, 4), Array.from(v.img)] })()"
 READY = "document.getElementById('viewer').dataset.ready === 'true'"
 SECONDS_TO_OPEN = 2.0
 LARGEST_PAGE = 15_000_000
@@ -114,19 +121,79 @@ class TestReport:
         open_viewer(browser, report)
         opacities = "viewerOfReport.volumes.map(v => [v.name, Math.round(100 * v.opacity)])"
         assert browser.run(opacities) == [["fixed.nii.gz", 100]]
-        change = "(() => {{ const e = document.getElementById('viewer-{}'); e.value = '{}'; "
-        change += "e.dispatchEvent(new Event('input')) }})()"
-        browser.run(change.format("blend", "60"))
-        browser.run(change.format("structures", "warped-labels"))
+        browser.run(CHANGE.format("blend", "60"))
+        browser.run(CHANGE.format("structures", "warped-labels"))
         browser.wait_for(f"{opacities}.length === 3")
         time.sleep(0.3)
         shown = dict(browser.run(opacities))
         assert shown["warped.nii.gz"] == 60
         assert shown["warped-labels.nii.gz"] > 0
-        browser.run(change.format("over", "before"))
+        browser.run(CHANGE.format("over", "before"))
         browser.wait_for(f"{opacities}.some(v => v[0] === 'before.nii.gz' && v[1] === 60)")
         assert dict(browser.run(opacities))["warped.nii.gz"] == 0
         assert browser.console == []
+
+    @pytest.mark.parametrize("mode", ["colours", "checkerboard"])
+    def test_comparisons_are_made_of_both_images_and_follow_the_window(self, browser, report, mode):
+        open_viewer(browser, report)
+        made = "viewerOfReport.volumes.find(v => v.name === 'composite.nii')"
+        browser.run(CHANGE.format("compare", mode))
+        browser.wait_for(f"{made} !== undefined")
+        composed, voxels = browser.run(f"[{made}.img.length, viewerOfReport.volumes[0].img.length]")
+        assert composed == (4 if mode == "colours" else 1) * voxels
+        np.testing.assert_allclose(
+            np.array(browser.run(f"{made}.hdr.affine")),
+            np.array(browser.run("viewerOfReport.volumes[0].hdr.affine")),
+            atol=1e-3,
+        )
+        mean = f"{made}?.img.reduce((sum, value) => sum + value)"
+        before = browser.run(mean)
+        browser.run(CHANGE.format("window", "-1350 150"))
+        browser.wait_for(f"{made} !== undefined && {mean} !== {before}")
+        assert browser.run("viewerOfReport.volumes[0].cal_min") == -1350
+        browser.run(CHANGE.format("window", "-160 240"))
+        browser.run(CHANGE.format("compare", "blend"))
+        browser.wait_for(f"{made} === undefined")
+        assert browser.console == []
+
+    def test_flicker_of_the_viewer_alternates_and_stops(self, browser, report):
+        open_viewer(browser, report)
+        legend = "document.getElementById('viewer-legend').textContent"
+        browser.run(CHANGE.format("compare", "flicker"))
+        browser.wait_for(f"{legend} === 'Moving'", 10)
+        browser.wait_for(f"{legend} === 'Fixed'", 10)
+        browser.run(CHANGE.format("compare", "blend"))
+        browser.wait_for(f"{legend} === ''")
+        time.sleep(1.0)
+        assert browser.run(legend) == ""
+        assert browser.console == []
+
+    def test_structures_become_outlines(self, browser, report):
+        open_viewer(browser, report)
+        browser.run(CHANGE.format("structures", "fixed-labels"))
+        drawn = "viewerOfReport.volumes.find(v => v.name === 'fixed-labels.nii.gz')?.img.filter(l => l > 0).length"
+        browser.wait_for(f"{drawn} > 0")
+        filled = browser.run(drawn)
+        browser.run("document.getElementById('viewer-outlines').click()")
+        browser.wait_for(f"{drawn} < {filled}")
+        shape, labels = browser.run(LABELS)
+        given = np.reshape(labels, shape, order="F") > 0
+        whole = ndimage.binary_fill_holes(given)
+        assert np.count_nonzero(whole) == filled
+        np.testing.assert_array_equal(given, whole & ~ndimage.binary_erosion(whole, border_value=1))
+        browser.run("document.getElementById('viewer-outlines').click()")
+        browser.wait_for(f"{drawn} === {filled}")
+        browser.run(CHANGE.format("structures", "none"))
+        assert browser.console == []
+
+    def test_contents_lead_to_sections_and_stay_in_sight(self, browser, report):
+        browser.open(report)
+        links = browser.run("[...document.querySelectorAll('.contents a')].map(a => a.getAttribute('href'))")
+        assert {"#flicker", "#viewer", "#images", "#jacobian", "#overlap", "#numbers"} <= set(links)
+        assert all(browser.run(f"document.querySelector('{link}') !== null") for link in links)
+        browser.run("document.querySelector('.contents a[href=\"#numbers\"]').click()")
+        browser.wait_for("scrollY > 0")
+        assert browser.run("document.querySelector('.contents').getBoundingClientRect().top") == 0
 
     def test_opens_without_an_error_or_a_request(self, browser, report):
         browser.open(report)
@@ -204,22 +271,40 @@ def image_of(volume: viewer.Volume) -> nibabel.Nifti1Image:
 
 
 class TestVolumes:
-    def test_bytes_are_the_display_window_on_the_canonical_grid(self, grid):
+    def test_ct_keeps_hounsfield_units_of_all_windows_on_the_canonical_grid(self, grid):
         scene = scene_of(grid)
+        fixed = scene.fixed.copy()
+        fixed[0, 0, :3] = 900.0, 3000.0, np.nan
+        scene = replace(scene, fixed=fixed)
         made = viewer.make_viewer(scene, grid, {})
-        assert [volume.key for volume in made.volumes] == ["fixed", "before", "warped"]
+        assert [(volume.key, volume.kind) for volume in made.volumes] == [
+            ("fixed", "ct"),
+            ("before", "ct"),
+            ("warped", "ct"),
+        ]
         image = image_of(made.volumes[0])
         np.testing.assert_allclose(image.affine, grid.canonical().affine, atol=1e-4)
-        expected = np.clip((scene.fixed + 160) / 400, 0, 1) * 255
-        np.testing.assert_allclose(np.asarray(image.dataobj), expected, atol=0.5)
+        expected = np.nan_to_num(fixed, nan=-1024.0).clip(-1024, 2000)
+        np.testing.assert_allclose(np.asarray(image.dataobj), expected, atol=2)
+        assert (made.volumes[0].low, made.volumes[0].high) == (-160.0, 240.0)
+        assert [name for name, *_ in made.windows] == ["Soft tissue", "Lung", "Bone"]
         assert not made.reduced
+
+    def test_other_images_keep_what_is_brighter_than_their_window(self, grid):
+        scene = scene_of(grid)
+        bright = np.linspace(0.0, 1000.0, scene.fixed.size).reshape(scene.fixed.shape)
+        scene = replace(scene, fixed=bright, fixed_window=Window(0.0, 500.0, is_ct=False))
+        made = viewer.make_viewer(scene, grid, {})
+        np.testing.assert_allclose(np.asarray(image_of(made.volumes[0]).dataobj), bright * 255 / 500, atol=0.51)
+        assert (made.volumes[0].kind, made.volumes[0].low, made.volumes[0].high) == ("other", 0.0, 255.0)
+        assert (made.volumes[1].kind, made.windows[0]) == ("ct", ("Normal", 0.0, 255.0))
 
     def test_too_many_bytes_make_larger_voxels_in_the_same_box(self, monkeypatch):
         grid = make_grid((40, 36, 44), (1.0, 1.5, 3.0), "oblique")
         rng = np.random.default_rng(0)
         noise = rng.uniform(-160, 240, grid.canonical().shape)
         scene = scene_of(grid)
-        scene = Scene(**{**{n: getattr(scene, n) for n in scene.__dataclass_fields__}, "fixed": noise})
+        scene = replace(scene, fixed=noise)
         monkeypatch.setattr(viewer, "BYTES", 30_000)
         made = viewer.make_viewer(scene, grid, {})
         images = [image_of(volume) for volume in made.volumes]

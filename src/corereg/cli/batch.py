@@ -59,6 +59,10 @@ def batch(
     bids_names: Annotated[
         bool, typer.Option("--bids-names", help="Link the outputs into bids/, a BIDS derivative data set, too.")
     ] = False,
+    label_names: Annotated[
+        Path | None,
+        typer.Option(help="JSON with the names of the structures, for the reports; by default those of the data set."),
+    ] = None,
     labels_use_image_grid: Annotated[
         bool,
         typer.Option("--labels-use-image-grid", help="Trust the images' headers where label maps' differ."),
@@ -89,6 +93,7 @@ def batch(
             keep=keep,
             submission=submission,
             bids_names=bids_names,
+            label_names=label_names,
             labels_use_image_grid=labels_use_image_grid,
             page=page,
             command=command_line(),

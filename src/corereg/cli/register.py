@@ -76,6 +76,9 @@ def register(
     more_moving: Annotated[
         list[Path] | None, typer.Option("--moving", help="The same for the moving side, in the same order.")
     ] = None,
+    label_names: Annotated[
+        Path | None, typer.Option(help='JSON with the names of the structures, such as {"1": "liver"}.')
+    ] = None,
     labels_use_image_grid: Annotated[
         bool,
         typer.Option("--labels-use-image-grid", help="Trust the image's header where its label map's differs."),
@@ -108,6 +111,7 @@ def register(
             rigid_labels=rigid_labels,
             fixed_channels=more_fixed or (),
             moving_channels=more_moving or (),
+            label_names=label_names,
             labels_use_image_grid=labels_use_image_grid,
             fixed_series=fixed_series,
             moving_series=moving_series,

@@ -21,8 +21,9 @@ from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path
 from corereg.report.pages import render
 from corereg.report.sections.images import make_sections, scale_bar_mm, structure_colour
-from corereg.report.sections.planes import PLANES, View, body_mask, display_window, make_view, reorient
+from corereg.report.sections.planes import PLANES, View, body_mask, make_view, reorient
 from corereg.report.sections.scene import Scene
+from corereg.report.sections.windows import display_window, window_for_body
 from corereg.report.summary import formatted, headline, summary_tables
 from corereg.report.viewer import make_viewer
 
@@ -132,11 +133,14 @@ def _make_scene(volumes: Mapping[str, Volume | None], disp_mm: Volume | None, gr
     upright = {name: reorient(volume, grid) for name, volume in volumes.items() if volume is not None}
     fixed_window = display_window(upright["fixed"])
     body = body_mask(upright["fixed"], fixed_window)
+    fixed_window = window_for_body(fixed_window, upright["fixed"], body)
+    moving_window = display_window(upright["moving_before"])
     return Scene(
         view=make_view(body, grid),
         body=body,
         fixed_window=fixed_window,
-        moving_window=display_window(upright["moving_before"]),
+        # Differences need one window for both.
+        moving_window=fixed_window if fixed_window.is_ct and moving_window.is_ct else moving_window,
         displacement=None if disp_mm is None else _along_axes(disp_mm, grid),
         **upright,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int16, Integer, Shaped, UInt8
 from scipy import ndimage
 
 from corereg.geometry.grid import Grid
@@ -20,8 +20,8 @@ from corereg.io.images.compression import gzipped
 from corereg.lazy import nibabel
 from corereg.report.pages import asset
 from corereg.report.sections.images import structure_colour
-from corereg.report.sections.planes import Window
 from corereg.report.sections.scene import Scene
+from corereg.report.sections.windows import CT_WINDOWS_HU, Window
 
 __all__ = ["Viewer", "Volume", "make_viewer"]
 
@@ -31,6 +31,12 @@ BYTES = 9_000_000
 COARSENING = 1.15
 """Smallest factor by which voxels grow at a time, until the volumes fit."""
 GREY_LEVELS = 255
+CT_RANGE_HU, CT_STEP_HU = (-1024, 2000), 4
+"""CTs keep all tissues, for all windows, at a resolution that no eye misses in the narrowest one."""
+LEVELS = (-GREY_LEVELS, 4 * GREY_LEVELS)
+"""Range of other images, in steps of which their display window has 255."""
+OTHER_WINDOWS = {"normal": (0.0, 255.0), "bright parts": (0.0, 765.0), "dark parts": (0.0, 128.0)}
+"""Windows of images other than CT, in levels."""
 SCANNER = 1
 """NIfTI code of a scanner-based orientation."""
 
@@ -42,12 +48,17 @@ class Volume:
     Args:
         key: "fixed", "before", "warped", "fixed-labels" or "warped-labels".
         title: name on the page.
-        data: base64 of a .nii.gz file with one byte per voxel.
+        data: base64 of a .nii.gz file: HU of a CT, levels of other images, numbers of labels.
+        kind: "ct", "other" or "labels".
+        low, high: what is black and white at first.
     """
 
     key: str
     title: str
     data: str
+    kind: str
+    low: float = 0.0
+    high: float = float(GREY_LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,8 @@ class Viewer:
     licences: str
     """Licences of the script."""
     volumes: tuple[Volume, ...]
+    windows: list[tuple[str, float, float]]
+    """Windows of the fixed image's kind to choose from: name, black, white."""
     centre: tuple[float, float, float]
     """Starting position, as fractions of the volume along R, A, S: that of the pictures."""
     colours: Mapping[str, Any]
@@ -68,19 +81,17 @@ class Viewer:
 
 
 def make_viewer(scene: Scene, grid: Grid, label_names: Mapping[int, str]) -> Viewer:
-    """Reduce the volumes to bytes within their display windows, as fine as the page can hold."""
-    windows: dict[str, tuple[str, Shaped[np.ndarray, "R A S"], Window]] = {
+    """Reduce the volumes to small integers, as fine as the page can hold."""
+    images: dict[str, tuple[str, Shaped[np.ndarray, "R A S"], Window]] = {
         "fixed": ("Fixed", scene.fixed, scene.fixed_window),
         "before": ("Moving, before", scene.moving_before, scene.moving_window),
         "warped": ("Moving, after", scene.warped, scene.moving_window),
     }
-    bytes_of = {key: _to_bytes(volume, window) for key, (_, volume, window) in windows.items()}
-    titles = {key: title for key, (title, _, _) in windows.items()}
+    values = {key: _small_integers(volume, window) for key, (_, volume, window) in images.items()}
     colours, ranked = _ranked_labels(scene, label_names)
-    titles |= {key: title for key, (title, _) in ranked.items()}
     canonical, factor = grid.canonical(), 1.0
     while True:
-        coarse = {key: _coarser(volume, factor) for key, volume in bytes_of.items()}
+        coarse = {key: _coarser(volume, factor) for key, volume in values.items()}
         coarse |= {key: _coarser(labels, factor, nearest=True) for key, (_, labels) in ranked.items()}
         shape = coarse["fixed"].shape
         affine = _coarse_affine(canonical, shape)
@@ -90,14 +101,29 @@ def make_viewer(scene: Scene, grid: Grid, label_names: Mapping[int, str]) -> Vie
             break
         # The compressed size falls more slowly than the number of voxels, so one step may not be enough.
         factor *= max(COARSENING, (size / BYTES) ** (1 / 3))
+    volumes = [_volume(key, title, files[key], window) for key, (title, _, window) in images.items()]
+    volumes += [Volume(key, title, _base64(files[key]), "labels") for key, (title, _) in ranked.items()]
     return Viewer(
         bundle=_base64(gzip.compress(asset(BUNDLE), mtime=0)),
         licences=asset(LICENCES).decode("utf-8"),
-        volumes=tuple(Volume(key, titles[key], _base64(content)) for key, content in files.items()),
+        volumes=tuple(volumes),
+        windows=_windows(scene.fixed_window),
         centre=_centre(scene),
         colours=colours,
         reduced=factor > 1,
     )
+
+
+def _volume(key: str, title: str, file: bytes, window: Window) -> Volume:
+    if window.is_ct:
+        return Volume(key, title, _base64(file), "ct", window.low, window.high)
+    return Volume(key, title, _base64(file), "other")
+
+
+def _windows(first: Window) -> list[tuple[str, float, float]]:
+    """Names and limits of the windows to choose from, that of the pictures first."""
+    found = [(name.capitalize(), *limits) for name, limits in (CT_WINDOWS_HU if first.is_ct else OTHER_WINDOWS).items()]
+    return sorted(found, key=lambda window: window[0] != first.name.capitalize() and first.is_ct)
 
 
 def _centre(scene: Scene) -> tuple[float, float, float]:
@@ -107,11 +133,16 @@ def _centre(scene: Scene) -> tuple[float, float, float]:
     return right, front, head
 
 
-def _to_bytes(volume: Shaped[np.ndarray, "R A S"], window: Window) -> UInt8[np.ndarray, "R A S"]:
-    levels = np.empty(volume.shape, np.uint8)
-    for plane, source in zip(levels, volume, strict=True):  # one at a time, to save memory
-        plane[...] = np.rint(GREY_LEVELS * window.apply(source))
-    return levels
+def _small_integers(volume: Shaped[np.ndarray, "R A S"], window: Window) -> Int16[np.ndarray, "R A S"]:
+    """HU of a CT, rounded to steps, or else levels of which the display window has 255."""
+    low, high, step = (*CT_RANGE_HU, CT_STEP_HU) if window.is_ct else (*LEVELS, 1)
+    found = np.empty(volume.shape, np.int16)
+    for plane, source in zip(found, volume, strict=True):  # one at a time, to save memory
+        values = np.nan_to_num(np.asarray(source, np.float64), nan=-np.inf)
+        if not window.is_ct:
+            values = GREY_LEVELS * (values - window.low) / (window.high - window.low)
+        plane[...] = step * np.rint(values.clip(low, high) / step)
+    return found
 
 
 def _ranked_labels(
@@ -119,8 +150,8 @@ def _ranked_labels(
 ) -> tuple[dict[str, Any], dict[str, tuple[str, UInt8[np.ndarray, "R A S"]]]]:
     """Label maps renumbered 1, 2, ..., with titles, and the colour table of the new labels."""
     given = {
-        "fixed-labels": ("Structures of the fixed image", scene.fixed_labels),
-        "warped-labels": ("Warped structures", scene.warped_labels),
+        "fixed-labels": ("Fixed", scene.fixed_labels),
+        "warped-labels": ("Warped", scene.warped_labels),
     }
     maps = {key: (title, labels) for key, (title, labels) in given.items() if labels is not None}
     known = sorted({int(label) for _, labels in maps.values() for label in np.unique(labels)} - {0})[:GREY_LEVELS]
@@ -137,7 +168,9 @@ def _ranked_labels(
     return colours, ranked
 
 
-def _coarser(volume: UInt8[np.ndarray, "R A S"], factor: float, *, nearest: bool = False) -> UInt8[np.ndarray, "X Y Z"]:
+def _coarser(
+    volume: Integer[np.ndarray, "R A S"], factor: float, *, nearest: bool = False
+) -> Integer[np.ndarray, "X Y Z"]:
     """The volume with voxels about `factor` times as large: averaged, or the nearest values."""
     if factor == 1:
         return volume
@@ -158,7 +191,7 @@ def _coarse_affine(canonical: Grid, shape: tuple[int, ...]) -> Any:
     return affine
 
 
-def _nifti(volume: UInt8[np.ndarray, "R A S"], affine: Any) -> bytes:
+def _nifti(volume: Integer[np.ndarray, "R A S"], affine: Any) -> bytes:
     image = nibabel().Nifti1Image(volume, affine)
     image.set_qform(affine, SCANNER)
     image.set_sform(affine, SCANNER)

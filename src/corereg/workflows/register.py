@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
+from corereg.data.label_names import read_label_names
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
@@ -62,6 +64,7 @@ def register_to_folder(
     moving_channels: Sequence[Path] = (),
     fixed_series: str | None = None,
     moving_series: str | None = None,
+    label_names: Path | Mapping[int, str] | None = None,
     labels_use_image_grid: bool = False,
     keep: Collection[str] = DEFAULT_OUTPUTS,
     threads: int | None = None,
@@ -82,6 +85,7 @@ def register_to_folder(
         rigid_labels: label map of the fixed image whose structures move as rigid bodies.
         fixed_channels, moving_channels: further images of each side in the same world.
         fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
+        label_names: names of the structures for the report, or a JSON with them; by default those of the label maps.
         labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
         keep: names of `OUTPUTS` to write, in addition to result.json.
         threads: threads to compute with; by default all cores.
@@ -98,6 +102,7 @@ def register_to_folder(
             "add --moving-labels"
         )
     with_register_options(RegisterConfig(), settings)  # refused before anything is read
+    names = read_label_names(label_names) if isinstance(label_names, Path) else label_names
     if not force:
         refuse_to_replace(directory, (*OUTPUTS.values(), RESULT))
     progress = progress or (lambda stage: None)
@@ -145,6 +150,7 @@ def register_to_folder(
             directory,
             fixed_labels=labels["fixed"],
             moving_labels=labels["moving"],
+            label_names=names,
             keep=keep,
             command=command,
             extra={
@@ -168,6 +174,7 @@ def save_registration(
     *,
     fixed_labels: Image | None = None,
     moving_labels: Image | None = None,
+    label_names: Mapping[int, str] | None = None,
     keep: Collection[str] = DEFAULT_OUTPUTS,
     command: str = "",
     extra: Mapping[str, Any] | None = None,
@@ -177,6 +184,7 @@ def save_registration(
     All files are written aside first and then put into the folder together; files of an earlier run are removed.
 
     Args:
+        label_names: names of the structures for the report, before those of the label maps.
         keep: names of `OUTPUTS`; labels are warped only if there are any.
         extra: more entries for result.json.
 
@@ -204,6 +212,8 @@ def save_registration(
                 if "warped_labels" in keep:
                     write_image(staging / OUTPUTS["warped_labels"], after.array, result.fixed)
                 overlays = {"moving_labels": before.array, "warped_labels": after.array}
+                named = [each.label_names for each in (moving_labels, fixed_labels) if each is not None]
+                overlays["label_names"] = dict(ChainMap(*map(dict, (label_names or {}, *named[::-1]))))
                 if fixed_labels is not None:
                     overlays["fixed_labels"] = fixed_labels.array
                     arrays = fixed_labels.array, before.array, after.array, moving_labels.array

@@ -8,8 +8,9 @@ import pytest
 from corereg.geometry.grid import Grid
 from corereg.report.sections.images import make_sections
 from corereg.report.sections.pictures import FOLD, MARKS
-from corereg.report.sections.planes import Window, body_mask, display_window, make_view, reorient
+from corereg.report.sections.planes import body_mask, make_view, reorient
 from corereg.report.sections.scene import Scene, nice_top
+from corereg.report.sections.windows import Window, display_window
 from helpers.grids import make_grid
 from helpers.reports import decode, volumes
 

@@ -10,8 +10,9 @@ import numpy as np
 from corereg.report.sections import pictures
 from corereg.report.sections.deformation import deformed_grid_section, displacement_section, jacobian_section
 from corereg.report.sections.pictures import DIVERGING, GREY, Picture
-from corereg.report.sections.planes import PLANES, Plane, View, Window
+from corereg.report.sections.planes import PLANES, Plane, View
 from corereg.report.sections.scene import Bar, Marks, Row, Scene, Section, Volume, grey, painted_row
+from corereg.report.sections.windows import Window
 
 __all__ = ["make_sections", "scale_bar_mm", "structure_colour"]
 
@@ -96,8 +97,14 @@ def _images(scene: Scene) -> Section:
         ),
     ]
     outlined = scene.fixed_labels is not None
-    intro = "Coloured outlines: each image's own structures. White: those of the fixed image." if outlined else ""
-    return Section("images", "Images", intro, rows)
+    intro = [_window_words(scene.fixed_window)] if scene.fixed_window.is_ct else []
+    intro += ["Coloured outlines: each image's own structures. White: those of the fixed image."] if outlined else []
+    return Section("images", "Images", " ".join(intro), rows)
+
+
+def _window_words(window: Window) -> str:
+    low, high = (f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in (window.low, window.high))
+    return f"Shown in the {window.name} window, {low} to {high} HU."
 
 
 def _difference(scene: Scene) -> Section:

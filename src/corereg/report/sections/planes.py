@@ -9,16 +9,15 @@ I J K voxel axes in array order, R A S canonical axes, H W rows and columns of a
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from corereg.geometry.grid import Grid
+from corereg.report.sections.windows import Window
 
-__all__ = ["PLANES", "Plane", "View", "Window", "body_mask", "display_window", "largest_parts", "make_view", "reorient"]
+__all__ = ["PLANES", "Plane", "View", "body_mask", "largest_parts", "make_view", "reorient"]
 
 TOWARDS_POSITIVE = "RAS"
 TOWARDS_NEGATIVE = "LPI"
@@ -26,15 +25,8 @@ ROW_WIDTH_PX = 1200
 """Width of the three planes side by side, in pixels: that of a page."""
 ROW_PIXELS = 600_000
 """Largest number of pixels of the three planes together: keeps the page of a long scan below 3 MB."""
-CT_MINIMUM_HU = -300.0
-"""An image with values below this is treated as CT."""
-CT_WINDOW_HU = (-160.0, 240.0)
-"""The usual soft-tissue window: centre 40, width 400."""
 CT_BODY_HU = -500.0
 """Halfway between air and water."""
-WINDOW_SAMPLE = 2_000_000
-"""About how many evenly spaced voxels of a larger volume determine its display window."""
-OTHER_WINDOW_PERCENT = (1.0, 99.0)
 OTHER_BODY_FRACTION = 0.1
 """Threshold of the body, as a fraction of the display window: above background noise, below tissue."""
 PART_FRACTION = 0.02
@@ -62,20 +54,6 @@ class Plane:
 
 
 PLANES = (Plane("Axial", 2, 0, 1), Plane("Coronal", 1, 0, 2), Plane("Sagittal", 0, 1, 2))
-
-
-@dataclass(frozen=True)
-class Window:
-    """The intensities shown as black and as white."""
-
-    low: float
-    high: float
-    is_ct: bool
-
-    def apply(self, values: NDArray[Any]) -> Float64[np.ndarray, "..."]:
-        """Scale values to 0..1; NaN becomes black."""
-        scaled = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
-        return np.asarray(np.nan_to_num(scaled.clip(0, 1), nan=0.0))
 
 
 @dataclass(frozen=True)
@@ -146,17 +124,6 @@ def reorient(volume: Shaped[np.ndarray, "*C I J K"], grid: Grid) -> Shaped[np.nd
     return np.asarray(
         np.flip(volume.transpose(order), tuple(leading + axis for axis, sign in enumerate(signs) if sign < 0))
     )
-
-
-def display_window(volume: Shaped[np.ndarray, "_ _ _"]) -> Window:
-    """The soft-tissue window if the volume looks like CT, else its 1st to 99th percentile."""
-    step = max(1, round((volume.size / WINDOW_SAMPLE) ** (1 / 3)))
-    sample = volume[::step, ::step, ::step]
-    finite = sample[np.isfinite(sample)]
-    if finite.size and float(finite.min()) < CT_MINIMUM_HU:
-        return Window(*CT_WINDOW_HU, is_ct=True)
-    low, high = (float(v) for v in np.percentile(finite, OTHER_WINDOW_PERCENT)) if finite.size else (0.0, 0.0)
-    return Window(low, high if high > low else low + 1.0, is_ct=False)
 
 
 def body_mask(volume: Shaped[np.ndarray, "R A S"], window: Window) -> Bool[np.ndarray, "R A S"]:

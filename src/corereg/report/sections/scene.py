@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from corereg.report.sections.pictures import Picture
-from corereg.report.sections.planes import PLANES, Plane, View, Window
+from corereg.report.sections.planes import PLANES, Plane, View
+from corereg.report.sections.windows import Window
 
 __all__ = ["Bar", "Marks", "Panel", "Row", "Scene", "Section", "Slice", "Volume", "grey", "nice_top", "painted_row"]
 

@@ -3,7 +3,7 @@
 Only workers import this: the driver of a batch does without torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ def register_pair(
     *,
     keep: Sequence[str],
     threads: int,
+    label_names: Mapping[int, str],
     labels_use_image_grid: bool,
     command: str,
     settings: dict[str, Any],
@@ -41,6 +42,7 @@ def register_pair(
         keep=keep,
         threads=threads,
         force=True,
+        label_names=label_names,
         labels_use_image_grid=labels_use_image_grid,
         command=command,
         **(settings | dict(pair.settings)),

@@ -19,7 +19,7 @@ from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.method.config import register_options
 
-__all__ = ["FILES", "Pair", "Source", "pair_source"]
+__all__ = ["FILES", "Pair", "Source", "known_label_names", "pair_source"]
 
 SIDES = ("fixed", "moving")
 FILES = (*SIDES, "fixed_labels", "moving_labels", "fixed_mask", "moving_mask")
@@ -110,6 +110,14 @@ def pair_source(
     if dataset is None or dataset.layout == "folder" or (dataset.layout == "bids" and not dataset.intra_patient):
         raise InputError(f"got the scans {path}, expected to know how to pair them; add --all-to or --every-pair")
     return _of_dataset(dataset, split)
+
+
+def known_label_names(given: object) -> dict[int, str]:
+    """The names that a data set gives to its labels; none for other lists of pairs."""
+    path = Path(given) if isinstance(given, str | os.PathLike) else None
+    if path is None or not (path.is_dir() or path.suffix.lower() == ".json"):
+        return {}
+    return dict(read_listing(path).label_names)
 
 
 def _of_dataset(dataset: Dataset, split: str | None) -> Source:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
+from corereg.data.label_names import read_label_names
 from corereg.errors import InputError
 from corereg.io.atomic import output_folder
 from corereg.method.config import RegisterConfig, with_register_options
@@ -22,7 +23,7 @@ from corereg.progress import Step
 from corereg.provenance import usable_cores
 from corereg.workflows.batch.actors import ActorTeam, Cluster, connected
 from corereg.workflows.batch.bids_names import checked_names, write_bids
-from corereg.workflows.batch.pairs import Pair, Source, pair_source
+from corereg.workflows.batch.pairs import Pair, Source, known_label_names, pair_source
 from corereg.workflows.batch.plan import Shard, check_names, check_pairs, check_submission
 from corereg.workflows.batch.processes import ProcessTeam, running
 from corereg.workflows.batch.remembered import check_same_settings, remember_settings
@@ -71,6 +72,7 @@ def batch(
     split: str | None = None,
     submission: str | None = None,
     bids_names: bool = False,
+    label_names: str | os.PathLike[str] | None = None,
     labels_use_image_grid: bool = False,
     page: bool = True,
     command: str = "",
@@ -97,6 +99,7 @@ def batch(
         partial: let the pairs whose files are missing fail, instead of refusing to start.
         submission: "nifti" or "npz" also writes submission/, the fields of a Learn2Reg data set in that form.
         bids_names: link the outputs into bids/ by the names of a BIDS derivative data set, too.
+        label_names: a JSON with the names of structures, for the reports; by default those of the data set.
         labels_use_image_grid: see `register_to_folder`.
         page: whether to write report.html; a shard writes none.
         command: the command line, for results and pages.
@@ -127,6 +130,7 @@ def batch(
         options={
             "keep": kept,
             "threads": cluster.cores if cluster else threads or max(1, usable_cores() // (jobs or 1)),
+            "label_names": read_label_names(Path(label_names)) if label_names else known_label_names(pairs),
             "labels_use_image_grid": labels_use_image_grid,
             "command": command,
             "settings": dict(settings),
