@@ -10,16 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from corereg.data.label_names import read_label_names
 from corereg.errors import InputError
-from corereg.geometry.displacement import Displacement
-from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.geometry.grid import HEADER_TOLERANCE_MM
 from corereg.geometry.kernels.threads import limited_threads
-from corereg.geometry.resample import resample
 from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.images.checks import described
 from corereg.io.images.image import Image, as_image, read_labels, write_image
@@ -27,24 +23,16 @@ from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
 from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.formats.npz import write_compact
-from corereg.io.transforms.transform import Transform
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.quality.verdict import with_overlap
 from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
-from corereg.method.wording import affine_words, modality_words
 from corereg.provenance import hash_files, recorded_warnings
-from corereg.report.pair import write_report
 from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 from corereg.workflows.overlap import overlap
+from corereg.workflows.pair_report import write_pair_report
 
 __all__ = ["register_to_folder", "save_registration"]
-
-GUIDED = ("tre_left_out_mm", "rigid_deviation_mm")
-"""Metrics of what guided the registration that the report shows, besides the overlap of guiding labels."""
-
-UNCHANGED_VOLUME = 1.0
-"""det J beyond the working grid, which covers the fixed one."""
 
 
 def register_to_folder(
@@ -220,7 +208,7 @@ def save_registration(
                     summary["metrics"] |= overlap(*arrays, guiding=result.config.guidance.only)
                     summary["quality"] = with_overlap(result.quality, summary["metrics"]).as_dict()
             if "report" in keep:
-                _report(staging / OUTPUTS["report"], result, warped, summary, command, overlays)
+                write_pair_report(staging / OUTPUTS["report"], result, warped, summary, command, overlays)
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())
         (staging / RESULT).write_text(json.dumps(finite(summary), indent=1, allow_nan=False, default=str) + "\n")
@@ -238,67 +226,6 @@ def _one_by_one() -> Iterator[Callable[..., None]]:
             call.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _report(
-    path: Path,
-    result: RegistrationResult,
-    warped: Image,
-    summary: Mapping[str, Any],
-    command: str,
-    overlays: Mapping[str, Any],
-) -> None:
-    grid = result.fixed.grid
-    # Seconds and memory differ from run to run, and a report of the same run should not: they are in result.json.
-    shown = {
-        "metrics": _headline(summary["metrics"]),
-        "landmarks": {pair.name: pair.words for pair in result.landmarks},
-        "model": summary["model"],
-        "settings": summary["configuration"],
-        "quality": summary["quality"]["measures"],
-        "result": {
-            "modality": modality_words(result.intensities),
-            "regularisation": summary["regularisation"],
-            "affine": affine_words(result.alignment),
-        },
-        "versions": summary["versions"],
-    }
-    write_report(
-        path,
-        fixed=result.fixed.array,
-        warped=warped.array,
-        moving_before=result.before.apply(result.moving).array,
-        grid=grid,
-        summary=shown,
-        command=command,
-        verdict=(summary["quality"]["verdict"], (*summary["quality"]["reasons"], *result.warnings)),
-        disp_mm=_last_of(result).total_mm(),
-        det_j=_det_on(result.deformation, grid) if result.config.deforms else None,
-        title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
-        **overlays,
-    )
-
-
-def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands at the top of the page, the most telling first."""
-    first = ("dice", "dice_before", "tre_mm", "tre_before_mm", "sdlogj", "fold_percent")
-    shown = {name: metrics[name] for name in first if name in metrics}
-    guided = {name: value for name, value in metrics.items() if "guiding" in name or name in GUIDED}
-    return (
-        shown | guided | {name: round(value, 3) for name, value in metrics.items() if name.startswith("inverse_error")}
-    )
-
-
-def _last_of(result: RegistrationResult) -> Transform:
-    """What the last kind of registration did: the result without what was there before it."""
-    parts = result.transform.parts
-    return Transform(parts[: len(parts) - len(result.before.parts)], fixed=result.fixed)
-
-
-def _det_on(displacement: Displacement, grid: Grid) -> NDArray[np.float32]:
-    """det J of the working grid read at the fixed grid's voxels: the working grid resolves all that the field has."""
-    det = displacement.jacobian_determinant().numpy()
-    return resample(det, displacement.grid, grid, (), interpolation="linear", outside=UNCHANGED_VOLUME)
 
 
 def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool) -> Image | None:
