@@ -57,14 +57,14 @@ test-triton: $(INSTALLED)
 	TRITON_INTERPRET=1 $(BIN)/pytest tests/geometry/kernels/test_cuda.py tests/method/*/test_kernels_cuda.py
 
 test-interop: $(INTEROP)/.installed
-	$(INTEROP)/bin/pytest -p no:napari -p no:npe2 tests/interop/*.py tests/io/transforms tests/integrations
+	$(INTEROP)/bin/pytest -p no:napari -p no:npe2 tests/interop/*.py tests/io tests/integrations
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt
 	@echo "Installing corereg beside other tools into $(INTEROP) (the first time takes a few minutes)"
 	@test -x $(INTEROP)/bin/pip || $(PYTHON) -m venv $(INTEROP)
 	@echo '*' > $(INTEROP)/.gitignore
 	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[test,interop,mesh,monai,napari]' -c constraints.txt
+		-e '.[test,interop,mesh,monai,napari,onnx]' -c constraints.txt
 	@touch $@
 
 clean:

@@ -5,7 +5,7 @@ from typing import Any
 
 from corereg.errors import InputError
 
-__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "ray", "simpleitk", "vtk_module"]
+__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "ray", "simpleitk", "vtk_module", "zarr"]
 
 
 def h5py() -> Any:
@@ -56,6 +56,15 @@ def vtk_module(name: str) -> Any:
         InputError: VTK is not installed; it comes with an extra.
     """
     return _of_extra(f"vtkmodules.{name}", "a mesh", "mesh")
+
+
+def zarr() -> Any:
+    """The module zarr.
+
+    Raises:
+        InputError: it is not installed; it comes with an extra.
+    """
+    return _of_extra("zarr", "an OME-Zarr image", "zarr")
 
 
 def _of_extra(module: str, got: str, extra: str) -> Any:

@@ -2,9 +2,12 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import current_thread
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from helpers.programs import FIXED, MOVING, QUICK, registered
 from helpers.refusals import refusal
 from helpers.scenes import scan, wave
 from helpers.transforms import label_map
+
+Result = TypeVar("Result")
 
 
 class Layer:
@@ -32,6 +37,17 @@ class LabelsLayer(Layer):
     """Of labels."""
 
 
+class Worker(Generic[Result]):
+    """As napari's: runs a function in a thread of its own."""
+
+    def __init__(
+        self, function: Callable[..., Result], *arguments: Any, _start_thread: bool, _progress: dict[str, str]
+    ) -> None:
+        assert _start_thread
+        assert _progress["desc"]
+        self.future = ThreadPoolExecutor(1).submit(function, *arguments)
+
+
 @pytest.fixture
 def napari(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The widget's module, with a stand-in for napari, whose types its annotations name."""
@@ -39,20 +55,33 @@ def napari(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     layers.Image, layers.Labels = Layer, LabelsLayer  # type: ignore[attr-defined]
     types = ModuleType("napari.types")
     types.LayerDataTuple = tuple  # type: ignore[attr-defined]
+    qt, threading = ModuleType("napari.qt"), ModuleType("napari.qt.threading")
+    threading.FunctionWorker, threading.create_worker = Worker, Worker  # type: ignore[attr-defined]
+    qt.threading = threading  # type: ignore[attr-defined]
     package = ModuleType("napari")
+    package.qt = qt  # type: ignore[attr-defined]
     package.layers, package.types = layers, types  # type: ignore[attr-defined]
-    for module in (package, layers, types):
+    for module in (package, layers, types, qt, threading):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return importlib.import_module("corereg.integrations.napari")
 
 
-def test_napari_widget_gives_the_warped_layers(napari: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = lambda fixed, moving, modality: register(fixed, moving, modality=modality, **QUICK)  # noqa: E731
+def test_napari_widget_registers_in_a_thread_and_gives_the_warped_layers(
+    napari: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def quick(fixed: Image, moving: Image, modality: str) -> Any:
+        threads.append(current_thread())
+        return register(fixed, moving, modality=modality, **QUICK)
+
     monkeypatch.setattr(napari, "register", quick)
     labels = LabelsLayer(label_map(MOVING, np.uint8), "organs")
-    layers = napari.register_layers(Layer(scan(FIXED), "day 1"), Layer(scan(MOVING, wave), "day 2"), labels)
-    (warped, place, kind), (organs, _, label_kind) = layers
+    worker = napari.register_layers(Layer(scan(FIXED), "day 1"), Layer(scan(MOVING, wave), "day 2"), labels)
+    (warped, place, kind), (organs, organs_place, label_kind) = worker.future.result()
+    assert threads[0] is not current_thread()
     assert (kind, label_kind, place["name"]) == ("image", "labels", "day 2 on day 1")
+    assert organs_place["name"] == "organs on day 1"
     assert_allclose(place["affine"], FIXED.affine)
     assert_allclose(warped, registered().apply(scan(MOVING, wave)).array, atol=1e-2)
     assert organs.dtype == np.uint8

@@ -33,6 +33,12 @@ LPS = LPS_RAS[:3, :3]
 POINTS_MM = np.random.default_rng(3).uniform(-30, 30, (1000, 3))
 
 
+def test_nitransforms_reads_our_lta_as_we_do(tmp_path: Path) -> None:
+    Transform((small_affine(),), FIXED, MOVING).save(tmp_path / "affine.lta")
+    theirs = nitransforms.linear.load(tmp_path / "affine.lta", fmt="lta")
+    assert_allclose(theirs.map(POINTS_MM), Transform((small_affine(),), FIXED).apply_points(POINTS_MM), atol=1e-3)
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     write_image(tmp_path / "fixed.nii.gz", scan(FIXED).array, FIXED)

@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs
     import napari.layers
     import napari.types
+    from napari.qt.threading import FunctionWorker
     from npe2 import PluginManifest
 
 
@@ -30,7 +31,7 @@ def test_arguments_of_the_widget_are_types_that_napari_makes_choices_of() -> Non
     hints = get_type_hints(plugin.register_layers, {"napari": napari})
     assert hints["fixed"] is hints["moving"] is napari.layers.Image
     assert hints["moving_labels"] == napari.layers.Labels | None
-    assert hints["return"] == list[napari.types.LayerDataTuple]
+    assert hints["return"] == FunctionWorker[list[napari.types.LayerDataTuple]]
 
 
 @pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")  # of oblique layers, in what is shown
@@ -47,7 +48,8 @@ def test_layers_are_placed_where_napari_places_them(monkeypatch: pytest.MonkeyPa
     scaled = napari.layers.Image(np.zeros((4, 5, 6)), scale=(1, 2, 3), translate=(7, 8, 9))
     assert_allclose(plugin.image_of_layer(scaled).grid.affine[:3, 3], (7, 8, 9))
     assert plugin.image_of_layer(scaled).grid.spacing == (1, 2, 3)
-    ((warped, place, _),) = plugin.register_layers(fixed, moving)
+    images = [plugin.image_of_layer(layer) for layer in (fixed, moving)]
+    ((warped, place, _),) = plugin.registered_layers(*images, None, ["day 1", "day 2"], "auto")
     assert_allclose(warped, registered().apply(scan(MOVING, wave)).array, atol=1e-2)
     shown = napari.layers.Image(warped, **place)
     assert_allclose(shown.data_to_world((3, 4, 5)), FIXED.to_world((3, 4, 5)), atol=1e-4)

@@ -5,12 +5,24 @@ import sys
 import warnings
 from typing import Any
 
-from corereg.cli import batch, demo, evaluate, messages, register, reproduce, train, transforms
+from corereg.cli import batch, demo, evaluate, export, messages, register, reproduce, train, transforms
 from corereg.cli.common import app
 from corereg.cli.endings import check_current_folder, describe, write_any_character
 from corereg.cli.evaluate import STDOUT
 
-__all__ = ["app", "batch", "demo", "evaluate", "main", "messages", "register", "reproduce", "train", "transforms"]
+__all__ = [
+    "app",
+    "batch",
+    "demo",
+    "evaluate",
+    "export",
+    "main",
+    "messages",
+    "register",
+    "reproduce",
+    "train",
+    "transforms",
+]
 
 DEBUG_VARIABLE = "COREREG_DEBUG"
 

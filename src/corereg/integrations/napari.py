@@ -4,6 +4,8 @@ A layer's scale, translation, rotation and shear place it in napari's world, who
 method needs none: the world is taken as RAS+ millimetres, and both layers must be placed in it.
 """
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +18,10 @@ from corereg.preprocessing.modality import Modality
 
 if TYPE_CHECKING:
     import napari.layers
+    import napari.qt.threading
     import napari.types
 
-__all__ = ["image_of_layer", "register_layers"]
+__all__ = ["image_of_layer", "register_layers", "registered_layers"]
 
 
 def register_layers(
@@ -26,19 +29,36 @@ def register_layers(
     moving: "napari.layers.Image",
     moving_labels: "napari.layers.Labels | None" = None,
     modality: Modality = "auto",
-) -> "list[napari.types.LayerDataTuple]":
-    """Register MOVING onto FIXED and add the warped layers.
+) -> "napari.qt.threading.FunctionWorker[list[napari.types.LayerDataTuple]]":
+    """Register MOVING onto FIXED in a thread, so that the viewer stays usable, and add the warped layers.
 
     Raises:
-        InputError: a layer is not a volume, or cannot be registered.
+        InputError: a layer is not a volume.
     """
-    transform = register(image_of_layer(fixed), image_of_layer(moving), modality=modality).transform
-    warped = transform.apply(image_of_layer(moving))
+    images = [image_of_layer(layer) for layer in (fixed, moving)]
+    labels = None if moving_labels is None else image_of_layer(moving_labels)
+    names = [layer.name for layer in (fixed, moving, moving_labels) if layer is not None]
+    threading = import_module("napari.qt.threading")
+    return threading.create_worker(
+        registered_layers, *images, labels, names, modality, _start_thread=True, _progress={"desc": "Registering"}
+    )
+
+
+def registered_layers(
+    fixed: Image, moving: Image, labels: Image | None, names: Sequence[str], modality: Modality
+) -> "list[napari.types.LayerDataTuple]":
+    """The warped layers, called after those of `names`: fixed, moving and, if there are any, labels.
+
+    Raises:
+        InputError: the images cannot be registered.
+    """
+    transform = register(fixed, moving, modality=modality).transform
+    warped = transform.apply(moving)
     placement = {"affine": warped.grid.affine}
-    layers = [(warped.array, {"name": f"{moving.name} on {fixed.name}", **placement}, "image")]
-    if moving_labels is not None:
-        labels = transform.apply(image_of_layer(moving_labels), labels=True)
-        layers.append((labels.array, {"name": f"{moving_labels.name} on {fixed.name}", **placement}, "labels"))
+    layers = [(warped.array, {"name": f"{names[1]} on {names[0]}", **placement}, "image")]
+    if labels is not None:
+        array = transform.apply(labels, labels=True).array
+        layers.append((array, {"name": f"{names[2]} on {names[0]}", **placement}, "labels"))
     return layers
 
 

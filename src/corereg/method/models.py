@@ -14,7 +14,7 @@ from corereg.method.features.network import ConvNetModel, random_model
 from corereg.method.features.network_and_mind import with_descriptors
 from corereg.provenance import hash_files
 
-__all__ = ["ModelChoice", "as_registering", "get_model"]
+__all__ = ["ModelChoice", "as_registering", "get_model", "model_file"]
 
 BOARD = Path(__file__).parents[1] / "models"
 """Folder of the trained models that ship with the package."""
@@ -52,16 +52,28 @@ def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False, precisi
         network = random_model(seed)
         network.precision = precision
         return ModelChoice(network, "random")
-    path = BOARD / f"{name}.safetensors" if str(name) in MODELS else Path(name)
-    if not path.is_file():
-        raise InputError(
-            f"got the model {str(name)!r}, expected one of {', '.join(MODELS)} or a .safetensors file; check --model"
-        )
+    path = model_file(name)
     loaded = load_model(path)
     if isinstance(loaded, ConvNetModel):
         loaded.precision = precision
     spacing_mm = loaded.config.spacing_mm if isinstance(loaded, LabelNetwork) else None
     return ModelChoice(as_registering(loaded, both_ct=both_ct), path.stem, hash_files([path]), spacing_mm)
+
+
+def model_file(name: str | Path) -> Path:
+    """The weights of a model on board, or the safetensors file of that path.
+
+    Raises:
+        InputError: neither a known name nor a file, or a model without trained weights.
+    """
+    path = BOARD / f"{name}.safetensors" if str(name) in MODELS else Path(name)
+    if str(name) in MODELS and not path.is_file():
+        raise InputError(f"got the model {name}, which has no trained weights, expected one that has; choose another")
+    if not path.is_file():
+        raise InputError(
+            f"got the model {str(name)!r}, expected one of {', '.join(MODELS)} or a .safetensors file; check --model"
+        )
+    return path
 
 
 def as_registering(network: Network, *, both_ct: bool) -> FeatureModel:

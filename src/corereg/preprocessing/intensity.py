@@ -6,7 +6,7 @@ from torch import Tensor
 from corereg.errors import InputError
 from corereg.preprocessing.modality import MODALITIES
 
-__all__ = ["HU_SCALE", "normalise"]
+__all__ = ["CT_RANGE_HU", "HU_SCALE", "normalise"]
 
 HU_SCALE = 500.0
 """CT: HU / 500 (method section of CoRe)."""

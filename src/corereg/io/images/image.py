@@ -30,6 +30,7 @@ from corereg.io.images.memory import volume_in_memory
 from corereg.io.images.nifti import is_nifti, write_nifti
 from corereg.io.images.nifti_reader import has_nifti_name, read_nifti
 from corereg.io.images.npz import read_npz
+from corereg.io.images.ome_zarr import is_ome_zarr, read_ome_zarr
 from corereg.io.images.stored import StoredVolume
 
 __all__ = [
@@ -48,7 +49,7 @@ PathLike = str | os.PathLike[str]
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
-KNOWN = "an image (.nii, .nii.gz, .hdr with .img, .nrrd, .nhdr, .mha, .mhd, .npz) or a DICOM folder"
+KNOWN = "an image (.nii, .nii.gz, .hdr with .img, .nrrd, .nhdr, .mha, .mhd, .npz), a DICOM folder or an .ome.zarr"
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +240,8 @@ def _read(path: Path, series: str | None = None) -> StoredVolume:
         raise InputError(f"got the series {series} for the file {path}, expected a DICOM folder; leave the series out")
     suffix = path.suffix.lower()
     try:
+        if is_ome_zarr(path):
+            return read_ome_zarr(path)
         if path.is_dir():
             return read_dicom_folder(path, series)
         if has_nifti_name(path):
