@@ -159,6 +159,9 @@ def test_objects_that_say_something_else_are_refused(tmp_path: Path) -> None:
     data.SOPClassUID = pydicom.uid.CTImageStorage
     data.save_as(tmp_path / "ct.dcm")
     assert "CT Image Storage, expected a Spatial Registration" in refusal(Transform.load, tmp_path / "ct.dcm")
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "deflated.dcm")
+    assert "compressed as a whole" in refusal(Transform.load, tmp_path / "deflated.dcm")
     (tmp_path / "cut.dcm").write_bytes((tmp_path / "reg.dcm").read_bytes()[:700])
     assert "damaged" in refusal(Transform.load, tmp_path / "cut.dcm")
     FORMATS["dicom"].write(tmp_path / "rigid.dcm", with_frames(Transform((small_affine(),), FIXED, MOVING)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from corereg.lazy import pydicom
 
-__all__ = ["DicomFile", "Frame", "is_dicom", "read_header"]
+__all__ = ["SEGMENTATIONS", "DicomFile", "Frame", "is_deflated", "is_dicom", "read_header"]
 
 PREAMBLE_BYTES, MAGIC = 128, b"DICM"
 
@@ -123,7 +123,7 @@ def read_header(path: Path) -> DicomFile | None:
         # pydicom warns of each value that breaks the standard, in terms that mean little to the user.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not bare and _is_deflated(path):
+            if not bare and is_deflated(path):
                 return DicomFile(path, "", str(path), "", "", IMAGE, (), "compressed as a whole")
             data = pydicom().dcmread(path, force=bare, stop_before_pixels=True, specific_tags=list(TAGS))
             return _described(path, data)
@@ -131,8 +131,8 @@ def read_header(path: Path) -> DicomFile | None:
         return None
 
 
-def _is_deflated(path: Path) -> bool:
-    """pydicom would inflate the whole file, whatever its size."""
+def is_deflated(path: Path) -> bool:
+    """Whether a file is compressed as a whole: pydicom would inflate it, whatever its size."""
     meta = pydicom().filereader.read_file_meta_info(path)
     return str(meta.get("TransferSyntaxUID", "")) == DEFLATED
 

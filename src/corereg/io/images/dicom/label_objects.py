@@ -7,7 +7,7 @@ import numpy as np
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid, transform_points
 from corereg.io.images.checks import one_line, plausible_grid
-from corereg.io.images.dicom.headers import SEGMENTATIONS, is_dicom
+from corereg.io.images.dicom.headers import SEGMENTATIONS, is_deflated, is_dicom
 from corereg.io.images.dicom.segmentation import read_segmentation
 from corereg.io.images.dicom.structures import read_structures
 from corereg.io.images.stored import StoredVolume
@@ -50,7 +50,7 @@ def is_segmentation(path: Path) -> bool:
 
 def _kind(path: Path) -> str:
     """The SOP class of a DICOM file; empty for any other."""
-    if not path.is_file() or not is_dicom(path):
+    if not path.is_file() or not is_dicom(path) or is_deflated(path):
         return ""
     return str(pydicom().dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
 

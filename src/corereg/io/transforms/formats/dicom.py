@@ -16,6 +16,7 @@ from corereg.geometry.chain import check_matrix, check_offsets
 from corereg.geometry.grid import Matrix
 from corereg.geometry.positions import inverse_matrix
 from corereg.io.images.checks import one_line, plausible_grid
+from corereg.io.images.dicom.headers import is_deflated
 from corereg.io.images.itk import LPS_RAS
 from corereg.io.transforms.formats.sampled import displacement_of_lps
 from corereg.io.transforms.formats.stored import Located, StoredTransform
@@ -36,6 +37,8 @@ def read_dicom(path: Path, fixed: Located | None, moving: Located | None) -> Sto
         InputError: another object, a damaged one, or one that registers several frames of reference.
     """
     try:
+        if is_deflated(path):
+            raise InputError(f"got {path}, which is compressed as a whole, expected {EXPECTED}; export it uncompressed")
         data = pydicom().dcmread(path)
         kind = str(data.get("SOPClassUID", ""))
         if kind == DEFORMABLE:
