@@ -14,12 +14,14 @@ QUICK := OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $(WORKERS) --dist load
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo docs reference test test-slow test-triton test-interop clean distclean
+.PHONY: help venv demo docs shell reference release test test-slow test-triton test-interop clean distclean
 
 help:
 	@echo "make demo       make a synthetic cohort, register a pair, evaluate it, write $(DEMO_DIR)/report.html"
 	@echo "make docs       build the documentation site in out/site; open out/site/index.html"
+	@echo "make shell      a shell in which corereg is a command"
 	@echo "make reference  write docs/reference/{settings,cli}.md and the keywords of register from the code"
+	@echo "make release    build sdist and wheel into dist, check them, print the changes"
 	@echo "make test       style, types, layers and all quick tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-triton  the CUDA kernels in Triton's interpreter on the CPU; make test runs them too"
@@ -40,8 +42,15 @@ demo: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+shell: $(INSTALLED)
+	@echo "corereg is a command here; exit to leave"
+	@. $(BIN)/activate && exec "$${SHELL:-sh}"
+
 reference: $(INSTALLED)
 	$(BIN)/python docs/generate_reference.py
+
+release: $(INSTALLED)
+	$(BIN)/python packaging/release.py
 
 test: $(INSTALLED)
 	$(BIN)/ruff check

@@ -1,14 +1,18 @@
 """Fixtures that several rooms share. No grid is a cube: unequal shapes, unequal spacings, four orientations."""
 
 import os
+import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from corereg import cli
 from corereg.geometry.grid import Grid
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from helpers.commands import Command, Outcome
 from helpers.cuda import DEVICE, INTERPRETED
 from helpers.grids import ORIENTATIONS, make_grid
 
@@ -51,6 +55,25 @@ def cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from corereg.geometry.kernels import cuda
 
     return cuda
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`corereg` with arguments, in this process to be quick."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["corereg", *map(str, arguments)])
+        capsys.readouterr()
+        # As in a process of its own: warnings are shown, not raised.
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+        status = 0 if stopped.value.code is None else stopped.value.code
+        assert isinstance(status, int)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
 
 
 LONGEST = (

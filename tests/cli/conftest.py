@@ -1,39 +1,16 @@
 """The command `corereg` and the files that its tests give it."""
 
-import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from corereg import cli
 from corereg.io.images.image import read_image, write_image
 from corereg.io.transforms.transform import Transform
 from helpers import transforms
-from helpers.commands import Command, Outcome
 from helpers.pairs import FIXED, MOVING
 from helpers.scenes import scan, wave
 from helpers.transforms import label_map, wavy
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`corereg` with arguments, in this process to be quick."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["corereg", *map(str, arguments)])
-        capsys.readouterr()
-        # As in a process of its own: warnings are shown, not raised.
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            with pytest.raises(SystemExit) as stopped:
-                cli.main()
-        status = 0 if stopped.value.code is None else stopped.value.code
-        assert isinstance(status, int)
-        return Outcome(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="session")
