@@ -67,8 +67,8 @@ def blocks(page: Path) -> list[Block]:
 def stock(folder: Path) -> None:
     """Write every file that a page names as an input."""
     fixed, moving = pair()
-    _write(folder, fixed, "fixed", "a", "before")
-    _write(folder, moving, "moving", "other_moving_channel", "b", "after")
+    _write(folder, fixed, "fixed", "ct")
+    _write(folder, moving, "moving", "other_moving_channel", "mr", "pet")
     for grid, names in ((FIXED, ("fixed_labels", "fixed_mask")), (MOVING, ("moving_labels", "moving_mask"))):
         _write(folder, label_map(grid, np.uint8), *names)
     series = np.stack([moving.array, moving.array[::-1]], -1).astype(np.float32)

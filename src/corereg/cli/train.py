@@ -59,7 +59,7 @@ def train(
     """Train on scans, unlabelled or with --labels; writes a run folder with model.safetensors for --model."""
     from corereg.errors import Interrupted
     from corereg.progress import duration
-    from corereg.settings import as_settings, read_settings, with_settings
+    from corereg.settings import read_settings, with_settings
     from corereg.training.recipes import get_recipe
     from corereg.training.train import train as train_model
 
@@ -67,9 +67,9 @@ def train(
     if val_fraction is not None:
         settings["val_fraction"] = val_fraction
     if show_config:
-        import yaml
+        from corereg.training.config_file import commented_yaml
 
-        print(yaml.safe_dump(as_settings(with_settings(get_recipe(recipe), settings)), sort_keys=False), end="")
+        print(commented_yaml(with_settings(get_recipe(recipe), settings)), end="")
         return
     try:
         with progress_bar() as progress:

@@ -5,14 +5,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
-from corereg.progress import duration
+from corereg.progress import Step, duration
 
-__all__ = ["METRICS", "PROGRESS", "SMOOTHED_STEPS", "VALIDATION", "Monitor", "draw_progress"]
+__all__ = ["METRICS", "PROGRESS", "SMOOTHED_STEPS", "VALIDATION", "Monitor", "check_tensorboard", "draw_progress"]
 
 METRICS, PROGRESS = "metrics.jsonl", "progress.png"
 
@@ -30,12 +31,23 @@ class Monitor:
 
     Args:
         folder: the run's folder.
+        cycles, steps: of the whole run, and of each cycle.
         progress: receives the live line; called often.
         log: receives lines worth keeping; None on a terminal, where the live line is enough.
         tensorboard: also write event files to the run's folder.
     """
 
-    def __init__(self, folder: Path, *, progress: Line, log: Line | None = None, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cycles: int,
+        steps: int,
+        progress: Line,
+        log: Line | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        self.cycles, self.steps = cycles, steps
         self.path, self.progress, self.log = folder / METRICS, progress, log
         self.picture = folder / PROGRESS
         self.rows: list[dict[str, Any]] = []
@@ -67,17 +79,19 @@ class Monitor:
         self._write(dict(row) | {"images_per_second": _rounded(images * speed)})
         numbers = ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "registration", "contrast") if k in row)
         rest = "" if math.isnan(speed) else f", {images * speed:.1f} images/s, {duration(left / speed)} left"
-        self._show(f"cycle {row['cycle']}, step {row['step']}: {numbers}, lr {row['learning_rate']:.2g}{rest}")
+        total = self.cycles * self.steps
+        place = f"{self._cycle(row['cycle'])}, step {row['step'] + 1} of {self.steps}"
+        self._show(Step(f"{place}: {numbers}, lr {row['learning_rate']:.2g}{rest}", total - left, total))
 
     def sweep(self, cycle: int, done: int, pairs: int) -> None:
         """Show the progress of the pseudo-labels."""
-        self._show(f"cycle {cycle}: pseudo-labels, {done} of {pairs} pairs")
+        self._show(Step(f"{self._cycle(cycle)}: pseudo-labels, {done} of {pairs} pairs", done, pairs))
 
     def cycle(self, row: Mapping[str, Any]) -> None:
         """Record figures of a whole cycle: those of its pseudo-labels, or of the validation after it."""
         self._write(row)
         words = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("cycle", "step") and v is not None)
-        (self.log or self.progress)(f"cycle {row['cycle']}: {words}")
+        (self.log or self.progress)(f"{self._cycle(row['cycle'])}: {words}")
 
     def draw(self) -> None:
         """Redraw progress.png."""
@@ -87,6 +101,9 @@ class Monitor:
         """Figures of the last validation; empty if there was none."""
         measured = [row for row in self.rows if "sdlogj" in row]
         return {k: v for k, v in measured[-1].items() if k not in ("cycle", "step")} if measured else {}
+
+    def _cycle(self, number: int) -> str:
+        return f"cycle {number + 1} of {self.cycles}"
 
     def _show(self, line: str) -> None:
         self.progress(line)
@@ -114,13 +131,20 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def check_tensorboard() -> None:
+    """Check, before scans are prepared, that event files can be written.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise InputError("got --tensorboard, but TensorBoard is not installed; pip install 'corereg[tensorboard]'")
+
+
 def _event_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "--tensorboard needs TensorBoard, which is not installed; pip install 'corereg[tensorboard]'"
-        ) from None
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder / "tensorboard"))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 
 from corereg.data.hold_out import hold_out
@@ -25,10 +24,11 @@ from corereg.settings import as_settings, with_settings
 from corereg.training.card import card
 from corereg.training.checkpoint import CHECKPOINT, check_unchanged, load_checkpoint
 from corereg.training.config import TrainConfig
+from corereg.training.config_file import commented_yaml
 from corereg.training.labels.maps import LISTED, check_labelled, read_label_maps, with_label_folder
 from corereg.training.labels.run import LabelRun
 from corereg.training.loop import Run
-from corereg.training.monitor import Monitor
+from corereg.training.monitor import Monitor, check_tensorboard
 from corereg.training.recipes import get_recipe
 from corereg.training.scans.volumes import Volumes, prepare_volumes
 from corereg.training.session import Session
@@ -110,6 +110,8 @@ def train(
         InputError: unusable scans, settings or folder; a loss that became NaN or infinite; a full disk.
         Interrupted: a signal asked the run to stop; the checkpoint is written.
     """
+    if tensorboard:
+        check_tensorboard()
     folder = Path(out)
     settings = dict(settings or {})
     if labels:
@@ -139,7 +141,7 @@ def train(
     fabric = _fabric(find_device(device), devices, nodes)
     with output_folder(folder), _emptied_if_refused(folder), output_folder(task.cache):
         with atomic_path(folder / CONFIG) as staged:
-            staged.write_text(yaml.safe_dump(as_settings(settled), sort_keys=False), encoding="utf-8")
+            staged.write_text(commented_yaml(settled), encoding="utf-8")
         metrics: Mapping[str, float] = fabric.launch(partial(_run, task=task))
     return TrainingResult(folder, folder / MODEL, metrics)
 
@@ -230,7 +232,14 @@ def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
         check_unchanged(resumed, task.config, fingerprint)
     monitor = None
     if fabric.is_global_zero:
-        monitor = Monitor(task.folder, progress=task.progress, log=task.log, tensorboard=task.tensorboard)
+        monitor = Monitor(
+            task.folder,
+            cycles=task.config.cycles,
+            steps=task.config.steps_per_cycle,
+            progress=task.progress,
+            log=task.log,
+            tensorboard=task.tensorboard,
+        )
     with stop_signals() as stop:
         session = Session(
             fabric=fabric,
