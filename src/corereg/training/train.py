@@ -20,7 +20,7 @@ from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, output_folder
 from corereg.method.device import find_device
 from corereg.method.features.model_file import save_model
-from corereg.settings import as_settings, with_settings
+from corereg.settings import with_settings
 from corereg.training.card import card
 from corereg.training.checkpoint import CHECKPOINT, check_unchanged, load_checkpoint
 from corereg.training.config import TrainConfig
