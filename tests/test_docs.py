@@ -29,23 +29,27 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name, and training runs of seconds."""
+    """A folder with the files that the pages name."""
     shutil.copytree(stocked, tmp_path / "reader")
     monkeypatch.chdir(tmp_path / "reader")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    return tmp_path / "reader"
+
+
+@pytest.fixture
+def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training runs of seconds, whatever the recipe."""
 
     def small(name: str) -> Any:
         get_recipe(name)
         return with_settings(TrainConfig(), SMALL)
 
     monkeypatch.setattr("corereg.training.train.get_recipe", small)
-    return tmp_path / "reader"
 
 
-def pages(*, slow: bool) -> list[Any]:
-    chosen = [page for page in PAGES if any(b.language in EXECUTED and (slow or not b.slow) for b in blocks(page))]
-    if slow:
-        chosen = [page for page in chosen if any(block.slow for block in blocks(page))]
+def pages(*languages: str) -> list[Any]:
+    """The pages with blocks in any of these languages."""
+    chosen = [page for page in PAGES if any(block.language in languages for block in blocks(page))]
     return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in chosen]
 
 
@@ -64,27 +68,42 @@ def run(block: Block, page: Path, command: Command) -> None:
         assert done.status == 0, f"{' '.join(words)}: {done.err}"
 
 
-@pytest.mark.parametrize("page", pages(slow=False))
-def test_blocks_of_a_page_run_as_printed(page: Path, here: Path, command: Command) -> None:
-    run_all(page, here, command, slow=False)
+def begin(page: Path) -> None:
+    """Where a reader stands who begins with this page: most begin where README ends."""
+    if any(words[0] == "register" and "out" in words for block in blocks(page) for words in block.own):
+        return
+    Path("out").mkdir()
+    result = corereg.register("fixed.nii.gz", "moving.nii.gz", refine_steps=2)
+    result.transform.save("out/transform.nii.gz")
+    result.inverse_transform.save("out/inverse_transform.nii.gz")
+    result.transform.save("out/transform.h5")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", pages(slow=True))
-def test_long_blocks_of_a_page_run_as_printed(page: Path, here: Path, command: Command) -> None:
-    run_all(page, here, command, slow=True)
+def test_readme_runs_as_printed_but_for_what_takes_minutes(here: Path, command: Command) -> None:
+    for block in blocks(ROOT / "README.md"):
+        if block.language in EXECUTED and not block.slow:
+            run(block, ROOT / "README.md", command)
 
 
-def run_all(page: Path, here: Path, command: Command, *, slow: bool) -> None:
-    registers = any(words[0] == "register" and "out" in words for block in blocks(page) for words in block.own)
-    if not registers:  # the page begins where README ends
+@pytest.mark.parametrize("page", [page for page in pages("python") if page.id != "README.md"])
+def test_python_blocks_of_a_page_run(page: Path, here: Path, command: Command) -> None:
+    if not (here / "out").exists():
         (here / "out").mkdir()
         result = corereg.register("fixed.nii.gz", "moving.nii.gz", refine_steps=2)
         result.transform.save("out/transform.nii.gz")
-        result.inverse_transform.save("out/inverse_transform.nii.gz")
-        result.transform.save("out/transform.h5")
     for block in blocks(page):
-        if block.language in EXECUTED and (slow or not block.slow):
+        # Indented blocks are parts of a list of steps that need data which is not public.
+        if block.language == "python" and not block.indented and "import tool" not in block.text:
+            run(block, page, command)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_training")
+@pytest.mark.parametrize("page", pages(*EXECUTED))
+def test_page_runs_as_printed(page: Path, here: Path, command: Command) -> None:
+    begin(page)
+    for block in blocks(page):
+        if block.language in EXECUTED and not block.indented and "import tool" not in block.text:
             run(block, page, command)
 
 

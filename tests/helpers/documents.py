@@ -39,6 +39,7 @@ class Block(NamedTuple):
 
     language: str
     text: str
+    indented: bool = False
 
     @property
     def commands(self) -> list[list[str]]:
@@ -60,8 +61,8 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     """All code blocks of a page, in order."""
-    found = re.findall(r"^ *```(\w+)[^\n]*\n(.*?)^ *```", page.read_text("utf-8"), flags=re.S | re.M)
-    return [Block(language, textwrap.dedent(text)) for language, text in found]
+    found = re.findall(r"^( *)```(\w+)[^\n]*\n(.*?)^ *```", page.read_text("utf-8"), flags=re.S | re.M)
+    return [Block(language, textwrap.dedent(text), bool(indent)) for indent, language, text in found]
 
 
 def stock(folder: Path) -> None:
