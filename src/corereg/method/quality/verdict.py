@@ -76,8 +76,8 @@ RULES = (
     ),
     _Rule(
         lambda m: -_agreement(m),
-        warn=-0.55,
-        fail=-0.4,
+        warn=-0.6,
+        fail=-0.5,
         reason=lambda m: (
             "the images agree hardly better than unrelated scans (similarity "
             f"{m['similarity_before']:.2f} after the affine part, {m['similarity_above_chance']:.2f} at the end)"
