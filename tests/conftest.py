@@ -1,8 +1,10 @@
 """Fixtures that several rooms share. No grid is a cube: unequal shapes, unequal spacings, four orientations."""
 
+import math
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +14,7 @@ import torch
 from corereg import cli
 from corereg.geometry.grid import Grid
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.progress import Occasionally
 from helpers.commands import Command, Outcome
 from helpers.cuda import DEVICE, INTERPRETED
 from helpers.grids import ORIENTATIONS, make_grid
@@ -59,7 +62,8 @@ def cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`corereg` with arguments, in this process to be quick."""
+    """`corereg` with arguments, in this process to be quick. It stays silent however long it takes."""
+    monkeypatch.setattr("corereg.cli.messages.Occasionally", partial(Occasionally, first_s=math.inf))
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["corereg", *map(str, arguments)])
