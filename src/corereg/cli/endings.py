@@ -27,7 +27,7 @@ FAILURE, USER_MISTAKE, BAD_VERDICT = 1, 2, 3
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
-REPEATED_WITHIN_S = 2.0
+REPEATED_WITHIN_S = 5.0
 """A signal that comes again so soon is the same request: `timeout` and terminals signal a process and its group."""
 
 CURES = {

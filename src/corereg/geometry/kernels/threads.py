@@ -30,6 +30,10 @@ FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 TASKS_PER_THREAD = 4
 """More tasks than threads, so that one slow thread does not delay the others."""
 
+COMPILING = 0
+"""Number of the pool whose only thread compiles. Interrupted by a signal, as the main thread may be, the compiler
+crashes, and numpy warns on threads that flush denormals."""
+
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
@@ -52,7 +56,7 @@ def run_slabs(
     function: Callable[..., Any], count: int, *arguments: Any, tasks_per_thread: int = TASKS_PER_THREAD
 ) -> None:
     """Call `function(*arguments, start, stop)` for ranges that cover 0..count, on as many threads as torch uses."""
-    function(*arguments, 0, 0)  # compile on this thread: numpy warns on threads that flush denormals
+    _pool(COMPILING).submit(function, *arguments, 0, 0).result()
     threads = torch.get_num_threads()
     tasks = min(count, threads * tasks_per_thread)
     if not tasks:
@@ -101,7 +105,9 @@ def _compiled(function: Function, *, inline: bool) -> Function:
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     with _lock:
-        if threads not in _pools:
+        if threads not in _pools and threads == COMPILING:
+            _pools[threads] = ThreadPoolExecutor(1, thread_name_prefix="corereg-compiling")
+        elif threads not in _pools:
             # Flush denormals: the moments of a vanishing gradient would otherwise slow every step down.
             _pools[threads] = ThreadPoolExecutor(
                 threads, thread_name_prefix="corereg", initializer=torch.set_flush_denormal, initargs=(True,)
