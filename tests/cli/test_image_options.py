@@ -144,5 +144,5 @@ def test_label_map_whose_header_alone_differs_takes_the_grid_of_its_image(
     assert command(*arguments, "--labels-use-image-grid").status == 0
     warped = read_labels(tmp_path / "out" / "warped_labels.nii.gz").array
     arguments[-1] = scans / "moving_labels.nii.gz"
-    assert command(*arguments).status == 0
+    assert command(*arguments, "--force").status == 0
     np.testing.assert_array_equal(warped, read_labels(tmp_path / "out" / "warped_labels.nii.gz").array)

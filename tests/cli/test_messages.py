@@ -120,7 +120,7 @@ def test_last_line_says_what_was_done_and_how_long_it_took(
 ) -> None:
     monkeypatch.setattr("corereg.cli.register.elapsed", lambda: 12.34)
     (line,) = command(*words, tmp_path / "out").out.splitlines()
-    assert line.startswith(f"{tmp_path / 'out'}: CT, affine off, grid ")
+    assert line.startswith(f"{tmp_path / 'out'}: PASS, CT, affine off, grid ")
     for part in (" at 6 mm, ", "SDlogJ ", "folds ", "inverse error "):
         assert part in line
     assert line.endswith(", 12.3 s")

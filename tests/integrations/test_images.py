@@ -64,7 +64,7 @@ def test_tensor_needs_its_affine() -> None:
     again = from_tensor(tensor, FIXED.affine)
     assert again.grid == FIXED
     assert_array_equal(again.array, scan(FIXED).array)
-    assert "wrap an array with its grid" in refusal(as_image, tensor)
+    assert "expected its voxel-to-RAS matrix" in refusal(as_image, tensor)
     assert "single channel" in refusal(from_tensor, tensor.repeat(2, 1, 1, 1), FIXED.affine)
 
 

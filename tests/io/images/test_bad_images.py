@@ -228,7 +228,7 @@ def test_nibabel_image_of_several_frames_is_refused() -> None:
 
 
 def test_array_without_a_grid_is_refused_with_the_way_to_give_one() -> None:
-    assert "Image(array, Grid(array.shape, affine))" in refusal(as_image, RAMP)
+    assert "give fixed_affine=, moving_affine= or affine=, or an Image" in refusal(as_image, RAMP)
 
 
 def test_array_on_a_grid_of_another_shape_is_refused() -> None:

@@ -14,6 +14,7 @@ from corereg.method.features.model import FeatureModel
 from corereg.method.features.model_file import load_model, save_model
 from corereg.method.models import get_model
 from corereg.method.pipeline import register_volumes
+from corereg.method.refine.pair import Refined
 from helpers.networks import volume
 
 CONFIG = LabelNetworkConfig(labels=(2, 5, 9), channels=(4, 6), spacing_mm=3.0)
@@ -66,7 +67,7 @@ def test_the_last_refinement_compares_labels_and_images(network, similarity, mon
 
     def noted(directions, config):
         seen.extend(directions)
-        return torch.zeros(1, 3, *image.shape[2:]), ()
+        return Refined(torch.zeros(1, 3, *image.shape[2:]), (), None)
 
     monkeypatch.setattr(pipeline, "refine_pair", noted)
     image, model = volume(), LabelsAndMind(network, both_ct=True)

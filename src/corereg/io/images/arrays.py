@@ -1,11 +1,10 @@
 """Bare arrays and tensors: voxels without a place, which an affine gives them."""
 
+import sys
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from corereg.errors import InputError
 from corereg.io.images.memory import is_metatensor
@@ -15,17 +14,26 @@ __all__ = ["array_volume", "as_array", "is_array", "like_array"]
 
 AFFINE_SHAPE = (4, 4)
 
+BFLOAT16 = "torch.bfloat16"
+"""What numpy has no type for."""
+
 
 def is_array(image: object) -> bool:
     """Whether it is an array or a tensor without an affine of its own."""
-    return isinstance(image, np.ndarray | Tensor) and not is_metatensor(image)
+    return (isinstance(image, np.ndarray) or _is_tensor(image)) and not is_metatensor(image)
+
+
+def _is_tensor(image: object) -> bool:
+    """Whether it is torch's. Torch is not imported to find out: whoever holds a tensor has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def as_array(image: Any) -> NDArray[Any]:
     """The voxels (I, J, K) of an array or tensor that may have leading axes of size 1, for batch and channel."""
-    if isinstance(image, Tensor):
+    if _is_tensor(image):
         image = image.detach().cpu()
-        array = np.asarray((image.float() if image.dtype == torch.bfloat16 else image).numpy())
+        array = np.asarray((image.float() if str(image.dtype) == BFLOAT16 else image).numpy())
     else:
         array = np.asarray(image)
     while array.ndim > 3 and len(array) == 1:
@@ -60,7 +68,7 @@ def array_volume(image: Any, affine: object, name: str) -> StoredVolume:
 
 def like_array(array: NDArray[Any], like: Any) -> Any:
     """The voxels as an array, or as a tensor on the device of `like` and with its leading axes."""
-    if not isinstance(like, Tensor):
+    if not _is_tensor(like):
         return array
-    found = torch.as_tensor(np.ascontiguousarray(array)).to(like.device)
+    found = sys.modules["torch"].as_tensor(np.ascontiguousarray(array)).to(like.device)
     return found.reshape(*[1] * (like.ndim - found.ndim), *found.shape)

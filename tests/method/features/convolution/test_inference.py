@@ -144,5 +144,5 @@ def test_precision_reaches_the_network(monkeypatch):
 def test_memory_bound_makes_the_working_grid_coarser_and_says_so():
     free = register(FIXED, MOVING, affine="none", refine_steps=0)
     with pytest.warns(UserWarning, match="--memory"):
-        bound = register(FIXED, MOVING, affine="none", refine_steps=0, memory=0.01)
+        bound = register(FIXED, MOVING, affine="none", refine_steps=0, memory=0.015)
     assert bound.refined.grid.spacing[0] > 1.05 * free.refined.grid.spacing[0]
