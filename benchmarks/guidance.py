@@ -29,7 +29,7 @@ from corereg.method.guidance.scattered import fit_offsets, wrong_offsets
 HEADNECK_TWO = (2, 7)
 """Spinal cord and mandible."""
 ORGANS = (3, 27, 28, 29, 50)
-"""Of patient_a's labels: aorta, both kidneys, liver, spleen."""
+"""Labels of patient_a that guide: aorta, both kidneys, liver, spleen."""
 ALL: dict[str, Any] = {"guide_labels": True}
 HEADNECK_GUIDES: dict[str, Any] = {"nothing": {}, "these two": {"guide_only": HEADNECK_TWO}, "all seven": ALL}
 ABDOMEN_GUIDES: dict[str, Any] = {"nothing": {}, "five organs": {"guide_only": ORGANS}, "all 59": ALL}

@@ -36,7 +36,7 @@ HEAD_TO_HEAD, BORDER_VOXELS = 0.05, 0.6
 """Relative deviation of a tissue's value between heads, and the blur of borders."""
 TEXTURE, TEXTURE_VOXELS = 0.04, 1.5
 BIAS, BIAS_MM, NOISE = 0.10, 50.0, 0.03
-"""Of the scanner: largest part of the bias field and its width, noise relative to white matter in T1."""
+"""Largest part and width of the scanner's bias field, and its noise relative to white matter in T1."""
 REFERENCE_VALUE = 800.0
 
 

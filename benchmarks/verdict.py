@@ -4,7 +4,7 @@
     python benchmarks/verdict.py --rows rows.jsonl --table-only
 
 Registers each pair on a coarse grid with few steps, so that the set is affordable, and keeps its measures as a row. The
-tables pass the verdict on the rows anew, so that thresholds can be tried without registering again.
+tables pass the verdict on the rows again, so that thresholds can be tried without registering again.
 """
 
 import argparse
@@ -74,11 +74,11 @@ def print_tables(rows: list[Row]) -> None:
         mine = [row for row in judged if row["half"] == half]
         right = [row for row in mine if row["kind"] == RIGHT]
         wrong = [row for row in mine if row["kind"] != RIGHT and row["kind"] not in PARTLY]
-        told = [row for row in wrong if row["kind"] != MIRRORED_LEFT_RIGHT]
-        areas = [area_under_roc([r["doubt"] for r in right], [w["doubt"] for w in some]) for some in (wrong, told)]
+        visible = [row for row in wrong if row["kind"] != MIRRORED_LEFT_RIGHT]
+        areas = [area_under_roc([r["doubt"] for r in right], [w["doubt"] for w in some]) for some in (wrong, visible)]
         print(
             f"| {half} | {len(right)} | {len(wrong)} | {areas[0]:.3f} | {_failed(right)} | {_failed(wrong)} | "
-            f"{areas[1]:.3f}, {_failed(told)} |"
+            f"{areas[1]:.3f}, {_failed(visible)} |"
         )
     print("\n| kind | half | pairs | fail | warn | pass |\n|---|---|---|---|---|---|")
     for kind, half in sorted({(row["kind"], row["half"]) for row in judged}):

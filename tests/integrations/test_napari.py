@@ -34,7 +34,7 @@ class Layer:
 
 
 class LabelsLayer(Layer):
-    """Of labels."""
+    """A layer of labels."""
 
 
 class Worker(Generic[Result]):

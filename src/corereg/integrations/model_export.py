@@ -43,7 +43,7 @@ class Features(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Of the outputs."""
+        """Names of the outputs, in order."""
         return ["features_2", *(f"head_{stride}" for stride in self.strides)]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -132,9 +132,7 @@ def register(
     if by_points:
         progress("registration without intensities")
         found, known, config = register_without_images(known, images, working, config)
-        return _result(
-            *(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, UNJUDGED, POINTS_ONLY, config)
-        )
+        return _result(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, UNJUDGED, POINTS_ONLY, config)
     intensities = find_intensities(images, config.modality)
     both_ct = all(each.modality.startswith("ct") for each in intensities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
@@ -175,7 +173,7 @@ def register(
         quality = judge(Judged(*pair, *fields, working, shown, alignment, copies))
     progress("inverting")
     config = with_settings(config, {"stages.refine.similarity": found.similarity})
-    return _result(*(found, watch, working, known, alignment, images, intensities, quality, choice, config))
+    return _result(found, watch, working, known, alignment, images, intensities, quality, choice, config)
 
 
 def _result(

@@ -2,6 +2,7 @@
 
 import builtins
 import gzip
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import SimpleITK
 
 from corereg.errors import InputError
 from corereg.io.images.image import Image, as_image, as_mask, read_image, read_labels, to_sitk
+from corereg.io.images.npz import npz_arrays
 from helpers.grids import make_grid
 from helpers.images import ramp, save_nifti
 from helpers.refusals import refusal
@@ -301,3 +303,20 @@ def test_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytes
 )
 def test_mask_array_that_cannot_be_used_is_refused(array: np.ndarray, words: str) -> None:
     assert words in refusal(as_mask, array, like=GRID, of="the fixed image")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_in_an_archive_of_any_packing_is_named_as_damage(packing: int, tmp_path: Path) -> None:
+    np.savez(tmp_path / "plain.npz", RAMP)
+    path = tmp_path / "scan.npz"
+    with zipfile.ZipFile(tmp_path / "plain.npz") as plain, zipfile.ZipFile(path, "w", packing) as packed:
+        packed.writestr("arr_0.npy", plain.read("arr_0.npy"))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    assert "damaged" in refusal(npz_arrays, path)
+
+
+def test_file_that_the_system_refuses_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        npz_arrays(tmp_path / "gone.npz")

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 SMALLEST: dict[str, Any] = SMALL | {"steps_per_cycle": 1, "pseudo_labels.pairs": 1, "pseudo_labels.refine.steps": 1}
 SMALLEST |= {"validation_refine.steps": 1, "spacing_mm": 8.0}
 SCORED_PAIRS = 3
-"""Of the abdomen's 45: each takes a process for every model."""
+"""How many of the abdomen's 45 pairs are scored: each takes a process for every model."""
 
 
 def command(protocol: str, dataset: Path, out: Path, tables: str) -> list[str]:

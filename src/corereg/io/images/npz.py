@@ -1,7 +1,6 @@
 """Archives of numpy: one array with its affine, or a scan of RAD-ChestCT."""
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +24,6 @@ RADCHEST_AXES = np.array([[0.0, 0.0, -0.8], [0.0, -0.8, 0.0], [-0.8, 0.0, 0.0]])
 
 MEMBER_SUFFIX = ".npy"
 
-DAMAGED = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What zipfile, zlib and numpy raise on a damaged archive; RuntimeError is zipfile's for an encrypted member."""
-
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
@@ -35,16 +31,19 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[str]]]:
 
     Raises:
         InputError: opening it, or reading from it inside the block, finds it damaged.
+        OSError: the system refuses the file, which says nothing about its content.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive, [name.removesuffix(MEMBER_SUFFIX) for name in archive.namelist()]
-    except InputError:
-        raise
-    except DAMAGED:
-        raise InputError(
-            f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it again"
-        ) from None
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive, [name.removesuffix(MEMBER_SUFFIX) for name in archive.namelist()]
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # zipfile, its decompressors and numpy raise whatever a damaged archive leads to
+            raise InputError(
+                f"got {path}, which is damaged or no npz file of plain arrays, expected one of numpy.savez; write it "
+                "again"
+            ) from error
 
 
 def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:

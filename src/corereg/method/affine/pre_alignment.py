@@ -10,7 +10,7 @@ __all__ = ["pre_alignment"]
 
 
 def pre_alignment(copies: Sequence[CoarseCopy], config: RegisterConfig, *, started: bool) -> Alignment | None:
-    """The pre-alignment of copies of a fixed and a moving scan; None if there is to be none.
+    """The pre-alignment of copies of a fixed and a moving scan; None if the settings exclude one.
 
     Args:
         started: whether an initial transform has already placed the moving scan.

@@ -170,7 +170,7 @@ class LandmarkError:
     """Before the last kind of registration."""
     after_mm: float
     left_out_mm: float | None = None
-    """Of the displacement before its refinement, corrected by the other pairs alone; None if nothing guides."""
+    """Error before refinement, with the displacement corrected by the other pairs alone; None if nothing guides."""
     wrong: bool = False
     """Whether it contradicts the other pairs and did not take part."""
 

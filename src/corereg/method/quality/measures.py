@@ -63,7 +63,7 @@ class _Reduced(NamedTuple):
     disagreement_mm: Tensor | None
     spacing_mm: float
     width_mm: float
-    """Of a cube as large as the fixed image's field of view."""
+    """Edge of a cube that has the volume of the fixed image's field of view."""
 
 
 def _reduced(judged: Judged) -> _Reduced:

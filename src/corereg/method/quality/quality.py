@@ -31,7 +31,7 @@ class Quality:
 
 
 UNJUDGED = Quality(PASS, ("the images were not compared, so nothing was judged",), {})
-"""Of a registration without intensities."""
+"""Quality of a registration without intensities."""
 
 
 def verdict_rank(verdict: str | None) -> int:

@@ -46,7 +46,7 @@ def checked_names(source: Source) -> Source:
 
 
 def write_bids(directory: Path, rows: Path) -> None:
-    """Link the outputs of all pairs that are done into bids/; what is there stays if it is the same file."""
+    """Link the outputs of all pairs that are done into bids/; an entry that is the same file stays."""
     root = directory / FOLDER
     for row in read_rows(rows):
         if row["status"] != OK:

@@ -26,7 +26,7 @@ from corereg.lazy import pydicom
 __all__ = ["write_dicom"]
 
 LARGEST_BYTES = 2**32 - 2
-"""Of one value in a DICOM file."""
+"""Largest size of one value in a DICOM file."""
 
 RIGID_TOLERANCE = 1e-6
 """How far a matrix times its transpose may be from the identity to count as a rotation."""
