@@ -7,7 +7,8 @@ import inspect
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -192,6 +193,8 @@ def _annotation(hint: Any) -> str:
         return f"Literal[{', '.join(map(repr, args))}]".replace("'", '"')
     if origin is tuple:
         return f"Sequence[{'int' if get_origin(args[0]) is Literal else _annotation(args[0])}]"
+    if origin in (Union, UnionType):
+        return " | ".join(arg.__name__ for arg in args)
     return {str: "str | PathLike[str]"}.get(hint, hint.__name__)
 
 

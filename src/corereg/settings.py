@@ -183,6 +183,8 @@ def allowed(hint: Any, bounds: Sequence[Any] = (), words: Mapping[type, str] = W
     if origin is Literal:
         *others, last = map(str, args)
         return f"{', '.join(others)} or {last}" if others else last
+    if origin in (Union, UnionType):
+        return " or ".join(allowed(arg, bounds, words) for arg in args)
     if origin is tuple:
         return f"{'a list of' if args[1:] == (Ellipsis,) else len(args)} {allowed(args[0], (), PLURALS)}"
     limits = [(word, getattr(bound, key, None)) for bound in bounds for key, word in LIMITS.items()]

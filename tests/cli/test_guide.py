@@ -29,7 +29,9 @@ def test_labels_and_landmarks_guide_and_are_reported(
     marks = ["--fixed-points", points[0], "--moving-points", points[1], "--point-tolerance", "1"]
     bones = ["--rigid-labels", scans / "fixed_labels.nii.gz"]
     pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
-    done = command("register", *pair, "-o", tmp_path / "out", *labels, "--guide-only", "17,3", *marks, *bones, *QUICK)
+    (tmp_path / "names.json").write_text('{"17": "Liver", "90": "spine"}', "utf-8")
+    chosen = ["--guide-only", "liver,3", "--label-names", tmp_path / "names.json"]
+    done = command("register", *pair, "-o", tmp_path / "out", *labels, *chosen, *marks, *bones, *QUICK)
     assert done.status == 0, done.err
     summary = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
     metrics = summary["metrics"]
@@ -38,7 +40,7 @@ def test_labels_and_landmarks_guide_and_are_reported(
     assert metrics["dice_not_guiding"] == metrics["dice_per_label"]["90"]
     assert metrics["tre_before_mm"] == pytest.approx(5 * 3**0.5, abs=1e-3)
     assert len(summary["landmarks"]) == 8
-    assert summary["configuration"]["guidance"]["only"] == [17, 3]
+    assert summary["configuration"]["guidance"]["only"] == [3, 17], "names become numbers"
     assert summary["configuration"]["guidance"]["point_tolerance_mm"] == 1.0
 
 
@@ -62,12 +64,16 @@ def test_what_cannot_guide_is_refused_in_one_line(
     far = tmp_path / "far.csv"
     write_points(far, Points(np.full((8, 3), 900.0)))
     labels = ["--fixed-labels", tmp_path / "other.nii.gz", "--moving-labels", scans / "moving_labels.nii.gz"]
+    same = ["--fixed-labels", scans / "fixed_labels.nii.gz", "--moving-labels", scans / "moving_labels.nii.gz"]
+    (tmp_path / "names.json").write_text('{"3": "spleen", "90": "spine"}', "utf-8")
     refused = {
         "common label": [*labels, "--guide-labels"],
         "3 moving": ["--fixed-points", points[0], "--moving-points", tmp_path / "few.csv"],
         "outside both": ["--fixed-points", far, "--moving-points", far],
         "which is no file": ["--initial", tmp_path / "missing.h5"],
-        "guide-only": ["--guide-only", "liver"],
+        "guide-only": ["--guide-only", ""],
+        "no names": [*same, "--guide-only", "liver"],
+        "spleen, spine": [*same, "--guide-only", "lung", "--label-names", tmp_path / "names.json"],
         "without intensities": ["--points-only"],
         "1 further fixed": ["--fixed", scans / "moving.nii.gz"],
     }

@@ -93,6 +93,7 @@ def stock(folder: Path) -> None:
     for number in range(4):
         write_image(folder / "SCANS" / f"patient_{number}.nii.gz", patient(number), GRID)
     make_cohort(folder / "DATASET").write_fields(folder / "FIELDS")
+    (folder / "names.json").write_text('{"1": "liver", "5": "spleen"}')
     (folder / "my.yaml").write_text("objective: registration\n")
 
 

@@ -145,8 +145,8 @@ class GuidanceConfig:
 
     labels: Annotated[bool, Option("guide_labels")] = False
     """Let the label maps of both scans guide the registration; labels that only one scan has do not."""
-    only: Annotated[tuple[int, ...] | None, MinLen(1), Option("guide_only")] = None
-    """Numbers of the labels that guide, such as 5,1; by default all that both scans have."""
+    only: Annotated[tuple[int | str, ...] | None, MinLen(1), Option("guide_only")] = None
+    """Numbers or names of the labels that guide, such as 5,1 or liver,spleen; by default all that both scans have."""
     label_weight: Annotated[float, Gt(0), Option("guide_weight")] = 3.0
     """Weight of the labels that guide, relative to the images."""
     points: Annotated[bool, Option("guide_points")] = True

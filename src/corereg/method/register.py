@@ -123,6 +123,8 @@ def register(
         moving_image = as_image(moving, affine=moving_affine, name="the moving image")
         masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
         known = Known.of((fixed_image, moving_image), config.guidance, given)
+    if config.guidance.only is not None and known.labels is not None:  # names become numbers
+        config = with_settings(config, {"guidance.only": tuple(known.labels.ids)})
     images, started, by_points = (fixed_image, moving_image), initial is not None, config.guidance.points_only
     if config.affine == "none" and not started and not by_points:
         check_overlap(known.start, *images, OVERLAP_NEEDED)

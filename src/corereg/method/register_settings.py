@@ -30,8 +30,8 @@ class RegisterSettings(TypedDict, total=False):
     coarser."""
     guide_labels: bool | None
     """Let the label maps of both scans guide the registration; labels that only one scan has do not."""
-    guide_only: Sequence[int] | None
-    """Numbers of the labels that guide, such as 5,1; by default all that both scans have."""
+    guide_only: Sequence[int | str] | None
+    """Numbers or names of the labels that guide, such as 5,1 or liver,spleen; by default all that both scans have."""
     guide_weight: float | None
     """Weight of the labels that guide, relative to the images."""
     guide_points: bool | None

@@ -73,7 +73,8 @@ def register_to_folder(
         rigid_labels: label map of the fixed image whose structures move as rigid bodies.
         fixed_channels, moving_channels: further images of each side in the same world.
         fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
-        label_names: names of the structures for the report, or a JSON with them; by default those of the label maps.
+        label_names: names of the structures for the report and `guide_only`, or a JSON with them; by default those of
+            the label maps.
         labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
         keep: names of `OUTPUTS` to write, in addition to result.json.
         threads: threads to compute with; by default all cores.
@@ -106,6 +107,7 @@ def register_to_folder(
         labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
     if labels["fixed"] is not None and labels["moving"] is not None:
         labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
+    labels = {name: _named(each, names) for name, each in labels.items()}
     reading = time.perf_counter() - started
     with limited_threads(threads), output_folder(directory):
         result = register(
@@ -240,6 +242,11 @@ def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool)
         f"got the {name} label map {labels.name} of {described(labels.grid)}, expected the grid of {image.name}: "
         f"{described(image.grid)}; resample the labels onto that image{cure}"
     )
+
+
+def _named(labels: Image | None, names: Mapping[int, str] | None) -> Image | None:
+    """The label map with these names of its structures before its own."""
+    return replace(labels, label_names={**labels.label_names, **names}) if labels and names else labels
 
 
 def _content_hash(path: Path) -> str:

@@ -99,14 +99,15 @@ def guiding_labels(fixed: object, moving: object, config: GuidanceConfig) -> Gui
             f"got {maps[0].name} with labels {_listed(present[0])} and {maps[1].name} with {_listed(present[1])}, "
             "expected a common label to guide by; give maps of the same structures with the same numbers"
         )
-    for label in config.only or ():
+    listed = None if config.only is None else _numbers(config.only, maps)
+    for label in listed or ():
         for image, ids in zip(maps, present, strict=True):
             if label not in ids:
                 raise InputError(
                     f"got label {label} to guide by, which {image.name} does not have, expected labels of both maps; "
                     f"choose among {_listed(common)}"
                 )
-    return GuidingLabels(*maps, sorted(common if config.only is None else set(config.only)))
+    return GuidingLabels(*maps, sorted(common if listed is None else listed))
 
 
 def label_guide(
@@ -152,6 +153,20 @@ def codes_of(labels: int) -> Codes:
     for code, chosen in zip(codes[1:], combinations(range(channels), channels // 2), strict=False):
         code[list(chosen)] = 1
     return codes
+
+
+def _numbers(only: Sequence[int | str], maps: Sequence[Image]) -> set[int]:
+    """The numbers of labels that are listed by number or name; upper and lower case are alike."""
+    names = {number: name.strip() for labels in reversed(maps) for number, name in labels.label_names.items()}
+    found: set[int] = set()
+    for label in only:
+        own = [number for number, name in names.items() if name.casefold() == str(label).casefold()]
+        if isinstance(label, str) and not own:
+            known = f"one of {', '.join(names.values())}" if names else "a number, as the label maps have no names"
+            cure = "correct --guide-only" if names else "name the structures with --label-names"
+            raise InputError(f"got label {label!r} to guide by, expected {known}; {cure}")
+        found.update(own if isinstance(label, str) else [label])
+    return found
 
 
 def _numbered(labels: Tensor, ids: Sequence[int]) -> Tensor:
