@@ -13,7 +13,7 @@ Labels = NDArray[Any]
 
 
 def overlap(
-    fixed: Labels, before: Labels, after: Labels, moving: Labels, *, guiding: Collection[int] | None = None
+    fixed: Labels, before: Labels, after: Labels, moving: Labels, *, guiding: Collection[int | str] | None = None
 ) -> dict[str, float | dict[str, float]]:
     """Mean Dice before and after, and that of each label.
 
