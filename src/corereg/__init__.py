@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corereg.training.config import TrainConfig
     from corereg.training.train import TrainingResult, train
     from corereg.workflows.batch.run import batch
+    from corereg.workflows.calibrate import calibrate
 
 _HOMES = {
     "Dataset": "corereg.data.pairs",
@@ -32,6 +33,7 @@ _HOMES = {
     "Transform": "corereg.io.transforms.transform",
     "batch": "corereg.workflows.batch.run",
     "benchmark": "corereg.evaluation.benchmark.run",
+    "calibrate": "corereg.workflows.calibrate",
     "convert_transform": "corereg.io.transforms.convert",
     "evaluate": "corereg.evaluation.evaluate",
     "read_dataset": "corereg.data.pairs",
@@ -54,6 +56,7 @@ __all__ = [
     "Transform",
     "batch",
     "benchmark",
+    "calibrate",
     "convert_transform",
     "evaluate",
     "read_dataset",

@@ -28,11 +28,13 @@ QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
 def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     labels = ["--moving-labels", scans / "moving_labels.nii.gz", "--fixed-labels", scans / "fixed_labels.nii.gz"]
-    done = process("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels)
+    done = process("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels, "--uncertainty")
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{out / 'report.html'}: PASS, CT, affine ")
-    assert {file.name for file in out.iterdir()} == OUTPUTS | {"report.html", "warped_labels.nii.gz"}
+    assert {file.name for file in out.iterdir()} == OUTPUTS | {
+        *("report.html", "warped_labels.nii.gz", "uncertainty.nii.gz"),
+    }
     summary = json.loads((out / "result.json").read_text("utf-8"), parse_constant=pytest.fail)
     assert {"sdlogj", "fold_percent", "dice", "dice_before"} <= set(summary["metrics"])
     assert summary["metrics"]["dice"] > 0.5
@@ -52,11 +54,14 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     page = (out / "report.html").read_text("utf-8")
     assert "Modality" in page
     assert '<div class="verdict pass"' in page
+    assert '<section id="uncertainty"' in page
+    measures = summary["quality"]["measures"]
+    assert 0.1 < measures["uncertainty_mean_mm"] < measures["uncertainty_p95_mm"] < 20
     assert set(summary["versions"]) >= {"corereg", "torch", "numpy", "python"}
     assert all(len(entry["sha256"]) == 64 for entry in summary["inputs"].values())
     assert "moving.nii.gz" in summary["command"]
     fixed = nibabel.load(scans / "fixed.nii.gz")
-    for name in ("warped.nii.gz", "warped_labels.nii.gz"):
+    for name in ("warped.nii.gz", "warped_labels.nii.gz", "uncertainty.nii.gz"):
         np.testing.assert_array_equal(nibabel.load(out / name).affine, fixed.affine)
         assert nibabel.load(out / name).shape == fixed.shape
     assert nibabel.load(out / "warped_labels.nii.gz").get_data_dtype() == np.uint8

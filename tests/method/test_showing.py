@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from matplotlib.image import imread
 
 from corereg import InputError, RegistrationResult, register
+from corereg.method.quality.quality import Quality
 from helpers.pairs import FIXED, MOVING, pair
 from helpers.refusals import refusal
 
@@ -26,7 +28,12 @@ def test_repr_has_three_lines_with_images_work_and_quality(result: RegistrationR
     assert first == "RegistrationResult: moving onto fixed"
     assert second.startswith("  CT, affine off, grid ")
     assert "at 3 mm, model mind, " in second
-    assert third.startswith(f"  SDlogJ {result.metrics['sdlogj']:.3f}, folds ")
+    assert third.startswith(f"  PASS, SDlogJ {result.metrics['sdlogj']:.3f}, folds ")
+
+
+def test_repr_gives_the_reasons_of_a_verdict_that_is_not_a_pass(result: RegistrationResult) -> None:
+    doubted = replace(result, quality=Quality("warn", ("half of the fixed body lies outside",), {}))
+    assert re.search(r"\n  WARN, SDlogJ .*\n  half of the fixed body lies outside$", repr(doubted))
 
 
 def test_notebook_shows_the_middle_slice_with_front_on_top_and_right_at_the_left(result: RegistrationResult) -> None:

@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import Any
 
-from corereg.cli import batch, demo, evaluate, export, messages, register, reproduce, train, transforms
+from corereg.cli import batch, calibrate, demo, evaluate, export, messages, register, reproduce, train, transforms
 from corereg.cli.common import app
 from corereg.cli.endings import check_current_folder, describe, write_any_character
 from corereg.cli.evaluate import STDOUT
@@ -13,6 +13,7 @@ from corereg.cli.evaluate import STDOUT
 __all__ = [
     "app",
     "batch",
+    "calibrate",
     "demo",
     "evaluate",
     "export",

@@ -21,7 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 RESUMABLE = ("train", "benchmark", "batch", "reproduce")
 """Commands that keep what they have done and continue from there."""
 
-ORDER = ("register", "apply", "convert", "train", "evaluate", "benchmark", "batch")
+ORDER = ("register", "apply", "convert", "train", "evaluate", "benchmark", "batch", "calibrate")
 """Order of the commands in `corereg --help`; others follow."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.geometry.grid import Grid
@@ -22,23 +23,32 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class InverseError:
-    """|T(T^-1(q)) - q| in millimetres over the points q of the moving image that have a match inside the fixed grid."""
+    """|T(T^-1(q)) - q| in millimetres over points q of the moving image that have a match inside the fixed grid."""
 
     mean: float
     p95: float
     max: float
 
 
-def inverse_error(transform: Map, inverse: Map, fixed: Grid, moving: Grid) -> InverseError:
-    """Measure at points half a voxel from the voxel centres along every axis, where interpolation errs most."""
-    thinned = _thinned(moving)
+def inverse_error(
+    transform: Map, inverse: Map, fixed: Grid, moving: Grid, *, where: NDArray[np.bool_] | None = None
+) -> InverseError:
+    """Measure at points half a voxel from the voxel centres along every axis, where interpolation errs most.
+
+    Args:
+        where: voxels of the moving grid that count, such as its body; None counts all.
+    """
+    step = thinning(moving, MEASURED_POINTS)
+    thinned = moving.strided(step)
+    counted = None if where is None else torch.as_tensor(where[::step, ::step, ::step].copy())[None, None]
     matrix = thinned.affine.copy()
     matrix[:3, 3] = moving.to_world([0.5 if size > 1 else 0.0 for size in moving.shape])
     errors = []
-    for _, world in slabs(Grid(thinned.shape, matrix)):
+    for planes, world in slabs(Grid(thinned.shape, matrix)):
         there = inverse(world)
         back = (transform(there) - world).norm(dim=1, keepdim=True)
-        errors.append(back[inside(linear_map(fixed.inverse_affine, there), fixed.shape)])
+        matched = inside(linear_map(fixed.inverse_affine, there), fixed.shape)
+        errors.append(back[matched if counted is None else matched & counted[:, :, planes]])
     error = torch.cat(errors).numpy()
     if not error.size:
         return InverseError(float("nan"), float("nan"), float("nan"))
@@ -47,9 +57,6 @@ def inverse_error(transform: Map, inverse: Map, fixed: Grid, moving: Grid) -> In
 
 def share_of(predicate: Map, grid: Grid) -> float:
     """Share of a grid's voxels, 0 to 1, where a predicate of positions, (1, 1, X, Y, Z), is true."""
-    found = torch.cat([predicate(world).flatten() for _, world in slabs(_thinned(grid))])
+    thinned = grid.strided(thinning(grid, MEASURED_POINTS))
+    found = torch.cat([predicate(world).flatten() for _, world in slabs(thinned)])
     return float(found.double().mean())
-
-
-def _thinned(grid: Grid) -> Grid:
-    return grid.strided(thinning(grid, MEASURED_POINTS))

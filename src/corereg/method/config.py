@@ -189,6 +189,10 @@ class RegisterConfig:
     memory_gb: Annotated[float | None, Interval(gt=0, le=LARGEST_MEMORY_GB), Option("memory")] = None
     """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
     coarser."""
+    uncertainty: Annotated[bool, Option()] = False
+    """Also map by how many mm the result may be off, a bound that 95 % of the voxels keep, into uncertainty.nii.gz."""
+    thresholds: Annotated[str | None, Option()] = None
+    """Thresholds of the verdict, a file written by `corereg calibrate`; by default those on board."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     stages: PipelineConfig = field(default_factory=PipelineConfig)
 
@@ -252,4 +256,8 @@ def with_register_options(config: RegisterConfig, options: Mapping[str, Any]) ->
     if with_options(Preset(), {"refine": options.get("refine")}).refine == "paper":
         stages = {"passes": PAPER_PASSES, "refine": paper_refine(), "symmetric": False, "fine": False}
         config = with_settings(config, {"stages": stages})
-    return with_options(config, {name: value for name, value in options.items() if name != "refine"})
+    config = with_options(config, {name: value for name, value in options.items() if name != "refine"})
+    if config.uncertainty and (config.guidance.points_only or not config.deforms):
+        other = "--points-only" if config.guidance.points_only else f"--affine {config.affine}"
+        raise InputError(f"got --uncertainty and {other}, expected images to be deformed onto each other; drop one")
+    return config

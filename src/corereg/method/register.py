@@ -31,10 +31,13 @@ from corereg.method.pipeline import Registration, no_deformation, register_volum
 from corereg.method.points_only import POINTS_ONLY, register_without_images
 from corereg.method.quality.judged import Judged
 from corereg.method.quality.quality import UNJUDGED, Quality
+from corereg.method.quality.thresholds import read_thresholds
+from corereg.method.quality.uncertainty import uncertainty_mm, with_uncertainty
 from corereg.method.quality.verdict import judge, warn_if_failed
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
+from corereg.preprocessing.body import body_threshold
 from corereg.preprocessing.detection import Intensities, find_intensities
 from corereg.preprocessing.pair import Scan, prepare_pair
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view
@@ -114,6 +117,7 @@ def register(
     given |= {"fixed_points": fixed_points, "moving_points": moving_points, "rigid_labels": rigid_labels}
     given |= {"fixed_channels": fixed_channels, "moving_channels": moving_channels}
     config = with_register_options(config or RegisterConfig(), settings)
+    thresholds = read_thresholds(config.thresholds)
     progress = progress or (lambda stage: None)
     device = find_device(config.device, fixed, moving)
     watch = Stopwatch(device)
@@ -172,10 +176,18 @@ def register(
     with watch("judge"):
         fields = found.coarse, found.refined, found.disagreement_vox
         shown = field_of_view(fixed_image.grid, working)
-        quality = judge(Judged(*pair, *fields, working, shown, alignment, copies))
+        judged = Judged(*pair, *fields, working, shown, alignment, copies)
+        quality = judge(judged, thresholds)
+    bound_mm = None
+    if config.uncertainty:
+        progress("uncertainty")
+        with watch("uncertainty"):
+            bound_mm = uncertainty_mm(judged, fixed_image.grid)
+            quality = with_uncertainty(quality, bound_mm, fixed_image.array)
     progress("inverting")
     config = with_settings(config, {"stages.refine.similarity": found.similarity})
-    return _result(found, watch, working, known, alignment, images, intensities, quality, choice, config)
+    result = _result(found, watch, working, known, alignment, images, intensities, quality, choice, config)
+    return replace(result, uncertainty=bound_mm)
 
 
 def _result(
@@ -198,7 +210,7 @@ def _result(
         before = start.then(aligned) if config.deforms else start
         own = aligned.then(deformed)
         transform, inverse = start.then(own), own.inverse().then(start.inverse())
-        error = transform.inverse_error(inverse)
+        error = transform.inverse_error(inverse, where=moving.array > body_threshold(moving.array))
         transform = replace(transform, backward=inverse)
     i, j, k = field_of_view(fixed.grid, working)
     deformation = parts_of_field(offsets_mm(transform.parts, working), working)[0] if deforms(start) else refined

@@ -28,6 +28,10 @@ class RegisterSettings(TypedDict, total=False):
     memory: float | None
     """Memory to plan for in GB (10^9 bytes), by default what is free; a working grid that would take more is made
     coarser."""
+    uncertainty: bool | None
+    """Also map by how many mm the result may be off, a bound that 95 % of the voxels keep, into uncertainty.nii.gz."""
+    thresholds: str | PathLike[str] | None
+    """Thresholds of the verdict, a file written by `corereg calibrate`; by default those on board."""
     guide_labels: bool | None
     """Let the label maps of both scans guide the registration; labels that only one scan has do not."""
     guide_only: Sequence[int | str] | None

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from corereg.geometry.displacement import Displacement
 from corereg.io.images.image import Image
 from corereg.io.transforms.transform import InverseError, Transform
@@ -28,7 +31,7 @@ class RegistrationResult:
     inverse_transform: Transform
     """From moving to fixed."""
     inverse_error: InverseError
-    """How far the two transforms are from being inverse to each other."""
+    """How far the two transforms are from being inverse to each other, inside the body of the moving image."""
     before: Transform
     """The transform before the last kind of registration: the initial one, then the pre-alignment if that is not all.
     """
@@ -63,6 +66,8 @@ class RegistrationResult:
     """The R that was used."""
     peak_memory_mb: float
     """Largest memory of the process so far, in MiB."""
+    uncertainty: NDArray[np.float32] | None = None
+    """(I, J, K) on the fixed image's grid, if requested: the error in mm that 95 % of the voxels stay below."""
 
     def __repr__(self) -> str:
         return as_text(self)

@@ -22,7 +22,7 @@ PICTURE_WIDTH = 720
 
 
 def as_text(result: Any) -> str:
-    """Three lines about a `RegistrationResult`: which images, what was done, and how well."""
+    """Three lines about a `RegistrationResult`: which images, what was done, and how well; then reasons to doubt it."""
     images = f"{result.moving.name} onto {result.fixed.name}"
     done = f"{modality_words(result.intensities)}, affine {affine_words(result.alignment)}"
     seconds = sum(result.seconds.values())
@@ -30,7 +30,8 @@ def as_text(result: Any) -> str:
         (
             f"RegistrationResult: {images}",
             f"  {done}, grid {grid_words(result.refined.grid)}, model {result.model.name}, {seconds:.1f} s",
-            f"  {metric_words(result.metrics)}",
+            f"  {result.quality.verdict.upper()}, {metric_words(result.metrics)}",
+            *(f"  {reason}" for reason in result.quality.reasons),
         )
     )
 

@@ -60,6 +60,7 @@ def write_report(
     verdict: tuple[str, Sequence[str]] | None = None,
     disp_mm: Volume | None = None,
     det_j: Volume | None = None,
+    uncertainty_mm: Volume | None = None,
     fixed_labels: Volume | None = None,
     moving_labels: Volume | None = None,
     warped_labels: Volume | None = None,
@@ -80,6 +81,7 @@ def write_report(
         verdict: "pass", "warn" or "fail", and reasons: the band on top.
         disp_mm: (3, I, J, K), displacement in millimetres.
         det_j: (I, J, K), Jacobian determinant, NaN where undefined; a border of equal width may be missing.
+        uncertainty_mm: (I, J, K), the error that 95 % of the voxels stay below.
         fixed_labels, moving_labels, warped_labels: (I, J, K), integers on the fixed grid; `moving_labels` belong to
             `moving_before`.
         label_names: label -> name of the structure.
@@ -96,6 +98,7 @@ def write_report(
         "fixed_labels": fixed_labels,
         "moving_labels": moving_labels,
         "warped_labels": warped_labels,
+        "uncertainty_mm": uncertainty_mm,
     }
     for name, volume in volumes.items():
         if volume is not None and volume.shape != grid.shape:

@@ -11,6 +11,7 @@ OUTPUTS = {
     "inverse_transform": "inverse_transform.nii.gz",
     "transform_h5": "transform.h5",
     "warped_labels": "warped_labels.nii.gz",
+    "uncertainty": "uncertainty.nii.gz",
     "report": "report.html",
     "compact": "transform_compact.npz",
 }

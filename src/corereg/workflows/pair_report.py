@@ -69,6 +69,7 @@ def write_pair_report(
         verdict=(summary["quality"]["verdict"], (*summary["quality"]["reasons"], *result.warnings)),
         disp_mm=_last_of(result).total_mm(),
         det_j=_det_on(result.deformation, grid) if result.config.deforms else None,
+        uncertainty_mm=result.uncertainty,
         title=f"{Path(result.moving.name).name} onto {Path(result.fixed.name).name}",
         **overlays,
     )

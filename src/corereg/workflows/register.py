@@ -24,6 +24,7 @@ from corereg.io.json_files import finite
 from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.formats.npz import write_compact
 from corereg.method.config import RegisterConfig, with_register_options
+from corereg.method.quality.thresholds import read_thresholds
 from corereg.method.quality.verdict import with_overlap
 from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
@@ -90,7 +91,7 @@ def register_to_folder(
             f"got the fixed label map {fixed_labels} alone, expected a moving one to compare it with; "
             "add --moving-labels"
         )
-    with_register_options(RegisterConfig(), settings)  # refused before anything is read
+    read_thresholds(with_register_options(RegisterConfig(), settings).thresholds)  # refused before anything is read
     names = read_label_names(label_names) if isinstance(label_names, Path) else label_names
     if not force:
         refuse_to_replace(directory, (*OUTPUTS.values(), RESULT))
@@ -187,16 +188,9 @@ def save_registration(
         overlays: dict[str, Any] = {}
         with _one_by_one() as later:
             # One file after the other, for the memory's sake, while this thread draws the report.
-            if "transform" in keep:
-                later(result.transform.save, staging / OUTPUTS["transform"])
-            if "inverse_transform" in keep:
-                later(result.inverse_transform.save, staging / OUTPUTS["inverse_transform"])
-            if "transform_h5" in keep:
-                later(result.transform.save, staging / OUTPUTS["transform_h5"])
-            if "compact" in keep:
-                later(write_compact, staging / OUTPUTS["compact"], result.transform.stored())
-            if "warped" in keep:
-                later(write_image, staging / OUTPUTS["warped"], warped.array, result.fixed)
+            for name, write in _writers(result, warped).items():
+                if name in keep:
+                    later(write, staging / OUTPUTS[name])
             if moving_labels is not None:
                 before, after = (t.apply(moving_labels, labels=True) for t in (result.before, result.transform))
                 if "warped_labels" in keep:
@@ -215,6 +209,20 @@ def save_registration(
         summary["seconds"]["total"] = sum(summary["seconds"].values())
         (staging / RESULT).write_text(json.dumps(finite(summary), indent=1, allow_nan=False, default=str) + "\n")
     return dict(summary["metrics"])
+
+
+def _writers(result: RegistrationResult, warped: Image) -> dict[str, Callable[[Path], None]]:
+    """Functions that write the outputs which a result always has, and its uncertainty if it has one."""
+    writers: dict[str, Callable[[Path], None]] = {
+        "transform": result.transform.save,
+        "inverse_transform": result.inverse_transform.save,
+        "transform_h5": result.transform.save,
+        "compact": lambda path: write_compact(path, result.transform.stored()),
+        "warped": lambda path: write_image(path, warped.array, result.fixed),
+    }
+    if (bound_mm := result.uncertainty) is not None:
+        writers["uncertainty"] = lambda path: write_image(path, bound_mm, result.fixed)
+    return writers
 
 
 @contextmanager

@@ -9,19 +9,9 @@ import pytest
 from corereg import register
 from corereg.data.phantom import make_breathing_pair
 from corereg.io.images.image import Image
-from corereg.method.quality.measures import ORIENTATIONS
 from corereg.method.quality.quality import Quality
 from corereg.method.quality.verdict import doubt, quality_of, with_overlap
-
-RIGHT = {
-    **{f"orientation_{words}": 0.7 for words in ORIENTATIONS.values()},
-    "orientation_mirrored_left_right": 1.0,
-    "similarity_above_chance": 0.6,
-    "similarity_before": 0.3,
-    "displacement_mean_mm": 12.0,
-    "displacement_share": 0.05,
-    "covered": 1.0,
-}
+from helpers.qualities import RIGHT
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_a_model_file_that_changed_is_another_setting(tmp_path: Path) -> None:
     model.write_text("one")
     run(pairs, out, model=model)
     model.write_text("two")
-    with pytest.raises(InputError, match="another model file"):
+    with pytest.raises(InputError, match="another model or thresholds file"):
         run(pairs, out, model=model)
 
 

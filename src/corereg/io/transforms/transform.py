@@ -204,10 +204,12 @@ class Transform:
         parts, names = inverse_parts(self.parts), self.names[::-1]
         return Transform(parts, fixed=self.moving, moving=self.fixed, names=names, backward=self)
 
-    def inverse_error(self, inverse: "Transform | None" = None) -> InverseError:
-        """By how many millimetres points miss their start after going to the fixed image by `inverse` and back."""
+    def inverse_error(
+        self, inverse: "Transform | None" = None, *, where: NDArray[np.bool_] | None = None
+    ) -> InverseError:
+        """By how many mm points of the moving grid, those in `where`, miss their start by way of `inverse` and back."""
         inverse = inverse or self.inverse()
-        return inverse_error(self.moved, inverse.moved, self.fixed_grid, inverse.fixed_grid)
+        return inverse_error(self.moved, inverse.moved, self.fixed_grid, inverse.fixed_grid, where=where)
 
     def total_mm(self) -> NDArray[np.float32]:
         """T(p) - p at the voxels p of the fixed grid: (3, I, J, K), RAS+ millimetres."""

@@ -16,15 +16,12 @@ from corereg.geometry.warp import warp
 from corereg.method.affine.orientation import AS_IT_IS, orientation_scores
 from corereg.method.quality.judged import Judged
 from corereg.method.quality.similarity import similarity_above_chance
+from corereg.preprocessing.body import body_threshold
 
 __all__ = ["ORIENTATIONS", "UNKNOWN", "measure"]
 
 VOXELS = 60_000
 """Volumes are averaged down to about this size, so that judging costs little and does not depend on the spacing."""
-
-BODY_LEVEL = 0.2
-"""Share of the range between an image's dark and bright percentiles above which a voxel belongs to the body."""
-DARK_PERCENT, BRIGHT_PERCENT = 2.0, 98.0
 
 HALF = 0.5
 """Weight above which a voxel counts."""
@@ -99,8 +96,7 @@ def _body(volume: Tensor, weight: Tensor) -> Tensor:
     """Where an image shows a body rather than what surrounds it."""
     counted = weight > HALF
     values = volume[counted] if bool(counted.any()) else volume.flatten()
-    dark, bright = np.percentile(values.numpy(), (DARK_PERCENT, BRIGHT_PERCENT))
-    body: Tensor = (volume > float(dark + BODY_LEVEL * (bright - dark))) & counted
+    body: Tensor = (volume > body_threshold(values.numpy())) & counted
     return body
 
 

@@ -1,7 +1,6 @@
-"""From measures to a verdict: thresholds, each with its reason in words.
+"""From measures to a verdict: rules, each with its reason in words.
 
-Calibrated on right and wrong pairs of eleven cohorts: benchmarks/verdict.md. Upstream: `measures`. Downstream:
-`register`.
+Upstream: `measures`, `thresholds`. Downstream: `register`.
 """
 
 import math
@@ -13,8 +12,9 @@ from typing import Any, NamedTuple
 from corereg.method.quality.judged import Judged
 from corereg.method.quality.measures import ORIENTATIONS, UNKNOWN, measure
 from corereg.method.quality.quality import FAIL, PASS, WARN, Quality, Verdict
+from corereg.method.quality.thresholds import SHIPPED, Threshold, Thresholds
 
-__all__ = ["doubt", "judge", "quality_of", "warn_if_failed", "with_overlap"]
+__all__ = ["NEEDED", "SEVERAL", "doubt", "judge", "quality_of", "values_of", "warn_if_failed", "with_overlap"]
 
 Measures = Mapping[str, float]
 
@@ -31,17 +31,15 @@ WORSE_DICE = 0.02
 
 
 class _Rule(NamedTuple):
-    """A value that speaks against a registration: above `warn` a little, above `fail` decisively."""
+    """A value that speaks against a registration: the larger, the more."""
 
     value: Callable[[Measures], float]
     """NaN says nothing."""
-    warn: float
-    fail: float
     reason: Callable[[Measures], str]
 
-    def doubt(self, measures: Measures) -> float:
+    def doubt(self, measures: Measures, threshold: Threshold) -> float:
         """Above 0 where it warns, above 1 where it decides."""
-        return (self.value(measures) - self.warn) / (self.fail - self.warn)
+        return (self.value(measures) - threshold.warn) / (threshold.fail - threshold.warn)
 
 
 def _agreement(measures: Measures) -> float:
@@ -61,66 +59,71 @@ def _orientation_words(name: str, measures: Measures) -> str:
     return f"{how}, the moving image would match {measures[name]:.2f} times as well"
 
 
-RULES = (
-    _Rule(
+RULES = {
+    "orientation": _Rule(
         lambda m: m[_best_orientation(m)],
-        warn=0.97,
-        fail=1.03,
         reason=lambda m: _orientation_words(_best_orientation(m), m),
     ),
-    _Rule(
+    "left_right": _Rule(
         lambda m: m[LEFT_RIGHT],
-        warn=1.05,
-        fail=1.15,
         reason=lambda m: _orientation_words(LEFT_RIGHT, m),
     ),
-    _Rule(
+    "agreement": _Rule(
         lambda m: -_agreement(m),
-        warn=-0.6,
-        fail=-0.5,
         reason=lambda m: (
             "the images agree hardly better than unrelated scans (similarity "
             f"{m['similarity_before']:.2f} after the affine part, {m['similarity_above_chance']:.2f} at the end)"
         ),
     ),
-    _Rule(
+    "displacement": _Rule(
         lambda m: m["displacement_share"],
-        warn=0.12,
-        fail=0.2,
         reason=lambda m: (
             f"the deformation moves the body by {m['displacement_mean_mm']:.0f} mm on average, "
             f"{m['displacement_share']:.0%} of the scan's width"
         ),
     ),
-    _Rule(
+    "coverage": _Rule(
         lambda m: 1 - m["covered"],
-        warn=0.4,
-        fail=0.8,
         reason=lambda m: f"{1 - m['covered']:.0%} of the fixed body lies outside the moving scan",
     ),
+}
+"""What each of the `Thresholds` is compared with."""
+
+NEEDED = (
+    *OTHER_ORIENTATIONS,
+    LEFT_RIGHT,
+    *("similarity_before", "similarity_above_chance", "displacement_mean_mm", "displacement_share", "covered"),
 )
+"""The measures that the rules read."""
 
 
-def judge(judged: Judged) -> Quality:
+def judge(judged: Judged, thresholds: Thresholds) -> Quality:
     """Pass a verdict on a registration."""
-    return quality_of(measure(judged))
+    return quality_of(measure(judged), thresholds)
 
 
-def doubt(measures: Measures) -> float:
+def values_of(measures: Measures) -> dict[str, float]:
+    """The value of each rule."""
+    return {name: rule.value(measures) for name, rule in RULES.items()}
+
+
+def doubt(measures: Measures, thresholds: Thresholds = SHIPPED) -> float:
     """One number for all rules: above 0 the verdict is "warn", above 1 "fail"."""
-    known = sorted((value for rule in RULES if not math.isnan(value := rule.doubt(measures))), reverse=True)
+    doubts = (rule.doubt(measures, thresholds[name]) for name, rule in RULES.items())
+    known = sorted((value for value in doubts if not math.isnan(value)), reverse=True)
     if not known:
         return UNKNOWN
     several = known[SEVERAL - 1] if len(known) >= SEVERAL else UNKNOWN
     return max(known[0], 1 + several) if several > 0 else known[0]
 
 
-def quality_of(measures: Measures) -> Quality:
+def quality_of(measures: Measures, thresholds: Thresholds = SHIPPED) -> Quality:
     """The verdict that measures lead to."""
-    found = sorted((rule for rule in RULES if rule.doubt(measures) > 0), key=lambda rule: -rule.doubt(measures))
-    total = doubt(measures)
+    doubts = {name: rule.doubt(measures, thresholds[name]) for name, rule in RULES.items()}
+    found = sorted((name for name in RULES if doubts[name] > 0), key=lambda name: -doubts[name])
+    total = doubt(measures, thresholds)
     verdict: Verdict = FAIL if total > 1 else WARN if total > 0 else PASS
-    return Quality(verdict, tuple(rule.reason(measures) for rule in found), measures)
+    return Quality(verdict, tuple(RULES[name].reason(measures) for name in found), measures)
 
 
 def with_overlap(quality: Quality, metrics: Mapping[str, Any]) -> Quality:

@@ -1,4 +1,4 @@
-"""Picture sections that show the deformation: its magnitude, a deformed grid, and the change of volume.
+"""Picture sections that show the deformation: magnitude, a deformed grid, change of volume, and how sure it is.
 
 Upstream: `planes`, `pictures`. Downstream: `images`.
 
@@ -13,7 +13,7 @@ from corereg.report.sections.pictures import DIVERGING, GREY, SEQUENTIAL, Pictur
 from corereg.report.sections.planes import Plane, largest_parts
 from corereg.report.sections.scene import Bar, Marks, Scene, Section, grey, nice_top, painted_row
 
-__all__ = ["deformed_grid_section", "displacement_section", "jacobian_section"]
+__all__ = ["deformed_grid_section", "displacement_section", "jacobian_section", "uncertainty_section"]
 
 LARGE_PERCENTILE = 99.5
 """Percentile of the displacement inside the body at the top of the colour bar; a few outliers may lie above."""
@@ -112,6 +112,27 @@ def jacobian_section(scene: Scene) -> Section | None:
     return Section(
         "jacobian", "Volume change", intro, [painted_row("jacobian", "Determinant", note, paint)], bar, legend
     )
+
+
+def uncertainty_section(scene: Scene) -> Section | None:
+    """The bound of the error, in colour over the fixed image; None without one."""
+    if scene.uncertainty_mm is None:
+        return None
+    bound, view = scene.uncertainty_mm, scene.view
+    inside = bound[scene.body] if scene.body.any() else bound.reshape(-1)
+    top = nice_top(float(np.percentile(inside, LARGE_PERCENTILE)))
+
+    def paint(plane: Plane) -> Picture:
+        values = view.magnify(view.cut(bound, plane), plane) / top
+        return pictures.overlay(grey(scene, scene.fixed, scene.fixed_window, plane), values, SEQUENTIAL)
+
+    note = f"inside the body: mean {float(inside.mean()):.3g} mm, 95 % below {float(np.percentile(inside, 95)):.3g} mm"
+    bar = Bar(SEQUENTIAL.css, ("0", f"{top / 2:g}", f"{top:g}"), "error that 95 % of the voxels stay below (mm)")
+    intro = (
+        "By how much the match of each point may be off, over the fixed image: large where nothing in the images "
+        "fixes the match, or where both directions disagree."
+    )
+    return Section("uncertainty", "Uncertainty", intro, [painted_row("uncertainty", "Bound", note, paint)], bar)
 
 
 def _body(scene: Scene, plane: Plane) -> tuple[Marks, Bool[np.ndarray, "H W"] | None]:

@@ -8,7 +8,12 @@ R A S canonical axes: every volume of a `Scene` is in canonical order.
 import numpy as np
 
 from corereg.report.sections import pictures
-from corereg.report.sections.deformation import deformed_grid_section, displacement_section, jacobian_section
+from corereg.report.sections.deformation import (
+    deformed_grid_section,
+    displacement_section,
+    jacobian_section,
+    uncertainty_section,
+)
 from corereg.report.sections.pictures import DIVERGING, GREY, Picture
 from corereg.report.sections.planes import PLANES, Plane, View
 from corereg.report.sections.scene import Bar, Marks, Row, Scene, Section, Volume, grey, painted_row
@@ -34,6 +39,7 @@ def make_sections(scene: Scene) -> list[Section]:
     sections = [
         *(_images(scene), _difference(scene), _checkerboard(scene)),
         *(deformed_grid_section(scene), displacement_section(scene), jacobian_section(scene)),
+        uncertainty_section(scene),
     ]
     return [section for section in sections if section is not None]
 

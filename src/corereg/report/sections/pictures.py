@@ -28,6 +28,7 @@ __all__ = [
     "checkerboard",
     "draw",
     "edges",
+    "overlay",
 ]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,6 +38,10 @@ ZLIB_LEVEL = 4
 """Takes a third of the time of level 6, for 3 % more bytes."""
 RAMP_COLOURS = 236
 GRADIENT_STOPS = 17
+OVERLAY_COLOURS, OVERLAY_GREYS = 16, 16
+"""Steps of colour and of brightness of a picture that shows values in colour over an image."""
+OVERLAY_LEAST = 0.25
+"""Brightness of the colour where the image is black."""
 DIMMED = 0.3
 """Brightness of dimmed pixels."""
 
@@ -118,6 +123,19 @@ def draw(
     palette = np.concatenate([*ramps, np.array([_rgb(mark) for mark in MARKS], np.uint8)])
     height, width = pixels.shape
     return Picture(_encode_png(pixels, palette), width, height)
+
+
+def overlay(grey: Float64[np.ndarray, "H W"], values: Float64[np.ndarray, "H W"], ramp: Ramp) -> Picture:
+    """Paint values in the colours of a ramp, as bright as an image is there; both are clipped to 0..1."""
+    column = np.rint(values.clip(0, 1) * (OVERLAY_COLOURS - 1)).astype(np.uint8)
+    row = np.rint(grey.clip(0, 1) * (OVERLAY_GREYS - 1)).astype(np.uint8)
+    brightness = np.linspace(OVERLAY_LEAST, 1, OVERLAY_GREYS)
+    white = np.linspace(0, 1 - OVERLAY_LEAST, OVERLAY_GREYS) ** 2
+    colours = ramp.colours(OVERLAY_COLOURS).astype(np.float64)
+    lit = brightness[:, None, None] * (colours + white[:, None, None] * (255 - colours))
+    palette = np.asarray(np.rint(lit).reshape(-1, 3), np.uint8)
+    height, width = column.shape
+    return Picture(_encode_png(np.asarray(row * np.uint8(OVERLAY_COLOURS) + column), palette), width, height)
 
 
 def edges(mask: Bool[np.ndarray, "H W"], thickness: int = 1) -> Bool[np.ndarray, "H W"]:

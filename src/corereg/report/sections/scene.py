@@ -39,6 +39,8 @@ class Scene:
     """Displacement in millimetres along the canonical axes."""
     det_j: Volume | None = None
     """Jacobian determinant, NaN where undefined."""
+    uncertainty_mm: Volume | None = None
+    """The error that 95 % of the voxels stay below."""
     fixed_labels: Volume | None = None
     moving_labels: Volume | None = None
     warped_labels: Volume | None = None

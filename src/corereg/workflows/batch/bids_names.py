@@ -87,6 +87,7 @@ def bids_names(fixed: Path, moving: Path) -> dict[str, Path]:
     names = {
         OUTPUTS["warped"]: f"{image}desc-registered_{suffix}.nii.gz",
         RESULT: f"{image}desc-registered_{suffix}.json",
+        OUTPUTS["uncertainty"]: f"{image}desc-uncertainty_{suffix}.nii.gz",
         OUTPUTS["report"]: f"{image}desc-registered_{suffix}.html",
         OUTPUTS["warped_labels"]: f"{image}dseg.nii.gz",
         OUTPUTS["transform"]: f"{base}{transforms[0]}_mode-image_xfm.nii.gz",

@@ -21,16 +21,17 @@ def check_same_settings(directory: Path, config: RegisterConfig, keep: tuple[str
     Raises:
         InputError: the folder holds a batch with other settings.
     """
-    model = Path(config.model)
-    sha256 = hash_files([model]) if model.is_file() else None
-    content = {"settings": as_settings(config), "keep": list(keep), "model_sha256": sha256}
+    content: dict[str, Any] = {"settings": as_settings(config), "keep": list(keep)}
+    for name, file in (("model", config.model), ("thresholds", config.thresholds)):
+        content[f"{name}_sha256"] = hash_files([Path(file)]) if file and Path(file).is_file() else None
     before = load_json(directory / SETTINGS_FILE)
     if before and before != json.loads(json.dumps(content)):
         changes = changed_keys(with_settings(RegisterConfig(), before["settings"]), config)
         if before["keep"] != content["keep"]:
             changes.append(f"keep: {','.join(before['keep'])} -> {','.join(keep)}")
+        words = "; ".join(changes) or "another model or thresholds file"
         raise InputError(
-            f"the folder {directory} holds a batch with other settings ({'; '.join(changes) or 'another model file'}), "
+            f"the folder {directory} holds a batch with other settings ({words}), "
             "expected the same ones; repeat them, or choose another folder"
         )
     return content

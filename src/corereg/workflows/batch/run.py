@@ -18,6 +18,7 @@ from corereg.data.label_names import read_label_names
 from corereg.errors import InputError
 from corereg.io.atomic import output_folder
 from corereg.method.config import RegisterConfig, with_register_options
+from corereg.method.quality.thresholds import read_thresholds
 from corereg.method.register_settings import RegisterSettings
 from corereg.progress import Step
 from corereg.provenance import usable_cores
@@ -112,6 +113,7 @@ def batch(
             later is a row.
     """
     config = with_register_options(RegisterConfig(), settings)
+    read_thresholds(config.thresholds)
     _check_numbers(jobs, threads, retries, time_limit)
     cluster = _cluster(ray, ray_gpus, ray_memory, threads, config)
     progress = progress or (lambda line: None)
