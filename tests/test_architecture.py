@@ -126,8 +126,8 @@ def test_every_imported_package_is_a_declared_dependency():
     of_others = {"corereg", "llvmlite"}  # llvmlite comes with numba, whose version it is tied to
     source = {name.lower() for path in FILES for name in imported_tops(path)}
     source -= set(sys.stdlib_module_names) | of_others
-    groups = ("dicom", "interop", "mesh", "monai", "napari", "onnx", "parquet", "ray", "tensorboard", "zarr")
-    extras = declared(*groups)
+    groups = ("dicom", "interop", "mesh", "mlflow", "monai", "napari", "onnx", "parquet", "ray", "tensorboard", "zarr")
+    extras = declared(*groups, "wandb")
     peers = {"ants", "convexadam", "itk", "niftyreg", "picsl_greedy", "train_voxelmorph", "voxelmorph"}
     elsewhere = peers | {"triton", "vtkmodules"}
     assert source - extras - declared() <= elsewhere  # in torch's CUDA wheels, in vtk, and the peers' own packages

@@ -28,14 +28,16 @@ class Step(str):
     Args:
         done: finished steps.
         total: all steps.
+        seconds_left: if it is known better than by the time of the steps so far, as where steps differ.
     """
 
     done: int
     total: int
+    seconds_left: float | None
 
-    def __new__(cls, text: str, done: int, total: int) -> "Step":
+    def __new__(cls, text: str, done: int, total: int, seconds_left: float | None = None) -> "Step":
         step = super().__new__(cls, text)
-        step.done, step.total = done, total
+        step.done, step.total, step.seconds_left = done, total, seconds_left
         return step
 
 
@@ -79,6 +81,8 @@ class Meter:
         elif self.starting and step.done > self.first:
             self.first, self.since, self.starting = step.done, now, False
         self.done = step.done
+        if step.seconds_left is not None:
+            return step.seconds_left
         finished = step.done - self.first
         return (step.total - step.done) * (now - self.since) / finished if finished else None
 

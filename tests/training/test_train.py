@@ -1,6 +1,8 @@
 """Whole training runs on a small cohort."""
 
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from safetensors import safe_open
 from corereg.data.pairs import read_dataset
 from corereg.method.features.model_file import load_model
 from corereg.settings import with_settings
-from corereg.training import loop
+from corereg.training import loop, process
 from corereg.training.config import TrainConfig
 from corereg.training.objective.objective import new_model
+from corereg.training.process import cohort_volumes
 from corereg.training.schedule import WEIGHTS, seed_at
 from corereg.training.session import Session
-from corereg.training.train import CONFIG, MODEL, cohort_volumes
+from corereg.training.train import BEST, CONFIG, MODEL
 from helpers.training import SMALL, rows_of, run, same, weights_of
 
 
@@ -63,9 +66,16 @@ def test_a_validated_patient_is_in_no_training_pair(cohort_json: Path):
     assert {scan for pair in dataset.training for scan in pair} == {0, 1, 2}
 
 
-def test_same_seed_same_run_other_seed_another(cohort_json: Path, cache: Path, tmp_path: Path):
-    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        run(cohort_json, tmp_path / name, cache, seed=seed, cycles=1, steps_per_cycle=1)
+def test_same_seed_same_run_other_seed_another(
+    cohort_json: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The estimate before a run leaves no trace in it."""
+    lines: list[str] = []
+    for name, seed, fewest in (("first", 0, 2), ("again", 0, 1), ("other", 1, 2)):
+        monkeypatch.setattr(process, "FEWEST_STEPS", fewest)
+        run(cohort_json, tmp_path / name, cache, seed=seed, cycles=1, steps_per_cycle=1, log=lines.append)
+    (estimate,) = (line for line in lines if line.startswith("estimate: "))
+    assert re.search(r"GB of memory and 0\.0 GB of disk for 3 pairs to label of [0-9.]+ s, 1 steps of", estimate)
     assert same(weights_of(tmp_path / "again"), weights_of(tmp_path / "first"))
     assert not same(weights_of(tmp_path / "other"), weights_of(tmp_path / "first"))
 
@@ -104,11 +114,30 @@ def test_without_validation_pairs_the_run_says_what_it_measures(unlisted: Path, 
     assert any("training pairs are measured" in line and "--val-fraction" in line for line in lines)
 
 
-def test_held_out_scans_validate_and_do_not_train(unlisted: Path, cache: Path, tmp_path: Path):
+@pytest.fixture
+def nnunet(cohort_json: Path, tmp_path: Path) -> Path:
+    """The same scans and label maps in nnU-Net's raw layout."""
+    folder = tmp_path / "Dataset001_Blobs"
+    for split in ("imagesTr", "labelsTr"):
+        (folder / split).mkdir(parents=True)
+    for image in sorted((cohort_json.parent / "imagesTr").iterdir()):
+        case = image.name.removesuffix("_0000.nii.gz")
+        shutil.copy(image, folder / "imagesTr" / f"{case}_0000.nii.gz")
+        shutil.copy(cohort_json.parent / "labelsTr" / image.name, folder / "labelsTr" / f"{case}.nii.gz")
+    content = {"labels": {"background": 0, "bright": 1, "dark": 2}, "file_ending": ".nii.gz", "numTraining": 5}
+    (folder / "dataset.json").write_text(json.dumps(content | {"channel_names": {"0": "CT"}}))
+    return folder
+
+
+def test_held_out_scans_validate_by_their_label_maps_and_do_not_train(nnunet: Path, cache: Path, tmp_path: Path):
     lines: list[str] = []
-    run(unlisted, tmp_path / "run", cache, cycles=1, steps_per_cycle=1, val_fraction=0.4, log=lines.append)
+    settings = {"cycles": 1, "steps_per_cycle": 1, "val_fraction": 0.4, "log": lines.append}
+    result = run(nnunet, tmp_path / "run", cache, **settings)
     assert not any("training pairs are measured" in line for line in lines)
-    assert [row["cycle"] for row in rows_of(tmp_path / "run") if "dice" in row] == [0]
+    assert 0 < result.metrics["dice_before"] < 1
+    assert 0 < result.metrics["dice"] <= 1
+    assert result.best_cycle == 1
+    assert card_of(tmp_path / "run" / BEST)["metrics"] == pytest.approx(result.metrics, rel=1e-5)
     data = card_of(tmp_path / "run" / MODEL)["data"]
     assert (data["scans"], data["pairs"]) == (3, 3)
 

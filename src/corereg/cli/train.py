@@ -1,5 +1,6 @@
 """`corereg train`."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +54,8 @@ def train(
     nodes: Annotated[int, typer.Option(help="Number of nodes; Slurm and torchrun environments are understood.")] = 1,
     cache: Annotated[Path | None, typer.Option(help="Folder of prepared scans that several runs can share.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="RAD-ChestCT's CSV of patients, if not in the folder.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write event files.")] = False,
+    logger: Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow or csv.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="The same as --logger tensorboard.")] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the settings and stop.")] = False,
 ) -> None:
     """Train on scans, unlabelled or with --labels; writes a run folder with model.safetensors for --model."""
@@ -86,7 +88,7 @@ def train(
                 nodes=nodes,
                 cache=cache,
                 metadata=metadata,
-                tensorboard=tensorboard,
+                logger=logger or ("tensorboard" if tensorboard else None),
                 progress=progress,
                 log=log,
             )
@@ -96,6 +98,20 @@ def train(
             always=True,
         )
         raise typer.Exit(stopped.exit_status) from None
-    figures = "".join(f"{key} {value:.4g}, " for key, value in result.metrics.items())
-    show(f"{result.model}: {figures}{duration(elapsed())}")
-    show_result({"folder": result.folder, "model": result.model, "metrics": dict(result.metrics)})
+    if result.best:
+        show(f"{result.best}: after cycle {result.best_cycle}, the best in validation{_figures(result.best_metrics)}")
+    show(f"{result.model}: after the last cycle{_figures(result.metrics)}, {duration(elapsed())}")
+    show_result(
+        {
+            "folder": result.folder,
+            "model": result.model,
+            "metrics": dict(result.metrics),
+            "best": result.best,
+            "best_cycle": result.best_cycle,
+            "best_metrics": dict(result.best_metrics),
+        }
+    )
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return "".join(f", {key} {value:.4g}" for key, value in metrics.items() if value is not None)

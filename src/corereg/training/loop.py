@@ -4,6 +4,7 @@
 by the trained one later; each step draws reliable pairs more often and takes an Adam step on L = L_reg + lambda L_con.
 """
 
+import math
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +19,17 @@ from corereg.method.features.convolution.inference import computing_type
 from corereg.method.features.model import FeatureModel
 from corereg.method.features.network import ConvNetModel, fill_statistics
 from corereg.method.features.network_and_mind import with_descriptors
+from corereg.training.forecast import PAIR, STEP, VALIDATION, Forecast
 from corereg.training.objective.objective import Losses, Objective, Phase, new_model, phase_of
 from corereg.training.pseudo_labels import (
+    EncodedScans,
     Pairs,
     PseudoLabels,
     Sweep,
     create_files,
     draw_pairs,
+    label,
+    labels_bytes,
     open_labels,
     sampling_weights,
     sweep,
@@ -32,6 +37,7 @@ from corereg.training.pseudo_labels import (
 from corereg.training.scans.volumes import Volumes
 from corereg.training.schedule import DRAW, LABELLER, PAIRS, VIEWS, WEIGHTS, contrast_weight, seed_at
 from corereg.training.session import Session
+from corereg.training.trial import MB, describe, try_out
 
 __all__ = ["Run", "filled"]
 
@@ -56,6 +62,56 @@ class Run:
 
     def __post_init__(self) -> None:
         self.fabric, self.config, self.volumes = self.session.fabric, self.session.config, self.session.volumes
+
+    def work(self) -> list[dict[str, int]]:
+        """Units of each kind of work in each cycle, see `Forecast`."""
+        config = self.config
+        labelled = min(len(self.pairs), config.pseudo_labels.pairs or len(self.pairs))
+        share = math.ceil(labelled / self.fabric.world_size)
+        return [
+            {
+                PAIR: share if phase_of(cycle, config).registration else 0,
+                STEP: config.steps_per_cycle,
+                VALIDATION: len(self.session.validation.pairs),
+            }
+            for cycle in range(config.cycles)
+        ]
+
+    def estimate(self, forecast: Forecast) -> list[str]:
+        """Lines on time, memory and disk, from a step and pseudo-labels made by networks that are then dropped."""
+        config, volumes, device = self.config, self.volumes, self.fabric.device
+        phase = phase_of(config.cycles - 1, config)
+        half = [n // 2 for n in volumes.grid.shape]
+        model = filled(new_model(config, seed=config.seed), volumes, device)
+        pairs = np.asarray(self.pairs)
+        to_step, to_label = (np.resize(pairs, (n, 2)) for n in (config.batch_size, config.pseudo_labels.batch))
+        per_scan: list[float] = []
+
+        def label_pairs() -> int:
+            scans = EncodedScans(self._as_registering(model), volumes, config, Sweep(device=device, seed=config.seed))
+            label(scans, to_label)
+            per_scan.append(scans.bytes_per_scan)
+            return len(to_label)
+
+        def step() -> int:
+            _prepare(model, phase)
+            still = torch.zeros(len(to_step), 3, *half, device=device)
+            fixed, moving = (self._images(to_step[:, side]) for side in (0, 1))
+            objective(fixed, moving, still, phase, config.contrast.weight, config.seed).total.backward()
+            return 1
+
+        objective = Objective(model, config, bf16=computing_type(config.precision, device) is torch.bfloat16)
+        trial = try_out(({PAIR: label_pairs} if phase.registration else {}) | {STEP: step}, device)
+        forecast.tried.update(trial.seconds)
+        kept_scans = min(len(np.unique(pairs)), config.pseudo_labels.encoded_scans)
+        most_pairs = max(cycle[PAIR] for cycle in forecast.cycles) * self.fabric.world_size
+        return describe(
+            forecast,
+            trial,
+            kept_mb=kept_scans * max(per_scan, default=0.0) / MB,
+            disk_mb=labels_bytes(most_pairs, half) / MB,
+            device=device,
+        )
 
     def train(self) -> ConvNetModel:
         """Run all remaining cycles.
@@ -172,8 +228,7 @@ class Run:
         if phase.contrast:
             row |= {"contrast": float(losses.contrast.detach()), "lambda": weight}
         images = 2 * self.config.batch_size * self.fabric.world_size
-        left = (self.config.cycles - cycle) * self.config.steps_per_cycle - step - 1
-        self.session.monitor.step(row | {"learning_rate": rate}, images=images, left=left)
+        self.session.monitor.step(row | {"learning_rate": rate}, images=images)
 
 
 def filled(model: ConvNetModel, volumes: Volumes, device: torch.device) -> ConvNetModel:

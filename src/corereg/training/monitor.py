@@ -1,27 +1,19 @@
-"""What a user sees of a run: a live line, metrics.jsonl, progress.png and optionally TensorBoard."""
+"""What a user sees of a run: a live line, metrics.jsonl, progress.png and optionally a logger of Lightning."""
 
 import json
 import math
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
-from corereg.progress import Step, duration
+from corereg.progress import Step
+from corereg.training.forecast import PAIR, STEP, VALIDATION, Forecast
+from corereg.training.loggers import Logger, close_logger, log_row
 
-__all__ = ["METRICS", "PROGRESS", "SMOOTHED_STEPS", "VALIDATION", "Monitor", "check_tensorboard", "draw_progress"]
+__all__ = ["FIGURES", "METRICS", "PROGRESS", "SMOOTHED_STEPS", "Monitor", "draw_progress"]
 
 METRICS, PROGRESS = "metrics.jsonl", "progress.png"
-
-LINES_EVERY_S = 30.0
-"""Seconds between two lines of the log, which stands in for the live line where there is no terminal."""
-
-SPEED_STEPS = 20
-"""Steps over which the speed is averaged."""
 
 Line = Callable[[str], None]
 
@@ -31,29 +23,28 @@ class Monitor:
 
     Args:
         folder: the run's folder.
-        cycles, steps: of the whole run, and of each cycle.
+        forecast: knows the run's work, and how much of it is left.
         progress: receives the live line; called often.
-        log: receives lines worth keeping; None on a terminal, where the live line is enough.
-        tensorboard: also write event files to the run's folder.
+        log: receives lines worth keeping; by default the live line does.
+        open_logger: opens a logger that also receives the numbers, given the rows so far.
     """
 
     def __init__(
         self,
         folder: Path,
+        forecast: Forecast,
         *,
-        cycles: int,
-        steps: int,
         progress: Line,
         log: Line | None = None,
-        tensorboard: bool = False,
+        open_logger: Callable[[list[dict[str, Any]]], Logger] | None = None,
     ) -> None:
-        self.cycles, self.steps = cycles, steps
-        self.path, self.progress, self.log = folder / METRICS, progress, log
+        self.forecast, self.open_logger = forecast, open_logger
+        self.logger: Logger | None = None
+        self.path, self.progress, self.log = folder / METRICS, progress, log or progress
         self.picture = folder / PROGRESS
         self.rows: list[dict[str, Any]] = []
-        self.times: deque[float] = deque(maxlen=SPEED_STEPS + 1)
-        self.logged = -math.inf
-        self.events = _event_writer(folder) if tensorboard else None
+        self.steps = 0
+        """Steps in `rows`."""
 
     def start(self, cycle: int, step: int) -> None:
         """Drop the rows from this point on: a resumed run writes them again."""
@@ -62,66 +53,73 @@ class Monitor:
             self.rows = [row for row in rows if (row["cycle"], row.get("step", -1)) < (cycle, step)]
         with atomic_path(self.path) as staged:
             staged.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self.steps = sum("loss" in row for row in self.rows)
+        if self.open_logger:
+            self.logger = self.open_logger(self.rows)
+        self.forecast.reach(cycle, STEP if step else PAIR, step)
 
-    def step(self, row: Mapping[str, Any], *, images: int, left: int) -> None:
+    def step(self, row: Mapping[str, Any], *, images: int) -> None:
         """Record a training step's losses.
 
         Args:
             row: cycle, step and numbers.
             images: images per step, over all processes.
-            left: remaining steps of the run.
         """
-        if self.rows and "loss" not in self.rows[-1]:
-            # Labels or a validation came in between, and they are no part of the steps' speed.
-            self.times.clear()
-        self.times.append(time.perf_counter())
-        speed = (len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else math.nan
-        self._write(dict(row) | {"images_per_second": _rounded(images * speed)})
+        self.steps += 1
+        self.forecast.reach(row["cycle"], STEP, row["step"] + 1)
+        times = self.forecast.measured[STEP]
+        speed = images / self.forecast.seconds(STEP) if times else math.nan
+        self._write(dict(row) | {"images_per_second": _rounded(speed)})
         numbers = ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "registration", "contrast") if k in row)
-        rest = "" if math.isnan(speed) else f", {images * speed:.1f} images/s, {duration(left / speed)} left"
-        total = self.cycles * self.steps
-        place = f"{self._cycle(row['cycle'])}, step {row['step'] + 1} of {self.steps}"
-        self._show(Step(f"{place}: {numbers}, lr {row['learning_rate']:.2g}{rest}", total - left, total))
+        rest = "" if math.isnan(speed) else f", {speed:.1f} images/s"
+        steps = self.forecast.cycles[row["cycle"]][STEP]
+        self._show(row["cycle"], f", step {row['step'] + 1} of {steps}: {numbers}, lr {row['learning_rate']:.2g}{rest}")
 
     def sweep(self, cycle: int, done: int, pairs: int) -> None:
         """Show the progress of the pseudo-labels."""
-        self._show(Step(f"{self._cycle(cycle)}: pseudo-labels, {done} of {pairs} pairs", done, pairs))
+        self.forecast.reach(cycle, PAIR, done)
+        self._show(cycle, f": pseudo-labels, {done} of {pairs} pairs")
+
+    def validated(self, cycle: int, done: int, pairs: int) -> None:
+        """Show the progress of the validation."""
+        self.forecast.reach(cycle, VALIDATION, done)
+        self._show(cycle, f": validation, {done} of {pairs} pairs")
 
     def cycle(self, row: Mapping[str, Any]) -> None:
         """Record figures of a whole cycle: those of its pseudo-labels, or of the validation after it."""
         self._write(row)
         words = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("cycle", "step") and v is not None)
-        (self.log or self.progress)(f"{self._cycle(row['cycle'])}: {words}")
+        self.log(f"{self._cycle(row['cycle'])}: {words}")
 
     def draw(self) -> None:
         """Redraw progress.png."""
         draw_progress(self.picture, self.rows)
 
-    def last_validation(self) -> dict[str, float]:
-        """Figures of the last validation; empty if there was none."""
-        measured = [row for row in self.rows if "sdlogj" in row]
-        return {k: v for k, v in measured[-1].items() if k not in ("cycle", "step")} if measured else {}
+    def validations(self) -> list[dict[str, Any]]:
+        """The rows of the validations so far, one for each cycle."""
+        return [row for row in self.rows if "sdlogj" in row]
+
+    def close(self) -> None:
+        """Let the logger write what it has kept back."""
+        if self.logger:
+            close_logger(self.logger)
 
     def _cycle(self, number: int) -> str:
-        return f"cycle {number + 1} of {self.cycles}"
+        return f"cycle {number + 1} of {len(self.forecast.cycles)}"
 
-    def _show(self, line: str) -> None:
-        self.progress(line)
-        now = time.monotonic()
-        if self.log and now - self.logged >= LINES_EVERY_S:
-            self.logged = now
-            self.log(line)
+    def _show(self, cycle: int, text: str) -> None:
+        seconds, left = self.forecast.seconds_left(), self.forecast.left(STEP)
+        total = sum(each[STEP] for each in self.forecast.cycles)
+        known = None if math.isnan(seconds) else seconds
+        self.progress(Step(f"{self._cycle(cycle)}{text}", total - left, total, known))
 
     def _write(self, row: Mapping[str, Any]) -> None:
         plain = {key: _rounded(value) for key, value in row.items()}
         self.rows.append(plain)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
-        if self.events:
-            position = sum(1 for r in self.rows if "loss" in r)
-            for key, value in plain.items():
-                if key not in ("cycle", "step") and isinstance(value, int | float):
-                    self.events.add_scalar(key, value, position)
+        if self.logger:
+            log_row(self.logger, plain, self.steps)
 
 
 def _rounded(value: Any) -> Any:
@@ -131,27 +129,10 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def check_tensorboard() -> None:
-    """Check, before scans are prepared, that event files can be written.
-
-    Raises:
-        InputError: TensorBoard is not installed.
-    """
-    if find_spec("tensorboard") is None:
-        raise InputError("got --tensorboard, but TensorBoard is not installed; pip install 'corereg[tensorboard]'")
-
-
-def _event_writer(folder: Path) -> Any:
-    check_tensorboard()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"))
-
-
 SMOOTHED_STEPS = 50
 """Width of the running mean of the losses, which jump from batch to batch."""
 
-VALIDATION = (
+FIGURES = (
     (("dice_before", "dice_coarse", "dice"), "Dice"),
     (("inverse_error_mm",), "inverse error, mm"),
     (("sdlogj",), "SDlogJ"),
@@ -169,7 +150,7 @@ def draw_progress(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     steps = [row for row in rows if row.get("loss") is not None]
     cycles = [row for row in rows if row.get("sdlogj") is not None]
-    shown = [(keys, title) for keys, title in VALIDATION if any(keys[-1] in row for row in cycles)]
+    shown = [(keys, title) for keys, title in FIGURES if any(keys[-1] in row for row in cycles)]
     figure = Figure(figsize=(4.5 * (2 + len(shown)), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 + len(shown))

@@ -24,7 +24,18 @@ from corereg.method.refine.optimise import refine
 from corereg.training.config import TrainConfig
 from corereg.training.scans.volumes import Volumes
 
-__all__ = ["PseudoLabels", "Sweep", "draw_pairs", "open_labels", "sampling_weights", "sweep"]
+__all__ = [
+    "EncodedScans",
+    "PseudoLabels",
+    "Sweep",
+    "create_files",
+    "draw_pairs",
+    "label",
+    "labels_bytes",
+    "open_labels",
+    "sampling_weights",
+    "sweep",
+]
 
 HALF = 2
 EASIEST, HARDEST = 5.0, -5.0
@@ -108,6 +119,11 @@ def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int]) -> None:
         create(files[name], mode="w+", dtype=dtype, shape=shape).flush()
 
 
+def labels_bytes(pairs: int, half_shape: Sequence[int]) -> int:
+    """Size on disk of the labels of a cycle."""
+    return pairs * 3 * int(np.prod(half_shape)) * np.dtype(np.float16).itemsize
+
+
 def open_labels(folder: Path) -> PseudoLabels:
     """Open the labels in a folder; displacements stay on disk."""
     files = _files(folder)
@@ -127,32 +143,44 @@ def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Pa
     pairs = np.load(files["pairs"])
     disp_file, difficulty_file = (np.load(files[name], mmap_mode="r+") for name in ("disp_vox", "difficulty_mm"))
     own = np.array_split(np.arange(len(pairs)), share.ranks)[share.rank]
-    scans = _EncodedScans(model, volumes, config, share)
-    settings = config.pseudo_labels
-    mm_per_vox = HALF * torch.tensor(volumes.grid.spacing, dtype=torch.float32).view(1, 3, 1, 1, 1)
-    for start in range(0, len(own), settings.batch):
-        rows = own[start : start + settings.batch]
-        fixed, moving = (scans.stacked(pairs[rows, side]) for side in (0, 1))
-        images = torch.cat([volumes.image(int(row)) for row in pairs[rows, 1]]).to(share.device)
-        coarse = coarse_displacement(fixed, images, moving, model, passes=config.passes, config=config.coupled_convex)
-        assert fixed.shallow is not None
-        assert moving.shallow is not None
-        refined, _ = refine(Compared((fixed.shallow, moving.shallow)), coarse, settings.refine)
-        distance = ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
+    scans = EncodedScans(model, volumes, config, share)
+    for start in range(0, len(own), config.pseudo_labels.batch):
+        rows = own[start : start + config.pseudo_labels.batch]
+        refined, distance = label(scans, pairs[rows])
         disp_file[rows] = refined.cpu().numpy().astype(np.float16)
         difficulty_file[rows] = distance.numpy()
         if share.progress:
-            share.progress(min(start + settings.batch, len(own)), len(own))
+            share.progress(min(start + len(rows), len(own)), len(own))
     disp_file.flush()
     difficulty_file.flush()
 
 
-class _EncodedScans:
+@torch.no_grad()
+def label(scans: "EncodedScans", pairs: Pairs) -> tuple[Float[Tensor, "P 3 X Y Z"], Float[Tensor, "P"]]:
+    """Labels of some pairs, and how far instance optimisation moved each, in mm."""
+    config, volumes = scans.config, scans.volumes
+    mm_per_vox = HALF * torch.tensor(volumes.grid.spacing, dtype=torch.float32).view(1, 3, 1, 1, 1)
+    fixed, moving = (scans.stacked(pairs[:, side]) for side in (0, 1))
+    images = torch.cat([volumes.image(int(row)) for row in pairs[:, 1]]).to(scans.share.device)
+    coarse = coarse_displacement(fixed, images, moving, scans.model, passes=config.passes, config=config.coupled_convex)
+    assert fixed.shallow is not None
+    assert moving.shallow is not None
+    refined, _ = refine(Compared((fixed.shallow, moving.shallow)), coarse, config.pseudo_labels.refine)
+    return refined, ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
+
+
+class EncodedScans:
     """Features of the most recently used scans, shallow ones projected, so that a sweep does not encode each pair."""
 
     def __init__(self, model: FeatureModel, volumes: Volumes, config: TrainConfig, share: Sweep) -> None:
         self.model, self.volumes, self.config, self.share = model, volumes, config, share
         self.kept: OrderedDict[int, Encoded] = OrderedDict()
+
+    @property
+    def bytes_per_scan(self) -> float:
+        """Mean size of what is kept of a scan."""
+        sizes = [t.nbytes for e in self.kept.values() for t in (e.shallow, *e.cost.values()) if t is not None]
+        return sum(sizes) / max(len(self.kept), 1)
 
     def stacked(self, rows: Int64[np.ndarray, "B"]) -> Encoded:
         encoded = [self._encoded(int(row)) for row in rows]

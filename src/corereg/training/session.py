@@ -1,8 +1,9 @@
 """What every kind of training run does around its steps: save, stop, measure, and keep processes alike."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from corereg.training.monitor import Monitor
 from corereg.training.scans.volumes import Volumes
 from corereg.training.schedule import learning_rate
 from corereg.training.stopping import StopRequest
-from corereg.training.validation import Validation
+from corereg.training.validation import Validation, goodness
 
 __all__ = ["Session"]
 
@@ -33,6 +34,7 @@ class Session:
         monitor: None in all processes but the first.
         resumed: state to resume from; None starts from scratch.
         stop: checked after every step.
+        keep_best: writes the best model so far, given its network and figures.
     """
 
     fabric: Fabric
@@ -45,6 +47,7 @@ class Session:
     monitor: Monitor | None
     resumed: Checkpoint | None
     stop: StopRequest
+    keep_best: Callable[[Any, Mapping[str, float]], None]
 
     @property
     def start(self) -> tuple[int, int]:
@@ -120,8 +123,12 @@ class Session:
         self.synchronise(model)
         model.eval()
         if self.monitor:
-            figures = self.validation.measure(registering, self.config, self.fabric.device)
+            show = partial(self.monitor.validated, cycle)
+            figures = self.validation.measure(registering, self.config, self.fabric.device, show)
             if figures:
+                best = max((goodness(row) for row in self.monitor.validations()), default=-math.inf)
+                if goodness(figures) > best:
+                    self.keep_best(model, figures)
                 self.monitor.cycle({"cycle": cycle, "step": self.config.steps_per_cycle} | figures)
             self.monitor.draw()
         self.fabric.barrier()

@@ -3,8 +3,7 @@
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,27 +18,20 @@ from corereg.data.pairs import Dataset, read_dataset
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path, output_folder
 from corereg.method.device import find_device
-from corereg.method.features.model_file import save_model
+from corereg.progress import Occasionally
 from corereg.settings import with_settings
-from corereg.training.card import card
-from corereg.training.checkpoint import CHECKPOINT, check_unchanged, load_checkpoint
+from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
 from corereg.training.config import TrainConfig
 from corereg.training.config_file import commented_yaml
-from corereg.training.labels.maps import LISTED, check_labelled, read_label_maps, with_label_folder
-from corereg.training.labels.run import LabelRun
-from corereg.training.loop import Run
-from corereg.training.monitor import Monitor, check_tensorboard
+from corereg.training.labels.maps import LISTED, check_labelled, with_label_folder
+from corereg.training.loggers import check_logger
+from corereg.training.process import BEST, MODEL, Line, Task, figures_of, run_process
 from corereg.training.recipes import get_recipe
-from corereg.training.scans.volumes import Volumes, prepare_volumes
-from corereg.training.session import Session
-from corereg.training.stopping import stop_signals
-from corereg.training.validation import Validation
+from corereg.training.validation import goodness
 
-__all__ = ["CONFIG", "MODEL", "TrainingResult", "cohort_volumes", "train"]
+__all__ = ["BEST", "CONFIG", "MODEL", "TrainingResult", "train"]
 
-CONFIG, MODEL = "config.yaml", "model.safetensors"
-
-Line = Callable[[str], None]
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +43,11 @@ class TrainingResult:
     """The weights with their card, a safetensors file for `--model`."""
     metrics: Mapping[str, float]
     """Figures of the last validation."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """Everything that a process of the run needs to know."""
-
-    dataset: Dataset
-    folder: Path
-    cache: Path
-    config: TrainConfig
-    resume: bool
-    tensorboard: bool
-    progress: Line
-    log: Line | None
+    best: Path | None
+    """The weights after the cycle with the best validation; None without validation."""
+    best_cycle: int | None
+    """That cycle, counted from 1."""
+    best_metrics: Mapping[str, float]
 
 
 def train(
@@ -82,7 +65,7 @@ def train(
     nodes: int = 1,
     cache: str | Path | None = None,
     metadata: str | Path | None = None,
-    tensorboard: bool = False,
+    logger: str | None = None,
     progress: Line | None = None,
     log: Line | None = None,
 ) -> TrainingResult:
@@ -91,7 +74,8 @@ def train(
     Args:
         dataset: a Learn2Reg dataset JSON, an nnU-Net raw folder, a RAD-ChestCT folder, a folder of images or a CSV of
             pairs; or a data set that has been read, whose pairs are then used as they are.
-        out: the run's folder: config.yaml, metrics.jsonl, progress.png, checkpoint.pt, model.safetensors.
+        out: the run's folder: config.yaml, metrics.jsonl, progress.png, checkpoint.pt, model.safetensors and
+            best.safetensors.
         recipe: named configuration to start from; `config` replaces it.
         settings: single settings by (dotted) name, on top of the recipe.
         labels: also learn from label maps: True for those that the data set lists, or a folder of maps named like their
@@ -102,7 +86,7 @@ def train(
         devices, nodes: processes per node, and nodes; the environments of Slurm and torchrun are understood.
         cache: folder of the prepared scans, by default in `out`; runs on the same scans can share one.
         metadata: RAD-ChestCT's table of patients, if it is not in the data set's folder.
-        tensorboard: also write event files.
+        logger: also log to tensorboard, wandb, mlflow or csv.
         progress: called often with the live line.
         log: called with lines worth keeping.
 
@@ -110,8 +94,8 @@ def train(
         InputError: unusable scans, settings or folder; a loss that became NaN or infinite; a full disk.
         Interrupted: a signal asked the run to stop; the checkpoint is written.
     """
-    if tensorboard:
-        check_tensorboard()
+    if logger is not None:
+        check_logger(logger)
     folder = Path(out)
     settings = dict(settings or {})
     if labels:
@@ -125,25 +109,33 @@ def train(
         dataset = hold_out(dataset, settled.val_fraction, seed=settled.seed)
     if settled.objective == "labels":
         check_labelled(dataset)
-    task = _Task(
+    task = Task(
         dataset=dataset,
         folder=folder,
         cache=folder / "cache" if cache is None else Path(cache),
         config=settled,
         resume=resume,
-        tensorboard=tensorboard,
+        logger=logger,
         progress=progress or _ignore,
         log=log,
     )
     if devices * nodes > 1:
         # Separate processes cannot draw on the caller's screen.
-        task = replace(task, progress=_ignore, log=_log_line)
+        task = replace(task, progress=Occasionally(_log_line), log=_log_line)
     fabric = _fabric(find_device(device), devices, nodes)
     with output_folder(folder), _emptied_if_refused(folder), output_folder(task.cache):
         with atomic_path(folder / CONFIG) as staged:
             staged.write_text(commented_yaml(settled), encoding="utf-8")
-        metrics: Mapping[str, float] = fabric.launch(partial(_run, task=task))
-    return TrainingResult(folder, folder / MODEL, metrics)
+        validations: list[dict[str, Any]] = fabric.launch(partial(run_process, task=task))
+    best = max(validations, key=goodness, default=None)
+    return TrainingResult(
+        folder=folder,
+        model=folder / MODEL,
+        metrics=figures_of(validations[-1]) if validations else {},
+        best=folder / BEST if best and (folder / BEST).exists() else None,
+        best_cycle=int(best["cycle"]) + 1 if best else None,
+        best_metrics=figures_of(best) if best else {},
+    )
 
 
 @contextmanager
@@ -210,90 +202,3 @@ def _fabric(device: torch.device, devices: int, nodes: int) -> Fabric:
         # Some parameters get no gradient: the head from the contrast, a frozen extractor from anything.
         strategy = DDPStrategy(start_method=start, find_unused_parameters=True)
     return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy, precision="32-true")
-
-
-def _run(fabric: Fabric, task: _Task) -> dict[str, float]:
-    """One process of the run, from the scans to the model file."""
-    if fabric.world_size > 1:
-        # The weights of a 1x1x1 convolution are contiguous and channels-last at once, which DDP warns about.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    volumes = _volumes(fabric, task)
-    rows, dataset = volumes.rows, task.dataset
-    pairs = [(rows[f], rows[m]) for f, m in dataset.training if f in rows and m in rows]
-    if not pairs:
-        raise InputError(
-            f"no training pair of {dataset.name} has two usable scans, expected at least one; check the scans"
-        )
-    maps = read_label_maps(dataset, volumes) if task.config.objective == "labels" else None
-    fingerprint = volumes.fingerprint if maps is None else maps.fingerprint(volumes.fingerprint)
-    resumed = None
-    if task.resume:
-        resumed = load_checkpoint(task.folder / CHECKPOINT)
-        check_unchanged(resumed, task.config, fingerprint)
-    monitor = None
-    if fabric.is_global_zero:
-        monitor = Monitor(
-            task.folder,
-            cycles=task.config.cycles,
-            steps=task.config.steps_per_cycle,
-            progress=task.progress,
-            log=task.log,
-            tensorboard=task.tensorboard,
-        )
-    with stop_signals() as stop:
-        session = Session(
-            fabric=fabric,
-            config=task.config,
-            volumes=volumes,
-            names={row: dataset.scans[scan].name for scan, row in rows.items()},
-            fingerprint=fingerprint,
-            validation=Validation.of(dataset, volumes, task.config),
-            folder=task.folder,
-            monitor=monitor,
-            resumed=resumed,
-            stop=stop,
-        )
-        run: Run | LabelRun
-        if maps is None:
-            run = Run(session, pairs, either_way=not dataset.intra_patient)
-        else:
-            run = LabelRun(session, sorted({row for pair in pairs for row in pair}), maps)
-        model = run.train()
-    figures = monitor.last_validation() if monitor else {}
-    if fabric.is_global_zero:
-        with atomic_path(task.folder / MODEL) as staged:
-            save_model(
-                staged, model, card(task.folder.name, task.dataset, task.config, volumes, maps, model, figures, pairs)
-            )
-    fabric.barrier()
-    return figures
-
-
-def _volumes(fabric: Fabric, task: _Task) -> Volumes:
-    """The cohort, prepared by the first process of each node and then opened by the others."""
-    with fabric.rank_zero_first(local=True):
-        progress = task.progress if fabric.is_global_zero else None
-        volumes = cohort_volumes(task.dataset, task.config, task.cache, progress)
-    if fabric.is_global_zero and task.log:
-        for name, reason in volumes.skipped:
-            task.log(f"skipped {name}: {reason}")
-        size = " x ".join(map(str, volumes.grid.shape))
-        task.log(f"{len(volumes.rows)} scans on {size} voxels, {len(volumes.skipped)} skipped")
-        if not task.dataset.validation and task.config.validation_pairs:
-            task.log("no validation pairs: training pairs are measured after each cycle; --val-fraction holds some out")
-    return volumes
-
-
-def cohort_volumes(
-    dataset: Dataset, config: TrainConfig, cache: Path, progress: Callable[[str], None] | None = None
-) -> Volumes:
-    """The scans of all training and validation pairs, prepared as a run prepares them. Test scans are never opened."""
-    clamped = config.clamp_abdomen or config.modality != "ct-abdomen"
-    return prepare_volumes(
-        dataset,
-        folder=cache,
-        spacing_mm=config.spacing_mm,
-        modality=config.modality if clamped else "ct",
-        affine=config.affine,
-        progress=progress,
-    )

@@ -1,6 +1,7 @@
 """How good a model is after a cycle: overlap where validation pairs have labels, label-free figures elsewhere."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from corereg.data.pairs import Dataset
 from corereg.evaluation.metrics import dice, fold_percent, mean_over_labels, sdlogj, warp_labels
 from corereg.geometry.displacement import compose
+from corereg.geometry.warp import warp
 from corereg.method.config import PipelineConfig
 from corereg.method.features.model import FeatureModel
 from corereg.method.pipeline import register_volumes
+from corereg.method.quality.similarity import similarity_above_chance
 from corereg.training.config import TrainConfig
 from corereg.training.labels.maps import labels_on_grid
 from corereg.training.scans.volumes import Volumes
 
-__all__ = ["Validation"]
+__all__ = ["Validation", "goodness"]
 
 LABEL_FREE_PAIRS = 3
 """Number of pairs registered in both directions if none has labels."""
@@ -49,11 +52,20 @@ class Validation:
             chosen, labels = _spread(usable or training, min(LABEL_FREE_PAIRS, config.validation_pairs)), {}
         return cls(volumes, tuple((rows[f], rows[m]) for f, m in chosen), labels)
 
-    def measure(self, model: FeatureModel, config: TrainConfig, device: torch.device) -> dict[str, float]:
+    def measure(
+        self,
+        model: FeatureModel,
+        config: TrainConfig,
+        device: torch.device,
+        progress: Callable[[int, int], None] = lambda done, pairs: None,
+    ) -> dict[str, float]:
         """Means over the pairs.
 
-        Returns: dice, dice_coarse and dice_before if there are labels, otherwise inverse_error_mm and residual; sdlogj,
-            folds_percent and seconds in either case. Empty without pairs.
+        Args:
+            progress: called with the number of pairs done and of all pairs.
+
+        Returns: dice, dice_coarse and dice_before if there are labels, otherwise similarity, inverse_error_mm and
+            residual; sdlogj, folds_percent and seconds in either case. Empty without pairs.
         """
         stages = PipelineConfig(
             passes=config.passes,
@@ -64,7 +76,10 @@ class Validation:
             fine=False,
             seed=config.seed,
         )
-        rows = [self._measure_pair(model, stages, fixed, moving, device) for fixed, moving in self.pairs]
+        rows = []
+        for done, (fixed, moving) in enumerate(self.pairs):
+            progress(done, len(self.pairs))
+            rows.append(self._measure_pair(model, stages, fixed, moving, device))
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
 
     def _measure_pair(
@@ -89,10 +104,18 @@ class Validation:
         back = register_volumes(images[1], images[0], model, stages, field_of_view=self.volumes.field_of_view)
         there_and_back = compose(back.refined, found.refined)
         spacing = there_and_back.new_tensor(self.volumes.grid.spacing).view(1, 3, 1, 1, 1)
+        row["similarity"] = similarity_above_chance(images[0].cpu(), warp(images[1], found.refined).cpu())
         row["inverse_error_mm"] = float((there_and_back * spacing).norm(dim=1).mean())
         if found.losses:
             row["residual"] = found.losses[-1]
         return row
+
+
+def goodness(figures: Mapping[str, Any]) -> float:
+    """The figure by which the models of a run's cycles are compared: Dice, or without labels the similarity of the
+    images, which no network can make large by its features alone. Higher is better; -infinity if there is neither."""
+    found = figures.get("dice", figures.get("similarity"))
+    return -math.inf if found is None or math.isnan(found) else float(found)
 
 
 def _spread(pairs: Sequence[Any], count: int) -> list[Any]:

@@ -21,7 +21,8 @@ from corereg.settings import read_settings, with_settings
 from corereg.training.config import TrainConfig
 from corereg.training.loop import filled
 from corereg.training.objective.objective import new_model
-from corereg.training.train import CONFIG, MODEL, cohort_volumes, train
+from corereg.training.process import cohort_volumes
+from corereg.training.train import CONFIG, MODEL, train
 from corereg.training.validation import Validation
 from corereg.workflows.register import register_to_folder
 

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from corereg.io.atomic import atomic_path
 from corereg.method.features.label_network import LabelNetwork, LabelNetworkConfig, random_label_network
 from corereg.method.features.labels_and_mind import LabelsAndMind
+from corereg.training.forecast import STEP, VALIDATION, Forecast
 from corereg.training.labels.augment import augmented
 from corereg.training.labels.loss import IGNORED, label_loss
 from corereg.training.labels.maps import LabelMaps
 from corereg.training.schedule import DRAW, VIEWS, WEIGHTS, seed_at
 from corereg.training.session import Session
+from corereg.training.trial import describe, try_out
 
 __all__ = ["LabelRun"]
 
@@ -51,6 +53,26 @@ class LabelRun:
     session: Session
     rows: list[int]
     maps: LabelMaps
+
+    def work(self) -> list[dict[str, int]]:
+        """Units of each kind of work in each cycle, see `Forecast`."""
+        config = self.session.config
+        return [{STEP: config.steps_per_cycle, VALIDATION: len(self.session.validation.pairs)}] * config.cycles
+
+    def estimate(self, forecast: Forecast) -> list[str]:
+        """Lines on time and memory, from a step of a network that is then dropped."""
+        device = self.session.fabric.device
+        model = random_label_network(self._network(), seed=self.session.config.seed)
+        objective = _Objective(model).to(device)
+        rows = list(np.resize(list(self.maps.classes), self.session.config.batch_size))
+
+        def step() -> int:
+            objective(*self._batch(rows, {}, 0, 0)).backward()
+            return 1
+
+        trial = try_out({STEP: step}, device)
+        forecast.tried.update(trial.seconds)
+        return describe(forecast, trial, kept_mb=0.0, disk_mb=0.0, device=device)
 
     def train(self) -> LabelNetwork:
         """Run all remaining cycles.
@@ -138,9 +160,8 @@ class LabelRun:
     def _report(self, loss: Tensor, cycle: int, step: int, rate: float) -> None:
         config, monitor = self.session.config, self.session.monitor
         if monitor:
-            left = (config.cycles - cycle) * config.steps_per_cycle - step - 1
             row: dict[str, Any] = {"cycle": cycle, "step": step, "loss": float(loss.detach()), "learning_rate": rate}
-            monitor.step(row, images=config.batch_size * self.session.fabric.world_size, left=left)
+            monitor.step(row, images=config.batch_size * self.session.fabric.world_size)
 
 
 class _Objective(nn.Module):
