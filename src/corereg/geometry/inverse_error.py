@@ -12,11 +12,12 @@ from corereg.geometry.grid import Grid
 from corereg.geometry.positions import linear_map, slabs, thinning
 from corereg.geometry.warp import inside
 
-__all__ = ["InverseError", "inverse_error", "share_of"]
+__all__ = ["InverseError", "Mask", "inverse_error", "share_of"]
 
 MEASURED_POINTS = 200_000
 """Larger grids are thinned to about this many points."""
 
+Mask = NDArray[np.bool_]
 Map = Callable[[Tensor], Tensor]
 """A function of positions (1, 3, X, Y, Z), float64 RAS+ millimetres."""
 
@@ -31,7 +32,7 @@ class InverseError:
 
 
 def inverse_error(
-    transform: Map, inverse: Map, fixed: Grid, moving: Grid, *, where: NDArray[np.bool_] | None = None
+    transform: Map, inverse: Map, fixed: Grid, moving: Grid, *, where: Mask | None = None
 ) -> InverseError:
     """Measure at points half a voxel from the voxel centres along every axis, where interpolation errs most.
 

@@ -30,7 +30,7 @@ from corereg.geometry.chain import (
 )
 from corereg.geometry.displacement import Displacement
 from corereg.geometry.grid import Grid, Points
-from corereg.geometry.inverse_error import InverseError, inverse_error
+from corereg.geometry.inverse_error import InverseError, Mask, inverse_error
 from corereg.geometry.positions import as_points, as_positions, finite_points
 from corereg.geometry.resample import resample
 from corereg.io.images.arrays import as_array, is_array, like_array
@@ -204,9 +204,7 @@ class Transform:
         parts, names = inverse_parts(self.parts), self.names[::-1]
         return Transform(parts, fixed=self.moving, moving=self.fixed, names=names, backward=self)
 
-    def inverse_error(
-        self, inverse: "Transform | None" = None, *, where: NDArray[np.bool_] | None = None
-    ) -> InverseError:
+    def inverse_error(self, inverse: "Transform | None" = None, where: Mask | None = None) -> InverseError:
         """By how many mm points of the moving grid, those in `where`, miss their start by way of `inverse` and back."""
         inverse = inverse or self.inverse()
         return inverse_error(self.moved, inverse.moved, self.fixed_grid, inverse.fixed_grid, where=where)
