@@ -26,7 +26,6 @@ __all__ = [
     "read_itk",
     "read_itk_image",
     "to_sitk",
-    "vector_to_sitk",
     "vectors_of_sitk",
     "volume_of_sitk",
     "write_itk",
@@ -189,8 +188,3 @@ def affine_to_sitk(matrix: NDArray[np.float64]) -> Any:
     transform.SetMatrix(lps[:3, :3].ravel().tolist())
     transform.SetTranslation(lps[:3, 3].tolist())
     return transform
-
-
-def vector_to_sitk(vector_mm: NDArray[np.float64]) -> list[float]:
-    """A world offset (3,) in RAS+ millimetres as ITK takes it."""
-    return [float(v) for v in LPS_RAS[:3, :3] @ vector_mm]

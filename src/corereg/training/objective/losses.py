@@ -16,8 +16,6 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.warp import sample
 
 __all__ = [
-    "NEGATIVES",
-    "REGISTRATION_LOSSES",
     "Places",
     "contrastive_loss",
     "convolved_at",
@@ -25,9 +23,6 @@ __all__ = [
     "features_at",
     "registration_loss",
 ]
-
-REGISTRATION_LOSSES = ("mse", "epe")
-NEGATIVES = ("both", "opposite")
 
 EPE_FLOOR = 1e-6
 """Squared voxels added under the root, whose slope is unbounded at 0, where the displacements agree."""
