@@ -1,13 +1,10 @@
 """`corereg batch`: the folders that `register` would write, one-line refusals, and how signals end it."""
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,26 +13,10 @@ import pytest
 
 from corereg.io.places import STAGING
 from corereg.workflows.batch.rows import read_rows
-from helpers import batches
-from helpers.batches import STUB, as_csv
+from helpers.batches import as_csv, use_stub
 from helpers.commands import Command, one_line
+from helpers.forks import forked, start, stopped
 from helpers.processes import runs
-from helpers.stops import stopped
-
-STUBBED = f"""
-import corereg.workflows.batch.run as run
-run.batch.__kwdefaults__["method"] = "{STUB}"
-from corereg.cli import main
-main()
-"""
-
-
-@pytest.fixture
-def stubbed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The start of a command line with the stub in place of registration."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(batches.__file__).parents[1]))
-    return [sys.executable, "-c", STUBBED, "batch"]
-
 
 QUICK = ["--affine", "none", "--refine-steps", "2"]
 
@@ -90,11 +71,10 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_worst_verdicts_come_first_and_strict_ends_with_3(tmp_path: Path, stubbed: list[str]) -> None:
+def test_the_worst_verdicts_come_first_and_strict_ends_with_3(tmp_path: Path) -> None:
     pairs = as_csv(tmp_path / "pairs.csv", ["a", "doubtful", "wrong", "b"])
     for options, status in (["--strict"], 3), ([], 0):
-        words = [*stubbed, str(pairs), "-o", str(tmp_path / "out"), *options]
-        done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8")
+        done = forked("batch", pairs, "-o", tmp_path / "out", *options, before=use_stub)
         assert done.returncode == status, done.stderr
         assert "4 of 4 pairs registered" in done.stdout
         assert done.stdout.endswith(", 1 fail, 1 warn, 2 pass\n")
@@ -107,15 +87,16 @@ def test_the_worst_verdicts_come_first_and_strict_ends_with_3(tmp_path: Path, st
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_workers_with_one_line_and_leaves_nothing_half_written(
-    tmp_path: Path, stubbed: list[str], number: int, status: int
+    tmp_path: Path, number: int, status: int
 ) -> None:
     out = tmp_path / "out"
     pairs = as_csv(tmp_path / "pairs.csv", ["a", "stuck-1", "stuck-2"])
-    words = [*stubbed, str(pairs), "-o", str(out), "--jobs", "2", "--no-page"]
-    found, errors = stopped(words, lambda: len(list(out.glob(f"*/{STAGING}*/warped.nii.gz"))) == 2, number)
-    assert found == status
-    assert errors.splitlines()[-1] == "corereg: interrupted; rerun the same command to resume"
-    assert all(line.startswith("corereg: ") for line in errors.splitlines())
+    words = ["batch", pairs, "-o", out, "--jobs", "2", "--no-page"]
+    done = stopped(words, lambda: len(stuck_in(out)) == 2, number, before=use_stub)
+    assert done.returncode == status
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "corereg: interrupted; rerun the same command to resume"
+    assert all(line.startswith("corereg: ") for line in lines)
     workers = {int(pid) for path in out.glob("*.attempts") for pid in path.read_text("utf-8").split()}
     assert len(workers) == 2
     assert not [pid for pid in workers if runs(pid)]
@@ -123,48 +104,50 @@ def test_a_signal_ends_all_workers_with_one_line_and_leaves_nothing_half_written
     assert [json.loads(line)["name"] for line in (out / "rows.jsonl").read_text("utf-8").splitlines()] == ["a"]
 
 
-def test_workers_end_with_a_killed_driver_and_a_second_driver_is_refused(
-    tmp_path: Path, stubbed: list[str], command: Command
-) -> None:
+def stuck_in(out: Path) -> list[Path]:
+    """Half of a result, for each pair that is being written."""
+    return list(out.glob(f"*/{STAGING}*/warped.nii.gz"))
+
+
+def test_workers_end_with_a_killed_driver_and_a_second_driver_is_refused(tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     pairs = as_csv(tmp_path / "pairs.csv", ["stuck"])
-    driver = psutil.Popen([*stubbed, str(pairs), "-o", str(out), "--no-page"])
+    driver = start(["batch", pairs, "-o", out, "--no-page"], tmp_path / "log", tmp_path / "log", before=use_stub)
     end = time.monotonic() + 300
-    while not list(out.glob(f"*/{STAGING}*/warped.nii.gz")):
+    while not stuck_in(out):
         assert time.monotonic() < end
         time.sleep(0.05)
     assert "another `corereg batch`" in one_line(command("batch", pairs, "-o", out, "--no-page"))
     [worker] = (out / "stuck.attempts").read_text("utf-8").split()
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    driver.kill()
+    driver.join()
     while runs(int(worker)):
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing_and_leave_no_half_written_folder(
-    tmp_path: Path, stubbed: list[str]
-) -> None:
+def test_kills_at_random_moments_lose_nothing_and_leave_no_half_written_folder(tmp_path: Path) -> None:
     """Drivers and workers in turn. What has a row is never done again, and all is done in the end."""
     names, out = [f"nap-{n}" for n in range(60)], tmp_path / "out"
-    words = [*stubbed, str(as_csv(tmp_path / "pairs.csv", names)), "-o", str(out), "--jobs", "2", "--no-page"]
-    words += ["--retries", "1000"]
+    words = ["batch", as_csv(tmp_path / "pairs.csv", names), "-o", out, "--jobs", 2, "--no-page", "--retries", 1000]
     generator = random.Random(0)
     kinds = ["driver", "worker"] * 25
     for kind in kinds:
         before = {name: (out / f"{name}.attempts").read_text("utf-8") for name in finished(out)}
-        driver = psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        driver = start(words, tmp_path / "log", tmp_path / "log", before=use_stub)
         time.sleep(generator.uniform(0.3, 2.0))
-        workers = [child for child in driver.children() if "spawn_main" in " ".join(child.cmdline())]
+        children = psutil.Process(driver.pid).children() if driver.is_alive() else []
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         (generator.choice(workers) if workers and kind == "worker" else driver).kill()
-        assert driver.wait(60) in (0, -signal.SIGKILL)
+        driver.join(60)
+        assert driver.exitcode in (0, -signal.SIGKILL)
         assert {name: (out / f"{name}.attempts").read_text("utf-8") for name in before} == before
         if finished(out) == set(names):
             assert {path.name for path in out.glob("*/*")} == {"result.json"}
             assert len({(out / name / "result.json").read_text("utf-8") for name in names}) == 1
             shutil.rmtree(out)
-    assert subprocess.run(words, capture_output=True, check=True).returncode == 0
+    assert forked(*words, before=use_stub).returncode == 0
     assert finished(out) == set(names)
     assert {path.name for path in out.glob("*/*")} == {"result.json"}
 

@@ -3,10 +3,11 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 import corereg
 from corereg.cli.endings import describe, signals_raise, stopped_by
 from corereg.errors import InputError, Interrupted
-from helpers.commands import Command, one_line, process
+from helpers.commands import Command, one_line
+from helpers.forks import forked, stopped
 
 QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
 
@@ -86,21 +88,13 @@ def test_registration_stopped_by_a_signal_ends_with_one_line_and_leaves_nothing(
     scans: Path, tmp_path: Path, number: int, status: int
 ) -> None:
     """The optimisation runs in compiled code, where a KeyboardInterrupt becomes a SystemError."""
-    pair = [str(scans / "fixed.nii.gz"), str(scans / "moving.nii.gz")]
-    command = [sys.executable, "-m", "corereg", "register", *pair, "-o", str(tmp_path / "new" / "out")]
-    command += ["--affine", "none", "--refine-steps", "100000"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 240
-    while not (tmp_path / "new" / "out").exists():
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    time.sleep(4)
-    running.send_signal(number)
-    running.send_signal(number)  # as `timeout` does, which signals the process and its group
-    out, err = running.communicate(timeout=120)
-    assert (running.returncode, out) == (status, "")
-    assert err == "corereg: interrupted; nothing was written\n"
+    out = tmp_path / "new" / "out"
+    words = ["register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out]
+    words += ["--affine", "none", "--refine-steps", "100000"]
+    # Twice, as `timeout` does, which signals the process and its group.
+    done = stopped(words, out.exists, number, number, delay_s=2)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == "corereg: interrupted; nothing was written\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -142,16 +136,18 @@ def test_errors_caused_by_a_signal_are_distinguished_from_others(
     assert (None if stopped is None else stopped.exit_status) == status
 
 
+def write_ascii() -> None:
+    """As with PYTHONIOENCODING=ascii."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="ascii")  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", ["\xe9.nii.gz".encode(), b"\xff.nii.gz"], ids=["not ASCII", "not UTF-8"])
 def test_names_that_the_terminal_lacks_are_escaped(scans: Path, field: Path, tmp_path: Path, name: bytes) -> None:
     out = os.fsencode(tmp_path) + b"/" + name
-    done = subprocess.run(
-        [sys.executable, "-m", "corereg", "apply", str(field), str(scans / "moving.nii.gz"), "-o", out],
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(os.fsencode(tmp_path) + b"/\\")
+    done = forked("apply", field, scans / "moving.nii.gz", "-o", out, before=write_ascii)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path}/\\")
     assert os.path.isfile(out)
 
 
@@ -160,41 +156,40 @@ def test_registration_of_files_whose_names_are_not_utf8_is_written_with_its_repo
     pair = [folder + b"/fixed\xff.nii.gz", folder + b"/moving\xe4.nii.gz"]
     for path, name in zip(pair, ("fixed", "moving"), strict=True):
         Path(os.fsdecode(path)).write_bytes((scans / f"{name}.nii.gz").read_bytes())
-    command = [sys.executable, "-m", "corereg", "register", *pair, "-o", folder + b"/out\xff", *QUICK[:-1]]
-    done = subprocess.run(command, capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"")
+    done = forked("register", *pair, "-o", folder + b"/out\xff", *QUICK[:-1])
+    assert (done.returncode, done.stderr) == (0, "")
     page = Path(os.fsdecode(folder + b"/out\xff/report.html")).read_bytes().decode("utf-8")
     assert "moving\\xe4.nii.gz" in page
     found = json.loads(Path(os.fsdecode(folder + b"/out\xff/result.json")).read_bytes())
     assert os.fsencode(found["inputs"]["moving"]["path"]) == pair[1]
 
 
-def test_folder_that_no_longer_exists_is_said(scans: Path, tmp_path: Path) -> None:
-    code = "import os, sys; os.mkdir(sys.argv[-1]); os.chdir(sys.argv[-1]); os.rmdir(sys.argv[-1]); del sys.argv[-1]; "
-    code += "from corereg.cli import main; main()"
+def enter_a_folder_and_remove_it() -> None:
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    os.rmdir(folder)
+
+
+def test_folder_that_no_longer_exists_is_said(scans: Path) -> None:
     pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
-    done = process("register", *pair, "-o", "out", tmp_path / "gone", code=code)
+    done = forked("register", *pair, "-o", "out", before=enter_a_folder_and_remove_it)
     assert (done.returncode, done.stdout) == (2, "")
     assert "current folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-FULL = """
-import resource, sys
-from corereg.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-main()
-"""
-"""A limit on the size of files stands for the full disk: it fails in the same calls, and needs no privileges."""
+def limit_files() -> None:
+    """A limit on the size of files stands for the full disk: it fails in the same calls, and needs no privileges."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
 @pytest.mark.parametrize("name", ["out.h5", "out.tfm", "out.nrrd", "out.nii.gz", "out.npz", "ants"])
 def test_transform_that_finds_no_room_is_refused_and_leaves_nothing(h5: Path, tmp_path: Path, name: str) -> None:
     formats = {"out.nii.gz": ["--to", "learn2reg"], "out.npz": ["--to", "numpy"], "ants": ["--to", "ants"]}
-    done = process("convert", h5, "-o", tmp_path / "new" / name, *formats.get(name, []), code=FULL)
-    assert done.returncode == 2
+    words = ["convert", h5, "-o", tmp_path / "new" / name, *formats.get(name, [])]
+    assert forked(*words, before=limit_files).returncode == 2
     (tmp_path / "new").mkdir()
-    done = process("convert", h5, "-o", tmp_path / "new" / name, *formats.get(name, []), code=FULL)
+    done = forked(*words, before=limit_files)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert "no room" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -203,7 +198,7 @@ def test_transform_that_finds_no_room_is_refused_and_leaves_nothing(h5: Path, tm
 
 def test_registration_that_finds_no_room_is_refused_and_leaves_nothing(scans: Path, tmp_path: Path) -> None:
     pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
-    done = process("register", *pair, "-o", tmp_path / "new" / "out", *QUICK, code=FULL)
+    done = forked("register", *pair, "-o", tmp_path / "new" / "out", *QUICK, before=limit_files)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert "no room" in done.stderr
     assert len(done.stderr.splitlines()) == 1

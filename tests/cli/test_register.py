@@ -14,7 +14,8 @@ import SimpleITK
 import torch
 
 from corereg import Image, Transform, read_image
-from helpers.commands import Command, one_line, process
+from helpers.commands import Command, one_line
+from helpers.forks import forked
 from helpers.images import save_nifti
 from helpers.pairs import FIXED, MOVING
 from helpers.pickles import Planted
@@ -28,7 +29,7 @@ QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
 def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     labels = ["--moving-labels", scans / "moving_labels.nii.gz", "--fixed-labels", scans / "fixed_labels.nii.gz"]
-    done = process("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels, "--uncertainty")
+    done = forked("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *labels, "--uncertainty")
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{out / 'report.html'}: PASS, CT, affine ")

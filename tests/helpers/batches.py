@@ -12,8 +12,9 @@ from typing import Any
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_folder, output_folder, staging
 from corereg.workflows.batch.pairs import Pair
+from corereg.workflows.batch.run import batch
 
-__all__ = ["COPIED", "STUB", "as_csv", "copied", "scans", "stub"]
+__all__ = ["COPIED", "STUB", "as_csv", "copied", "scans", "stub", "use_stub"]
 
 STUB, COPIED = "helpers.batches:stub", "helpers.batches:copied"
 
@@ -47,6 +48,12 @@ def stub(pair: Pair, folder: Path, **options: Any) -> dict[str, Any]:
         "similarity_above_chance": float("nan"),
         "threads": options["threads"],
     }
+
+
+def use_stub() -> None:
+    """Let `corereg batch` in this process take the stub in place of registration."""
+    assert batch.__kwdefaults__
+    batch.__kwdefaults__["method"] = STUB
 
 
 def scans(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -12,14 +12,19 @@ import torch
 import yaml
 
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
+from helpers.forks import stopped
 from helpers.training import SMALL, comparable, rows_of, same, weights_of
 
 
 def command_of(dataset: Path, folder: Path, cache: Path, settings: Path) -> list[str]:
     """The program as a user starts it."""
     code = "from corereg.cli import main; main()"
+    return [sys.executable, "-c", code, *options_of(dataset, folder, cache, settings)]
+
+
+def options_of(dataset: Path, folder: Path, cache: Path, settings: Path) -> list[str]:
     options = ["--cache", str(cache), "--config", str(settings), "--device", "cpu"]
-    return [sys.executable, "-c", code, "train", str(dataset), "-o", str(folder), *options]
+    return ["train", str(dataset), "-o", str(folder), *options]
 
 
 @pytest.mark.slow
@@ -41,12 +46,13 @@ def test_a_run_killed_without_warning_resumes_from_its_last_checkpoint(
 def test_sigterm_saves_first_and_says_how_to_resume(cohort_json: Path, cache: Path, tmp_path: Path):
     folder, settings = tmp_path / "run", tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(SMALL | {"steps_per_cycle": 1000, "checkpoint_every": 1000}))
-    process = subprocess.Popen(command_of(cohort_json, folder, cache, settings), stderr=subprocess.PIPE, text=True)
-    _wait_for(lambda: sum("loss" in row for row in _readable_rows(folder)) >= 2, process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert "--resume" in errors
+    done = stopped(
+        options_of(cohort_json, folder, cache, settings),
+        lambda: sum("loss" in row for row in _readable_rows(folder)) >= 2,
+        signal.SIGTERM,
+    )
+    assert done.returncode == 143
+    assert "--resume" in done.stderr
     state = load_checkpoint(folder / CHECKPOINT)
     assert state.step == sum("loss" in row for row in rows_of(folder)) > 0
 

@@ -5,12 +5,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from corereg.evaluation.benchmark.rows import append_row, read_rows
+from helpers.forks import stopped
 from helpers.processes import runs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -24,36 +24,24 @@ time.sleep(600)
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 
 
-def start(dataset: Path, folder: Path) -> "tuple[subprocess.Popen[str], list[int]]":
-    """Start a benchmark whose only method hangs; return it and the method's processes once they run."""
+def stop(dataset: Path, folder: Path, number: int) -> "tuple[subprocess.CompletedProcess[str], list[int]]":
+    """Stop a benchmark whose only method hangs once that runs; return how it ended, and the method's processes."""
     script, pids = folder / "hang.py", folder / "pids"
     script.write_text(HANG)
     command = " ".join(
         [shlex.quote(sys.executable), "-S", shlex.quote(str(script)), "{fixed} {moving} {out}", str(pids)]
     )
     (folder / "mine.yaml").write_text(json.dumps([{"name": "hang", "command": command}]))
-    words = ["benchmark", str(dataset), "-o", str(folder / "new" / "out"), "--methods", "hang"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "corereg", *words, "--peers", str(folder / "mine.yaml")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 240
-    while not pids.is_file() or len(pids.read_text("utf-8").split()) < 2:
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return running, [int(pid) for pid in pids.read_text("utf-8").split()]
+    words = ["benchmark", dataset, "-o", folder / "new" / "out", "--methods", "hang", "--peers", folder / "mine.yaml"]
+    done = stopped(words, lambda: pids.is_file() and len(pids.read_text("utf-8").split()) == 2, number)
+    return done, [int(pid) for pid in pids.read_text("utf-8").split()]
 
 
 @pytest.mark.parametrize(("number", "status"), STOPS, ids=str)
 def test_method_ends_and_nothing_is_left(number, status, cohort, tmp_path):
-    running, pids = start(cohort.path, tmp_path)
-    running.send_signal(number)
-    out, err = running.communicate(timeout=120)
-    assert (running.returncode, out) == (status, "")
-    assert err == "corereg: interrupted; rerun the same command to resume\n"
+    done, pids = stop(cohort.path, tmp_path, number)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == "corereg: interrupted; rerun the same command to resume\n"
     assert not any(map(runs, pids))
     assert not (tmp_path / "new").exists()
 
@@ -63,8 +51,6 @@ def test_finished_rows_stay(cohort, tmp_path):
     out.mkdir(parents=True)
     finished = {"method": "other", "settings_hash": "x", "fixed": "f", "moving": "m", "status": "ok"}
     append_row(out / "rows.jsonl", finished)
-    running, _ = start(cohort.path, tmp_path)
-    running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=120)
+    stop(cohort.path, tmp_path, signal.SIGTERM)
     assert read_rows(out / "rows.jsonl") == [finished]
     assert [path.name for path in out.iterdir()] == ["rows.jsonl"]
