@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INTEROP := .venv-interop
 
-# Each worker computes on one thread: several threads each would wait for one another on the same cores.
-QUICK := OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Each worker computes on one thread: several threads each would wait for one another on the same cores. Byte code is
+# kept whatever the environment says, because the tests start the package many times.
+QUICK := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
