@@ -14,6 +14,7 @@ import torch
 from corereg import cli
 from corereg.geometry.grid import Grid
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.method.affine.search import ITERATIONS
 from corereg.progress import Occasionally
 from helpers.commands import Command, Outcome
 from helpers.cuda import DEVICE, INTERPRETED
@@ -78,6 +79,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Outcome(status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def quick_affine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pre-alignments of a second: every start is tried, and none followed far."""
+    for level in ITERATIONS:
+        monkeypatch.setitem(ITERATIONS, level, 2)
 
 
 LONGEST = (

@@ -10,12 +10,9 @@ import typer
 
 import corereg
 from corereg.cli import app
-from corereg.settings import with_settings
-from corereg.training.config import TrainConfig
-from corereg.training.recipes import get_recipe
 from helpers.commands import Command
 from helpers.documents import NOT_RUN, OTHER_PROGRAMS, PAGES, ROOT, Block, blocks, expanded, needs, stock
-from helpers.training import SMALL
+from helpers.training import quick_recipe
 
 EXECUTED = ("bash", "python")
 
@@ -39,12 +36,7 @@ def here(stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 @pytest.fixture
 def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training runs of seconds, whatever the recipe."""
-
-    def small(name: str) -> Any:
-        get_recipe(name)
-        return with_settings(TrainConfig(), SMALL)
-
-    monkeypatch.setattr("corereg.training.train.get_recipe", small)
+    monkeypatch.setattr("corereg.training.train.get_recipe", quick_recipe)
 
 
 def pages(*languages: str) -> list[Any]:
@@ -79,12 +71,14 @@ def begin(page: Path) -> None:
     result.transform.save("out/transform.h5")
 
 
+@pytest.mark.usefixtures("quick_affine")
 def test_readme_runs_as_printed_but_for_what_takes_minutes(here: Path, command: Command) -> None:
     for block in blocks(ROOT / "README.md"):
         if block.language in EXECUTED and not block.slow:
             run(block, ROOT / "README.md", command)
 
 
+@pytest.mark.usefixtures("quick_affine", "quick_training")
 @pytest.mark.parametrize("page", [page for page in pages("python") if page.id != "README.md"])
 def test_python_blocks_of_a_page_run(page: Path, here: Path, command: Command) -> None:
     if not (here / "out").exists():

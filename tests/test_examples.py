@@ -12,6 +12,7 @@ import SimpleITK
 
 from corereg.data.phantom import make_breathing_pair, write_cohort
 from corereg.io.images.image import read_image, write_image
+from helpers.training import quick_recipe
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 LONGEST = 40
@@ -65,7 +66,9 @@ def test_register_pair_finds_the_known_motion(run, tmp_path):
     assert np.abs(warped.array - pair.fixed).mean() < np.abs(pair.moving - pair.fixed).mean() / 2
 
 
-def test_train_on_a_folder_writes_weights_and_registers_with_them(run, dataset, tmp_path):
+@pytest.mark.usefixtures("quick_affine")
+def test_train_on_a_folder_writes_weights_and_registers_with_them(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("corereg.training.train.get_recipe", quick_recipe)
     arguments = ("--recipe", "tiny", "--cycles", "1", "--steps", "2")
     printed = run("train_on_a_folder", dataset.parent / "imagesTr", tmp_path / "run", *arguments)
     assert (tmp_path / "run" / "model.safetensors").is_file()

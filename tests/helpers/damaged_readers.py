@@ -1,10 +1,6 @@
-"""Run as a process of its own: reads damaged images and points, and prints what came of each kind.
-
-python -m helpers.damaged_readers SEED CASES     (cases of each kind)
-"""
+"""Damaged images and points, and what came of reading them."""
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -203,7 +199,3 @@ READERS: list[Callable[[Path], Any]] = [
     *(read_image, read_labels, as_reference, frames_of, resaved),
     lambda path: as_mask(path, like=Grid(GRID.shape, GRID.affine), of="the image"),
 ]
-
-
-if __name__ == "__main__":
-    print_outcomes(int(sys.argv[1]), int(sys.argv[2]), KINDS, make_bases, read_damaged)

@@ -1,4 +1,4 @@
-"""Run as a process of its own: reads damaged transform files of every format, and prints what came of each kind.
+"""Run as a process of its own: reads damaged images, points and transforms, and prints what came of each kind.
 
 python -m helpers.damaged_transforms SEED CASES     (cases of each kind)
 """
@@ -12,6 +12,7 @@ import torch
 from corereg.geometry.displacement import Displacement
 from corereg.io.transforms.formats.registry import FORMATS
 from corereg.io.transforms.transform import Transform
+from helpers import damaged_readers
 from helpers.damaged_readers import Damage, lay_damaged_copy, of_header, of_nifti, of_text, print_outcomes
 from helpers.grids import make_grid
 from helpers.transforms import small_affine
@@ -72,4 +73,6 @@ def read_damaged(root: Path, kind: str, seed: int, case: int) -> object:
 
 
 if __name__ == "__main__":
-    print_outcomes(int(sys.argv[1]), int(sys.argv[2]), KINDS, make_bases, read_damaged)
+    seed, cases = map(int, sys.argv[1:])
+    print_outcomes(seed, cases, damaged_readers.KINDS, damaged_readers.make_bases, damaged_readers.read_damaged)
+    print_outcomes(seed, cases, KINDS, make_bases, read_damaged)

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from corereg.settings import with_settings
 from corereg.training.checkpoint import CHECKPOINT, load_checkpoint
+from corereg.training.config import TrainConfig
 from corereg.training.loop import Run
+from corereg.training.recipes import get_recipe
 from corereg.training.session import Session
 from corereg.training.train import train
 from helpers.scenes import centred_grid, hounsfield, voxels_mm
@@ -32,6 +35,16 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
     "spacing_mm": 4.0,
 }
+
+
+LEAST: dict[str, Any] = {"steps_per_cycle": 1, "pseudo_labels__pairs": 1, "validation_pairs": 0}
+"""For `run`, where neither the number of steps, the labels nor the measurements matter."""
+
+
+def quick_recipe(name: str) -> TrainConfig:
+    """In place of `get_recipe`: runs of seconds, whatever the recipe, on the grid that suits the scans."""
+    get_recipe(name)
+    return with_settings(TrainConfig(), SMALL | {"spacing_mm": None})
 
 
 def patient(number: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What `register` does with scans whose values alone say what they are."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -8,10 +10,11 @@ from corereg import RegistrationResult, register
 from corereg.data.phantom import make_breathing_pair
 from corereg.io.images.image import Image
 
-PAIR = make_breathing_pair(5, "abdomen", 6.0)
-FIXED, MOVING = (
-    Image(array, PAIR.grid, name=name) for array, name in ((PAIR.fixed, "the fixed"), (PAIR.moving, "the moving"))
-)
+
+@cache
+def breathing() -> tuple[Image, Image]:
+    pair = make_breathing_pair(5, "abdomen", 6.0)
+    return Image(pair.fixed, pair.grid, name="the fixed"), Image(pair.moving, pair.grid, name="the moving")
 
 
 def registered(fixed: Image, moving: Image) -> RegistrationResult:
@@ -19,11 +22,12 @@ def registered(fixed: Image, moving: Image) -> RegistrationResult:
 
 
 def test_ct_stored_without_a_sign_is_registered_as_the_same_ct() -> None:
-    plain = registered(FIXED, MOVING)
+    fixed, moving = breathing()
+    plain = registered(fixed, moving)
     assert [each.modality for each in plain.intensities] == ["ct", "ct"]
-    stored = Image(np.rint(np.clip(MOVING.array + 1024, 0, None)).astype(np.uint16), PAIR.grid, name="the stored")
+    stored = Image(np.rint(np.clip(moving.array + 1024, 0, None)).astype(np.uint16), moving.grid, name="the stored")
     with pytest.warns(UserWarning, match=r"the stored .* 1024"):
-        found = registered(FIXED, stored)
+        found = registered(fixed, stored)
     assert found.summary()["intensities"]["moving"]["offset_hu"] == -1024
     assert found.moving.array.dtype == np.uint16
     assert_allclose(found.refined.disp_vox.numpy(), plain.refined.disp_vox.numpy(), atol=1e-3)
@@ -32,12 +36,13 @@ def test_ct_stored_without_a_sign_is_registered_as_the_same_ct() -> None:
 
 def test_one_voxel_does_not_turn_a_pair_of_mrs_into_cts() -> None:
     """Magnitudes of 0 to 4000, as a spline leaves them after it overshoots at one place."""
-    images = [Image(np.clip(each.array + 1000, 0, None) ** 1.1, PAIR.grid) for each in (FIXED, MOVING)]
-    arrays = [4000 * np.sqrt(each.array / each.array.max()) for each in images]
-    plain = registered(*(Image(array, PAIR.grid) for array in arrays))
+    grid = breathing()[0].grid
+    positive = [np.clip(each.array + 1000, 0, None) ** 1.1 for each in breathing()]
+    arrays = [4000 * np.sqrt(array / array.max()) for array in positive]
+    plain = registered(*(Image(array, grid) for array in arrays))
     assert [each.modality for each in plain.intensities] == ["mr", "mr"]
     for array in arrays:
         array[20, 3, 4] = -321.0
-    found = registered(*(Image(array, PAIR.grid) for array in arrays))
+    found = registered(*(Image(array, grid) for array in arrays))
     assert [each.modality for each in found.intensities] == ["mr", "mr"]
     assert_allclose(found.refined.disp_vox.numpy(), plain.refined.disp_vox.numpy(), atol=0.1)

@@ -15,7 +15,7 @@ from corereg.method.quality.quality import Quality
 from helpers.pairs import FIXED, MOVING, pair
 from helpers.refusals import refusal
 
-QUICK = {"affine": "none", "refine_steps": 3}
+QUICK = {"affine": "none", "refine_steps": 3, "spacing": 4.5}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_repr_has_three_lines_with_images_work_and_quality(result: RegistrationR
     first, second, third = repr(result).splitlines()
     assert first == "RegistrationResult: moving onto fixed"
     assert second.startswith("  CT, affine off, grid ")
-    assert "at 3 mm, model mind, " in second
+    assert "at 4.5 mm, model mind, " in second
     assert third.startswith(f"  PASS, SDlogJ {result.metrics['sdlogj']:.3f}, folds ")
 
 

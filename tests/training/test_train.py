@@ -22,7 +22,7 @@ from corereg.training.process import cohort_volumes
 from corereg.training.schedule import WEIGHTS, seed_at
 from corereg.training.session import Session
 from corereg.training.train import BEST, CONFIG, MODEL
-from helpers.training import SMALL, rows_of, run, same, weights_of
+from helpers.training import LEAST, SMALL, rows_of, run, same, weights_of
 
 
 def card_of(model: Path) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_same_seed_same_run_other_seed_another(
                              ("joint", "both")]
 )  # fmt: skip
 def test_each_ablation_is_one_switch(objective: str, views: str, cohort_json: Path, cache: Path, tmp_path: Path):
-    run(cohort_json, tmp_path / "run", cache, objective=objective, views=views, steps_per_cycle=1)
+    run(cohort_json, tmp_path / "run", cache, objective=objective, views=views, **LEAST)
     steps = [row for row in rows_of(tmp_path / "run") if "loss" in row]
     with_labels = ["registration" in row for row in steps]
     with_contrast = ["contrast" in row for row in steps]
@@ -169,7 +169,7 @@ def test_the_first_labels_come_from_other_weights_than_training_starts_from(
 
     monkeypatch.setattr(loop, "sweep", noted_sweep)
     monkeypatch.setattr(loop, "_prepare", noted_prepare)
-    run(cohort_json, tmp_path / "run", cache, steps_per_cycle=1)
+    run(cohort_json, tmp_path / "run", cache, **LEAST)
     weights = [key for key in labelling[0] if key.endswith("0.weight")]
     assert weights
     assert not any(torch.equal(labelling[0][key], started[0][key]) for key in weights)
@@ -189,12 +189,12 @@ def test_running_statistics_follow_the_phase(
         save(self, cycle, step, model, optimiser)
 
     monkeypatch.setattr(Session, "save", noted_save)
-    run(cohort_json, tmp_path / "contrastive", cache, objective="contrastive", steps_per_cycle=1)
+    run(cohort_json, tmp_path / "contrastive", cache, objective="contrastive", **LEAST)
     fresh, contrast, registration = states[0, 0], states[1, 0], states[2, 0]
     blocks = {f"extractor.block{n}.1.running_{what}" for n in (1, 2, 3, 4) for what in ("mean", "var")}
     head = {f"head.block.1.running_{what}" for what in ("mean", "var")}
     assert blocks | head == set(fresh)
     assert {key for key in fresh if not torch.equal(fresh[key], contrast[key])} == blocks
     assert {key for key in fresh if not torch.equal(contrast[key], registration[key])} == head
-    run(cohort_json, tmp_path / "joint", cache, cycles=1, steps_per_cycle=1)
+    run(cohort_json, tmp_path / "joint", cache, **LEAST | {"cycles": 1})
     assert {key for key in fresh if not torch.equal(fresh[key], states[1, 0][key])} == blocks | head

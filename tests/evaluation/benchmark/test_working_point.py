@@ -57,7 +57,7 @@ class TestMatch:
 
         def spy(fixed, moving, **settings):
             seen.extend([Path(fixed).name, Path(moving).name])
-            return register(fixed, moving, **{**settings, "refine_steps": 1})
+            return register(fixed, moving, **{**settings, "refine_steps": 1, "spacing": 8.0})
 
         def run_one(method, loaded, directory, plan):
             own = dict(method.own)

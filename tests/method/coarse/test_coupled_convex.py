@@ -134,7 +134,7 @@ def test_confident_neighbours_fill_in_where_nothing_counts():
 @pytest.mark.parametrize("side", [0, 1], ids=["fixed", "moving"])
 def test_weights_reach_every_pass(side):
     """Two passes find a shift of 6 voxels from half of the images, although the other half shows noise."""
-    fixed, moving = shifted_pair(2, 6)
+    fixed, moving = shifted_pair(2, 6, shape=(64, 80, 96))
     images = [fixed, moving]
     counts: list[torch.Tensor | None] = [None, None]
     counts[side] = torch.ones_like(fixed)

@@ -10,8 +10,10 @@ from helpers.cuda import assert_near, in_the_interpreter_too, smooth_noise
 pytestmark = in_the_interpreter_too
 
 
-@pytest.mark.parametrize(("channels", "radius"), [(16, 1), (5, 2)])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "radius", "weighted"),
+    [(16, 1, False), (16, 1, True), (5, 2, True), pytest.param(5, 2, False, marks=pytest.mark.slow)],
+)
 def test_match_one_way(cuda_kernels, channels, radius, weighted, generator):
     from corereg.method.coarse.kernels_cuda import coupled_convex_of_features
 

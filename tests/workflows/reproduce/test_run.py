@@ -39,19 +39,26 @@ def spoil(dataset: Path, case: int) -> None:
     (dataset.parent / "imagesTr" / f"{scan_name(case)}.nii.gz").write_bytes(b"not to be opened")
 
 
-def test_no_step_of_training_or_search_opens_a_test_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_scoring(monkeypatch)
-    dataset = small_abdomen(tmp_path / "data")
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set whose test scans cannot be opened, and a reproduction on it up to the scoring; not to be changed."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    dataset = small_abdomen(folder / "data")
     for case in (1, 4):
         spoil(dataset, case)
-    with pytest.raises(ScoringBeginsError):
-        reproduce("abdomen-ct", dataset, tmp_path / "out", settings=TINY)
-    assert (tmp_path / "out" / "joint" / MODEL).is_file()
-    points = json.loads((tmp_path / "out" / "scores" / "working_points.json").read_text("utf-8"))
+    with pytest.MonkeyPatch.context() as patch:
+        without_scoring(patch)
+        with pytest.raises(ScoringBeginsError):
+            reproduce("abdomen-ct", dataset, folder / "out", settings=TINY)
+    return dataset, folder / "out"
+
+
+def test_no_step_of_training_or_search_opens_a_test_scan(reproduced: tuple[Path, Path]) -> None:
+    _, out = reproduced
+    assert (out / "joint" / MODEL).is_file()
+    points = json.loads((out / "scores" / "working_points.json").read_text("utf-8"))
     assert [point["pairs"] for point in points.values()] == [3]
-    watched = [
-        json.loads(line) for line in (tmp_path / "out" / "joint" / "metrics.jsonl").read_text("utf-8").splitlines()
-    ]
+    watched = [json.loads(line) for line in (out / "joint" / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert sum("dice" in row for row in watched) == TINY["cycles"]
 
 
@@ -86,11 +93,8 @@ def test_a_contrastive_run_of_one_cycle_would_not_train_its_head(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_other_settings_is_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_scoring(monkeypatch)
-    dataset, out = small_abdomen(tmp_path / "data"), tmp_path / "out"
-    with pytest.raises(ScoringBeginsError):
-        reproduce("abdomen-ct", dataset, out, settings=TINY)
+def test_a_model_of_other_settings_is_not_reported(reproduced: tuple[Path, Path]) -> None:
+    dataset, out = reproduced
     before = (out / "joint.safetensors").read_bytes()
     assert "steps_per_cycle: 3 -> 4" in refusal(
         reproduce, "abdomen-ct", dataset, out, settings=TINY | {"steps_per_cycle": 4}
