@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from corereg.errors import InputError
+from corereg.evaluation import submission
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.submission import write_submission
 from corereg.io.transforms.formats.learn2reg import read_disp_vox, write_disp_vox
@@ -18,7 +19,7 @@ class TestSubmission:
     def test_new_form_has_both_names_and_the_challenges_header(self, cohort, fields, tmp_path):
         import nibabel
 
-        written = write_submission(cohort.path, fields, tmp_path / "out")
+        written = write_submission(cohort.path, fields, tmp_path / "out", names="both")
         assert len(written) == 6
         long, short = (tmp_path / "out" / name for name in ("disp_0001_0000_0002_0000.nii.gz", "disp_0001_0002.nii.gz"))
         assert os.path.samefile(long, short)
@@ -71,7 +72,7 @@ class TestSubmission:
         write_disp_vox(folder / f"{name}.nii.gz", rough)
         with pytest.warns(UserWarning, match=rf"{name}.*voxels on average.*score differently"):
             written = write_submission(cohort.path, folder, tmp_path / "out", form="npz", force=True)
-        assert len(written) == 6
+        assert len(written) == 3
         assert all(path.is_file() for path in written)
 
     def test_an_earlier_submission_is_replaced_as_a_whole_or_not_at_all(self, cohort, fields, tmp_path):
@@ -103,7 +104,49 @@ class TestSubmission:
         assert next(iter(wrong.values())) in said
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
+    def test_an_archive_scores_as_its_folder_does(self, cohort, fields, tmp_path):
+        write_submission(cohort.path, fields, tmp_path / "out", form="npz")
+        packed = tmp_path / "out" / "submission.zip"
+        found, same = (evaluate(cohort.path, each) for each in (packed, tmp_path / "out"))
+        assert found.summary == same.summary
+        assert found.rows[0]["field"].startswith(str(packed))
+        again = write_submission(cohort.path, packed, tmp_path / "again", names="short")
+        assert len(again) == 3
+
+    @pytest.mark.parametrize("wrong", ["nested", "damaged", "no archive", "incomplete"])
+    def test_an_archive_that_a_challenge_would_refuse_is_refused(self, wrong, cohort, fields, tmp_path):
+        packed = tmp_path / "submission.zip"
+        if wrong == "no archive":
+            packed.write_text("fields")
+        else:
+            names = sorted(path.name for path in fields.iterdir())
+            with zipfile.ZipFile(packed, "w") as archive:
+                for name in names[1:] if wrong == "incomplete" else names:
+                    archive.write(fields / name, f"fields/{name}" if wrong == "nested" else name)
+        if wrong == "damaged":
+            content = bytearray(packed.read_bytes())
+            content[len(content) // 2] ^= 255
+            packed.write_bytes(content)
+        words = {
+            "nested": "without their folder",
+            "damaged": "pack it again",
+            "no archive": "neither a folder nor a zip",
+            "incomplete": "without 1 of 3 fields",
+        }
+        status, said = run(cohort.path, packed)
+        assert status == 2
+        assert words[wrong] in said
+        assert str(packed) in said
+
+    def test_a_field_that_loses_dice_in_half_size_is_refused_though_it_changes_little(
+        self, cohort, fields, tmp_path, monkeypatch
+    ):
+        """The fields change by 0.03 voxels on average, which small structures notice."""
+        monkeypatch.setattr(submission, "HALF_SIZE_DICE", 0.001)
+        with pytest.raises(InputError, match=r"changes by 0\.0\d+ voxels.*loses 0\.\d+ of Dice.*--force"):
+            write_submission(cohort.path, fields, tmp_path / "out", form="npz")
+
     def test_command_writes_and_says_so(self, cohort, fields, tmp_path):
-        status, said = run(cohort.path, fields, "--submission", tmp_path / "out", "--submission-names", "long")
+        status, said = run(cohort.path, fields, "--submission", tmp_path / "out")
         assert status == 0
         assert "3 files, read back and checked" in said

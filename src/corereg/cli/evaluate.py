@@ -29,7 +29,9 @@ SkipMissing = Annotated[
 @command
 def evaluate(
     dataset: DatasetPath,
-    fields: Annotated[Path, typer.Argument(help="Folder of displacement fields named disp_<fixed>_<moving>.")],
+    fields: Annotated[
+        Path, typer.Argument(help="Folder or zip file of displacement fields named disp_<fixed>_<moving>.")
+    ],
     csv: Annotated[Path | None, typer.Option(help="Write a CSV with one line per pair.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all results as JSON; without a name, on stdout.")] = None,
     partial: Annotated[
@@ -42,7 +44,7 @@ def evaluate(
     submission_form: Annotated[
         str, typer.Option(help="nifti, or npz (half size, for tasks of 2020 and 2021).")
     ] = "nifti",
-    submission_names: Annotated[str, typer.Option(help="long, short or both.")] = "both",
+    submission_names: Annotated[str, typer.Option(help="long, short or both.")] = "long",
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace existing results; submit fields that change too much at half the size."),

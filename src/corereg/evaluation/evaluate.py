@@ -5,12 +5,14 @@ Upstream: `cases`, `field_files`, `score`. Downstream: `cli.evaluate`, `report.t
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
+from corereg.evaluation.archives import opened_fields
 from corereg.evaluation.cases import Case, Cases, LoadedCase, read_cases
 from corereg.evaluation.field_checks import diagnose_field
 from corereg.evaluation.field_files import FieldFile, find_field, read_field
@@ -87,12 +89,12 @@ def evaluate(
     check: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Score a folder of displacement fields by the formulas of the Learn2Reg challenge.
+    """Score a folder of displacement fields, or a submission's zip file, by the formulas of the Learn2Reg challenge.
 
     Args:
         dataset: a data set in any layout that `data.pairs` reads.
-        fields: folder of fields named disp_<fixed>_<moving>, with the challenge's long or short names, in any format
-            that `read_field` accepts.
+        fields: folder or zip file of fields named disp_<fixed>_<moving>, with the challenge's long or short names, in
+            any format that `read_field` accepts.
         against: a second folder of fields to compare with.
         split: "validation" or "test"; see `read_cases`.
         partial: score the pairs whose fields exist and can be read, and list the others in `left_out`.
@@ -103,22 +105,24 @@ def evaluate(
         InputError: the data set or a folder is missing or, unless `partial`, a field is missing or unusable.
     """
     cases = read_cases(Path(dataset), split)
-    folders = [Path(folder) for folder in (fields, against) if folder is not None]
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; give the folder that holds the displacement fields")
-    first, *second = (_evaluate(cases, folder, partial=partial, check=check, progress=progress) for folder in folders)
+    given = [Path(each) for each in (fields, against) if each is not None]
+    with ExitStack() as stack:
+        folders = [stack.enter_context(opened_fields(path)) for path in given]
+        first, *second = (
+            _evaluate(cases, folder, path, partial=partial, check=check, progress=progress)
+            for folder, path in zip(folders, given, strict=True)
+        )
     return replace(first, against=second[0] if second else None)
 
 
 def _evaluate(
-    cases: Cases, folder: Path, *, partial: bool, check: bool, progress: Callable[[str], None] | None
+    cases: Cases, folder: Path, given: Path, *, partial: bool, check: bool, progress: Callable[[str], None] | None
 ) -> Evaluation:
     progress = progress or (lambda stage: None)
     files = {case: find_field(folder, case) for case in cases.cases}
     missing = [case for case, file in files.items() if file is None]
     if len(missing) == len(files) or (missing and not partial):
-        raise InputError(_missing_fields(folder, missing, len(files)))
+        raise InputError(_missing_fields(given, missing, len(files)))
     left_out = {case.name: f"no field {_expected(case)}" for case in missing}
     rows, suspicions = [], {}
     for count, (case, file) in enumerate(files.items(), start=1):
@@ -135,12 +139,12 @@ def _evaluate(
                 raise
             left_out[case.name] = str(error)
             continue
-        rows.append(row | {"field": str(file)})
+        rows.append(row | {"field": str(given / file.relative_to(folder))})
         diagnosis = diagnose_field(pair, field, [other for other in cases.cases if other != case]) if check else None
         if diagnosis:
             suspicions[case.name] = diagnosis
     if not rows:
-        raise InputError(f"no field in {folder} can be used ({next(iter(left_out.values()))}); check the files")
+        raise InputError(f"no field in {given} can be used ({next(iter(left_out.values()))}); check the files")
     return Evaluation(cases, tuple(rows), left_out, suspicions)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.evaluate import Evaluation
 from corereg.evaluation.measures import MEASURES, compare_rows, mean_sd, number, summaries
+from corereg.evaluation.ranking import ranking_scores
 from corereg.evaluation.statistics import Summary, holm
 from corereg.io.atomic import atomic_path
 from corereg.report.text import csv_cell
@@ -46,6 +47,9 @@ METHOD_COLUMNS = (
     "peak_memory_mb",
 )
 """Measures that a table of methods shows, if known."""
+
+RANKING = "ranking"
+"""Column with the challenge's ranking score."""
 
 TESTED = "dice"
 """The measure shown with its interval and p."""
@@ -127,16 +131,20 @@ def benchmark_rows(found: Benchmark) -> tuple[list[str], list[list[str]]]:
     for name in known:
         header += [MEASURES[name].title, *(["95 % interval", "p"] if name == TESTED else [])]
     p, total = p_values(found), len(found.cases.cases)
+    ranking = ranking_scores({method.name: found.of(method) for method in found.methods})
+    header += [RANKING] if ranking else []
     # The scores before registration are the same for all methods.
     scored = summaries(
         list({(row["fixed"], row["moving"]): row for row in found.rows if row["status"] == "ok"}.values())
     )
     lines = []
     if f"{TESTED}_before" in scored:
-        lines.append(["before", "", *_cells({TESTED: scored[f"{TESTED}_before"]}, known, math.nan)])
+        cells = _cells({TESTED: scored[f"{TESTED}_before"]}, known, math.nan)
+        lines.append(["before", "", *cells, *([""] if ranking else [])])
     for method in found.methods:
         rows = found.of(method)
         cells = _cells(summaries(rows), known, p.get(method.name, math.nan))
+        cells += [f"{ranking[method.name]:.2f}"] if ranking else []
         lines.append([method.title, f"{len(rows)} of {total}", *cells])
     return header, lines
 
