@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corereg.io.images.image import Image
+from corereg.kept import kept
 
 __all__ = ["Intensities", "agree", "find_intensities", "judge_intensities"]
 
@@ -89,7 +90,7 @@ def find_intensities(images: Sequence[Image], modality: str = "auto") -> tuple[I
         modality: "auto" decides for each image: by its DICOM header if it has one, else by its values.
     """
     stated = [image.modality if modality == "auto" else modality for image in images]
-    judged = [judge_intensities(image.array, name) for image, name in zip(images, stated, strict=True)]
+    judged = [_judged(image.array, name) for image, name in zip(images, stated, strict=True)]
     names = [image.name for image in images]
     found = agree(judged, names)
     shifted = [name for name, each in zip(names, found, strict=True) if each.offset_hu]
@@ -99,6 +100,10 @@ def find_intensities(images: Sequence[Image], modality: str = "auto") -> tuple[I
             "the registration; use --modality mr if it is not a CT"
         )
     return found
+
+
+def _judged(array: NDArray[Any], stated: str | None) -> Intensities:
+    return kept(("intensities", stated), lambda: judge_intensities(array, stated), of=(array,))
 
 
 def agree(judged: Sequence[Intensities], names: Sequence[str]) -> tuple[Intensities, ...]:

@@ -23,6 +23,7 @@ from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
 from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.formats.npz import write_compact
+from corereg.kept import kept
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.quality.thresholds import read_thresholds
 from corereg.method.quality.verdict import with_overlap
@@ -33,7 +34,10 @@ from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 from corereg.workflows.overlap import overlap
 from corereg.workflows.pair_report import write_pair_report
 
-__all__ = ["register_to_folder", "save_registration"]
+__all__ = ["read_scan", "register_to_folder", "save_registration"]
+
+KEPT_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".npz")
+"""Of files that hold a whole scan."""
 
 
 def register_to_folder(
@@ -99,7 +103,7 @@ def register_to_folder(
     progress("reading")
     started = time.perf_counter()
     with recorded_warnings() as early:
-        images = {"fixed": as_image(fixed, series=fixed_series), "moving": as_image(moving, series=moving_series)}
+        images = {"fixed": read_scan(fixed, fixed_series), "moving": read_scan(moving, moving_series)}
         labels = {
             name: None if path is None else read_labels(path, images[name].grid)
             for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
@@ -255,6 +259,15 @@ def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool)
 def _named(labels: Image | None, names: Mapping[int, str] | None) -> Image | None:
     """The label map with these names of its structures before its own."""
     return replace(labels, label_names={**labels.label_names, **names}) if labels and names else labels
+
+
+def read_scan(path: Path, series: str | None = None) -> Image:
+    """Read a scan. A batch keeps those of single files for the next pair, until the file changes."""
+    if not (path.name.lower().endswith(KEPT_ENDINGS) and path.is_file()):
+        return as_image(path, series=series)
+    found = path.stat()
+    key = "scan", str(path.absolute()), str(path), found.st_mtime_ns, found.st_size, series
+    return kept(key, lambda: as_image(path, series=series))
 
 
 def _content_hash(path: Path) -> str:

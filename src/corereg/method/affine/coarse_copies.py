@@ -9,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
+from corereg.kept import kept
 from corereg.preprocessing.detection import Intensities
 from corereg.preprocessing.intensity import HU_SCALE, normalise
 from corereg.preprocessing.working_grid import resample_mask, shrink
@@ -45,6 +46,11 @@ def coarse_copy(image: Image, intensities: Intensities, mask: NDArray[np.bool_] 
     Raises:
         InputError: an image without contrast.
     """
+    key = "coarse copy", intensities, image.grid.affine.tobytes(), image.name
+    return kept(key, lambda: _copied(image, intensities, mask), of=(image.array, mask))
+
+
+def _copied(image: Image, intensities: Intensities, mask: NDArray[np.bool_] | None) -> CoarseCopy:
     volume, grid = shrink(image.array, image.grid, AFFINE_SPACING_MM, device=CPU)
     ct = intensities.modality.startswith("ct")
     scaled = normalise(volume, "ct" if ct else intensities.modality, intensities.offset_hu)[0, 0].numpy()

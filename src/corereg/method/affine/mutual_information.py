@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.kernels.dispatch import use_kernels
+from corereg.kept import kept
 from corereg.method.affine.coarse_copies import CoarseCopy
 
 __all__ = ["MutualInformation"]
@@ -115,7 +116,7 @@ def _smoothed(
         return np.asarray(scipy.ndimage.gaussian_filter(volume, sigma, mode="nearest", truncate=TRUNCATE))
 
     if mask is None:
-        return blurred(array)
+        return kept(("smoothed", grid.spacing, smoothing_mm), lambda: blurred(array), of=(array,))
     weights = blurred(mask.astype(np.float32))
     inside = blurred(np.where(mask, array, np.float32(0)))
     return np.divide(inside, weights, out=np.zeros_like(inside), where=weights > FAINT)

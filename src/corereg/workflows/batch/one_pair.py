@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from corereg.kept import keep_up_to
 from corereg.workflows.batch.pairs import Pair
 from corereg.workflows.register import register_to_folder
 
 __all__ = ["register_pair"]
+
+KEPT_BYTES = 2**29
+"""Memory in each worker for scans, and for what the pre-alignment makes of them, that may be in a later pair too."""
 
 
 def register_pair(
@@ -31,6 +35,7 @@ def register_pair(
 
     Returns: the verdict with its reasons, metrics and quality measures of its result.json, modalities.
     """
+    keep_up_to(KEPT_BYTES)
     result = register_to_folder(
         pair.fixed,
         pair.moving,
