@@ -45,3 +45,14 @@ class TestPictures:
         expected = mask.copy()
         expected[:3, 2:4] = False
         np.testing.assert_array_equal(pictures.edges(mask), expected)
+
+
+def test_overlay_takes_brightness_from_the_image_and_colour_from_the_values(tmp_path):
+    grey = np.linspace(0, 1, 9)[:, None] * np.ones((1, 7))
+    values = np.linspace(0, 1, 7)[None] * np.ones((9, 1))
+    shown = decode(pictures.overlay(grey, values, SEQUENTIAL), tmp_path).astype(int)
+    assert shown.shape == (9, 7, 3)
+    assert (np.diff(shown.sum(2), axis=0) > 0).all(), "every row of the image is brighter than the one before"
+    assert len(np.unique(shown[4], axis=0)) == 7
+    certain, uncertain = shown[4, 0], shown[4, 4]
+    assert np.ptp(certain) <= 4 < 60 < np.ptp(uncertain), "grey where the value is 0, coloured where it is large"
