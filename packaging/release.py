@@ -20,6 +20,7 @@ IN_THE_WHEEL = (
     "corereg/__init__.py",
     "corereg/py.typed",
     "corereg/models/head-neck-ct.safetensors",
+    "corereg/models/head-neck-ct-labels.safetensors",
     "corereg/report/pages/assets/niivue.umd.js",
     "corereg/report/pages/assets/LICENCES.txt",
     "corereg/report/pages/pair.html.j2",

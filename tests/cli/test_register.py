@@ -211,7 +211,7 @@ BAD_OPTIONS: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
     "label map of floats": (lambda tmp, s: ["--moving-labels", save_float_labels(tmp)], "floats"),
     "label map of the other image": (lambda tmp, s: ["--moving-labels", s / "fixed_labels.nii.gz"], "label map"),
     "fixed labels alone": (lambda tmp, s: ["--fixed-labels", s / "fixed_labels.nii.gz"], "--moving-labels"),
-    "unknown model": (lambda tmp, s: ["--model", "mnid"], "mind, head-neck-ct, random"),
+    "unknown model": (lambda tmp, s: ["--model", "mnid"], "mind, head-neck-ct, head-neck-ct-labels, random"),
     "model that is a pickle": (lambda tmp, s: ["--model", save_pickle(tmp)], "pickle"),
     "unknown modality": (lambda tmp, s: ["--modality", "pet"], "modality"),
     "unknown affine": (lambda tmp, s: ["--affine", "rigidly"], "affine"),

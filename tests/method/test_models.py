@@ -39,6 +39,16 @@ def test_the_trained_model_on_board_is_small_and_says_what_it_is() -> None:
     assert encoded.shallow.shape[1] == 32
 
 
+def test_the_model_trained_on_labels_is_small_and_predicts_organs() -> None:
+    path = BOARD / "head-neck-ct-labels.safetensors"
+    assert path.stat().st_size < 10e6
+    choice = get_model("head-neck-ct-labels", both_ct=True)
+    assert choice.spacing_mm == pytest.approx(3.0)
+    encoded = choice.model.encode(volume(), (8, 4))
+    assert encoded.shallow is not None
+    assert encoded.shallow.shape[1] == 13 + 7
+
+
 def test_descriptors_are_appended_to_the_learned_features(tmp_path: Path) -> None:
     config = NetworkConfig(shallow_channels=(4, 24), deep_channels=8, descriptors=True)
     made = random_model(0, config)
@@ -57,4 +67,6 @@ def test_descriptors_are_appended_to_the_learned_features(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["mnid", "missing.safetensors", ""])
 def test_unknown_model_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
-    assert "mind, head-neck-ct, random" in refusal(get_model, str(tmp_path / name) if "." in name else name)
+    assert "mind, head-neck-ct, head-neck-ct-labels, random" in refusal(
+        get_model, str(tmp_path / name) if "." in name else name
+    )

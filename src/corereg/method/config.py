@@ -43,6 +43,7 @@ DEFAULT_MODEL = "mind"
 MODELS = {
     "mind": "MIND-SSC descriptors, for two CTs together with the intensity: no training, also between CT and MR",
     "head-neck-ct": "the network trained on 74 unlabelled head-and-neck CTs, with MIND-SSC added in the refinement",
+    "head-neck-ct-labels": "a U-Net trained on label maps of 74 head-and-neck CTs, with MIND-SSC added in every stage",
     "random": "the network with seeded random weights and statistics filled from the pair, as at the start of training",
 }
 """The models on board, with a description of each."""
@@ -174,7 +175,7 @@ class RegisterConfig:
     """Settings of `register`, from the scans to the transform."""
 
     model: Annotated[str, Option()] = DEFAULT_MODEL
-    """Model: mind, head-neck-ct, random, or a .safetensors file written by `corereg train`."""
+    """Model: mind, head-neck-ct, head-neck-ct-labels, random, or a .safetensors file written by `corereg train`."""
     modality: Annotated[Modality, Option()] = "auto"
     """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
     affine: Annotated[Affine, Option()] = "auto"

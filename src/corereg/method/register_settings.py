@@ -13,7 +13,7 @@ class RegisterSettings(TypedDict, total=False):
     """Single settings of `register`; None leaves a setting as it is."""
 
     model: str | PathLike[str] | None
-    """Model: mind, head-neck-ct, random, or a .safetensors file written by `corereg train`."""
+    """Model: mind, head-neck-ct, head-neck-ct-labels, random, or a .safetensors file written by `corereg train`."""
     modality: Literal["auto", "ct", "ct-abdomen", "mr"] | None
     """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
     affine: Literal["auto", "none", "rigid", "rigid-only", "affine-only"] | None

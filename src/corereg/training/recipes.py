@@ -6,7 +6,7 @@ from dataclasses import replace
 from corereg.errors import InputError
 from corereg.method.config import PAPER_PASSES, RefineConfig, paper_refine
 from corereg.method.features.network import NetworkConfig
-from corereg.training.config import ContrastConfig, PseudoLabelConfig, TrainConfig
+from corereg.training.config import ContrastConfig, LabelsConfig, PseudoLabelConfig, TrainConfig
 
 __all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "head_neck_ct_labels", "tiny"]
 
@@ -60,16 +60,17 @@ def head_neck_ct() -> TrainConfig:
 
 
 def head_neck_ct_labels() -> TrainConfig:
-    """Inter-patient head-and-neck CT at 3 mm, learned from label maps."""
+    """Inter-patient head-and-neck CT at 3 mm, learned from label maps. Minutes on a GPU, a day on two CPU cores."""
     return TrainConfig(
         objective="labels",
         modality="ct",
         pairing="inter",
         cycles=1,
-        steps_per_cycle=1000,
-        batch_size=1,
-        learning_rate=4e-3,
-        checkpoint_every=100,
+        steps_per_cycle=4000,
+        batch_size=4,
+        learning_rate=3e-3,
+        labels=LabelsConfig(channels=(32, 64, 96, 128), crop=96),
+        checkpoint_every=250,
         validation_pairs=6,
     )
 

@@ -26,5 +26,6 @@ def augmented(
     coords = affine_coords(part.tolist(), affine.numpy(), like=image)
     gain, offset, noise = (float(torch.randn((), generator=generator)) for _ in range(3))
     moved = sample(image, coords) * (1 + config.gain * gain) + config.offset * offset
-    noises = torch.randn(moved.shape, generator=generator).to(moved)
+    on_device = torch.Generator(moved.device).manual_seed(seed)
+    noises = torch.randn(moved.shape, generator=on_device, device=moved.device)
     return moved + config.noise * abs(noise) * noises, sample_labels(classes, coords, outside=IGNORED)

@@ -146,16 +146,16 @@ class LabelRun:
 
     def _batch(self, rows: list[int], predictions: Predictions, cycle: int, step: int) -> _Batch:
         session, views, known = self.session, [], []
+        device = session.fabric.device
         for place, row in enumerate(rows):
             classes = self.maps.classes[row].astype(np.int16) if row in self.maps.classes else predictions[row]
             seed = seed_at(session.config, VIEWS, cycle, step, session.fabric.global_rank, place)
-            image = session.volumes.image(row)
-            views.append(augmented(image, torch.from_numpy(classes), session.config.labels, seed=seed))
+            image = session.volumes.image(row).to(device)
+            views.append(augmented(image, torch.from_numpy(classes).to(device), session.config.labels, seed=seed))
             # A prediction is of all classes.
             known.append(torch.from_numpy(self.maps.known.get(row, np.ones(1 + len(self.maps.labels), dtype=bool))))
         images, classes_seen = zip(*views, strict=True)
-        device = session.fabric.device
-        return _Batch(*(each.to(device) for each in (torch.cat(images), torch.stack(classes_seen), torch.stack(known))))
+        return _Batch(torch.cat(images), torch.stack(classes_seen), torch.stack(known).to(device))
 
     def _report(self, loss: Tensor, cycle: int, step: int, rate: float) -> None:
         config, monitor = self.session.config, self.session.monitor
