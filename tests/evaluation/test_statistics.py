@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corereg.evaluation.statistics import compare, holm, summarise
+from corereg.evaluation.statistics import compare, holm, pair_warnings, summarise
 
 
 class TestStatistics:
@@ -42,3 +42,11 @@ class TestStatistics:
         found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
         assert [found[name] for name in "abc"] == pytest.approx([0.03, 0.06, 0.06])
         assert math.isnan(found["d"])
+
+    def test_few_pairs_and_shared_scans_are_named(self):
+        few = pair_warnings([("a", "b"), ("c", "d"), ("e", "f")])
+        assert few == ["Only 3 pairs: the test cannot give p below 0.25, and the intervals are rough."]
+        assert stats.wilcoxon([1, 2, 3]).pvalue == 0.25
+        (shared,) = pair_warnings([("a", "b"), ("c", "a"), *((f"f{n}", f"m{n}") for n in range(6))])
+        assert shared.startswith("2 of 8 pairs share a scan with another pair (15 scans in all)")
+        assert pair_warnings([(f"f{n}", f"m{n}") for n in range(6)]) == []

@@ -5,11 +5,26 @@ import os
 from corereg.report.cohort import Cohort as CohortPage
 from corereg.report.cohort import write_cohort_report
 from corereg.report.figures import make_figures
+from corereg.report.tables import latex
 
 
 class TestFigures:
     def test_what_the_rows_do_not_have_is_not_drawn(self):
         assert make_figures({"a": [{"sdlogj": 0.1, "seconds": 3.0}]}, {}) == {}
+
+    def test_the_same_rows_give_the_same_bytes(self):
+        rows = [{"dice": 0.5 + n / 50, "sdlogj": 0.1 + n / 90, "seconds": 2.0 + n, "dice_per_label": {1: 0.5 + n / 50}}
+                for n in range(7)]  # fmt: skip
+        first, again = (make_figures({"a": rows}, {1: "liver"}) for _ in range(2))
+        assert first == again
+        assert all(drawn.pdf.startswith(b"%PDF") for drawn in first.values())
+
+    def test_latex_keeps_every_character(self):
+        text = latex(["method", "p"], [["a_b & 5 %", "< 0.0001"], ["x", "0.6 \N{PLUS-MINUS SIGN} 0.1"]])
+        assert text.splitlines() == [
+            r"\begin{tabular}{lr}", r"\toprule", r"method & p \\", r"\midrule",
+            r"a\_b \& 5 \% & $<$ 0.0001 \\", r"x & 0.6 $\pm$ 0.1 \\", r"\bottomrule", r"\end{tabular}",
+        ]  # fmt: skip
 
     def test_batch_of_one_run_has_links_and_sorts(self, tmp_path):
         rows = [

@@ -4,6 +4,7 @@ Pairs that share a scan are not independent. Neither the intervals nor the tests
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Comparison", "Summary", "compare", "holm", "summarise"]
+__all__ = ["Comparison", "Summary", "compare", "holm", "pair_warnings", "summarise"]
+
+FEW_PAIRS: Final = 6
+"""With fewer, the two-sided signed-rank test cannot reach p < 0.05: its smallest p is 2 / 2^n."""
 
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95
@@ -66,6 +70,25 @@ def compare(first: Scores, second: Scores) -> Comparison:
         return Comparison(0, math.nan, math.nan)
     p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
     return Comparison(int(differences.size), float(differences.mean()), p)
+
+
+def pair_warnings(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """What limits the statistics of these pairs of scans, in sentences."""
+    warnings = []
+    if len(pairs) < FEW_PAIRS:
+        warnings.append(
+            f"Only {len(pairs)} pairs: the test cannot give p below {min(1.0, 2.0 ** (1 - len(pairs))):.2g}, and the "
+            "intervals are rough."
+        )
+    uses = Counter(scan for pair in pairs for scan in set(pair))
+    sharing = sum(any(uses[scan] > 1 for scan in pair) for pair in pairs)
+    if sharing:
+        warnings.append(
+            f"{sharing} of {len(pairs)} pairs share a scan with another pair ({len(uses)} scans in all), so they are "
+            "not independent: intervals are too narrow and p too small. A mixed model with random effects for both "
+            "scans would account for it."
+        )
+    return warnings
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -12,12 +12,12 @@ from typing import Any
 
 from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.measures import MEASURES, number
-from corereg.evaluation.statistics import CONFIDENCE, RESAMPLES
+from corereg.evaluation.statistics import CONFIDENCE, RESAMPLES, pair_warnings
 from corereg.io.atomic import atomic_path
 from corereg.method.quality.quality import verdict_rank
-from corereg.report.figures import make_figures
+from corereg.report.figures import Drawn, make_figures
 from corereg.report.pages import render
-from corereg.report.tables import benchmark_rows, markdown, write_csv
+from corereg.report.tables import benchmark_rows, latex, markdown, write_csv
 from corereg.report.text import printable
 
 __all__ = ["Cohort", "write_benchmark", "write_cohort_report"]
@@ -25,11 +25,10 @@ __all__ = ["Cohort", "write_benchmark", "write_cohort_report"]
 PAIR_COLUMNS = ("dice", "dice_before", "hd95_mm", "tre_mm", "sdlogj", "fold_percent", "seconds", "process_seconds")
 STATISTICS_NOTE = (
     f"Intervals: {100 * CONFIDENCE:.0f} % bootstrap of the mean over pairs ({RESAMPLES:,} resamples, seed 0). "
-    "p: two-sided Wilcoxon signed-rank test of Dice against the first method, with Holm's correction. Pairs that share "
-    "a scan are not independent, so both are optimistic. HD95 is averaged over structures. SDlogJ is Learn2Reg's, of "
-    "det J + 3. Time: registration only, images already read; with start-up: the whole process. Memory: peak resident "
-    "memory, sampled. Ranking: Learn2Reg's score, the geometric mean over Dice, HD95, TRE and SDlogJ of ranks by "
-    "significant wins, from 0.1 to 1."
+    "p: two-sided Wilcoxon signed-rank test against the first method, for each measure with Holm's correction over the "
+    "methods. HD95 is averaged over structures. SDlogJ is Learn2Reg's, of det J + 3. Time: registration only, images "
+    "already read; with start-up: the whole process. Memory: peak resident memory, sampled. Ranking: Learn2Reg's "
+    "score, the geometric mean over Dice, HD95, TRE and SDlogJ of ranks by significant wins, from 0.1 to 1."
 )
 """How to read the table of a benchmark."""
 
@@ -64,7 +63,7 @@ class Cohort:
 
 
 def write_benchmark(found: Benchmark, directory: Path) -> None:
-    """Write report.html, table.md, rows.csv and figures/*.svg of a benchmark into `directory`."""
+    """Write report.html, table.md, table.tex, rows.csv and figures (SVG and PDF) of a benchmark into `directory`."""
     header, lines = benchmark_rows(found)
     cohort = Cohort(
         title=f"Benchmark on {found.cases.name}",
@@ -82,15 +81,18 @@ def write_benchmark(found: Benchmark, directory: Path) -> None:
     figures = make_figures(cohort.groups, cohort.label_names)
     folder = directory / "figures"
     folder.mkdir(exist_ok=True)
-    for name, (_, svg) in figures.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    for name, drawn in figures.items():
+        (folder / f"{name}.svg").write_text(drawn.svg, encoding="utf-8")
+        (folder / f"{name}.pdf").write_bytes(drawn.pdf)
     write_csv(directory / "rows.csv", found.rows)
     with atomic_path(directory / "table.md") as staged:
         staged.write_text(printable(_markdown(cohort)), encoding="utf-8")
+    with atomic_path(directory / "table.tex") as staged:
+        staged.write_text(printable(latex(header, lines)), encoding="utf-8")
     write_cohort_report(directory / "report.html", cohort, figures)
 
 
-def write_cohort_report(path: Path, cohort: Cohort, figures: Mapping[str, tuple[str, str]] | None = None) -> None:
+def write_cohort_report(path: Path, cohort: Cohort, figures: Mapping[str, Drawn] | None = None) -> None:
     """Write one self-contained page about many pairs; the same input gives the same bytes.
 
     Args:
@@ -106,7 +108,7 @@ def write_cohort_report(path: Path, cohort: Cohort, figures: Mapping[str, tuple[
     html = render(
         "cohort.html.j2",
         cohort=cohort,
-        figures=[(caption, _uri(svg)) for caption, svg in figures.values()],
+        figures=[(drawn.caption, _uri(drawn.svg)) for drawn in figures.values()],
         columns=[MEASURES[name].title for name in columns],
         rows=[_pair_line(title, row, columns) for title, row in rows],
         several=len(cohort.groups) > 1,
@@ -155,6 +157,7 @@ def _notes(found: Benchmark) -> list[str]:
         f"All methods read the same files, start from {start}, and have {threads} and at most "
         f"{plan['budget_seconds']:g} s per pair. One program warps the labels for all methods. Settings: see below.",
         STATISTICS_NOTE,
+        *pair_warnings([(case.fixed.name, case.moving.name) for case in found.cases.cases]),
     ]
     for name, tuned in matched.items():
         same = ", the pairs scored here, so its SDlogJ is not an independent result"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.evaluate import Evaluation
-from corereg.evaluation.measures import MEASURES, compare_rows, mean_sd, number, summaries
+from corereg.evaluation.measures import DASH, MEASURES, compare_rows, mean_sd, number, summaries
 from corereg.evaluation.ranking import ranking_scores
 from corereg.evaluation.statistics import Summary, holm
 from corereg.io.atomic import atomic_path
@@ -26,6 +26,7 @@ __all__ = [
     "benchmark_table",
     "evaluation_table",
     "interval",
+    "latex",
     "markdown",
     "p_text",
     "p_values",
@@ -48,11 +49,26 @@ METHOD_COLUMNS = (
 )
 """Measures that a table of methods shows, if known."""
 
+LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{INFINITY}": r"$\infty$",
+    DASH: "--",
+}
+"""Characters that mean something else in LaTeX."""
+
 RANKING = "ranking"
 """Column with the challenge's ranking score."""
 
 TESTED = "dice"
-"""The measure shown with its interval and p."""
+"""The measure shown with its interval."""
+
+PLAIN_P = ("seconds", "process_seconds", "peak_memory_mb")
+"""Measures of a table that are not tested: they describe the machine."""
 
 
 def evaluation_table(found: Evaluation) -> Table:
@@ -81,6 +97,18 @@ def markdown(header: list[str], lines: list[list[str]]) -> str:
     """A Markdown table."""
     rows = [header, ["---"] * len(header), *lines]
     return "".join(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |\n" for row in rows)
+
+
+def latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table for a paper, in the style of booktabs: texts on the left, numbers on the right."""
+    rows = [" & ".join(map(_latex_text, row)) + r" \\" for row in (header, *lines)]
+    body = [rows[0], r"\midrule", *rows[1:]]
+    columns = "l" + "r" * (len(header) - 1)
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_text(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def interval(summary: Summary, digits: int) -> str:
@@ -129,9 +157,11 @@ def benchmark_rows(found: Benchmark) -> tuple[list[str], list[list[str]]]:
     known = [name for name in METHOD_COLUMNS if any(row.get(name) is not None for row in found.rows)]
     header = ["method", "pairs"]
     for name in known:
-        header += [MEASURES[name].title, *(["95 % interval", "p"] if name == TESTED else [])]
-    p, total = p_values(found), len(found.cases.cases)
-    ranking = ranking_scores({method.name: found.of(method) for method in found.methods})
+        header += [MEASURES[name].title, *(["95 % interval"] if name == TESTED else [])]
+        header += [] if name in PLAIN_P else [_p_title(name)]
+    p = {name: p_values(found, name) for name in known if name not in PLAIN_P}
+    total = len(found.cases.cases)
+    ranking = ranking_scores({method.name: rows for method in found.methods if (rows := found.of(method))})
     header += [RANKING] if ranking else []
     # The scores before registration are the same for all methods.
     scored = summaries(
@@ -139,30 +169,35 @@ def benchmark_rows(found: Benchmark) -> tuple[list[str], list[list[str]]]:
     )
     lines = []
     if f"{TESTED}_before" in scored:
-        cells = _cells({TESTED: scored[f"{TESTED}_before"]}, known, math.nan)
+        cells = _cells({TESTED: scored[f"{TESTED}_before"]}, known, {})
         lines.append(["before", "", *cells, *([""] if ranking else [])])
     for method in found.methods:
         rows = found.of(method)
-        cells = _cells(summaries(rows), known, p.get(method.name, math.nan))
-        cells += [f"{ranking[method.name]:.2f}"] if ranking else []
+        cells = _cells(summaries(rows), known, {name: each.get(method.name, math.nan) for name, each in p.items()})
+        cells += [number(ranking.get(method.name), 2)] if ranking else []
         lines.append([method.title, f"{len(rows)} of {total}", *cells])
     return header, lines
 
 
-def _cells(found: Mapping[str, Summary], known: Sequence[str], p: float) -> list[str]:
+def _cells(found: Mapping[str, Summary], known: Sequence[str], p: Mapping[str, float]) -> list[str]:
     cells = []
     for name in known:
         digits, summary = MEASURES[name].digits, found.get(name)
         cells.append("" if summary is None else mean_sd(summary, digits))
-        if name == TESTED:
-            cells += ["" if summary is None else interval(summary, digits), p_text(p)]
+        cells += ["" if summary is None else interval(summary, digits)] if name == TESTED else []
+        cells += [] if name in PLAIN_P else [p_text(p.get(name, math.nan))]
     return cells
 
 
-def p_values(found: Benchmark) -> dict[str, float]:
-    """Wilcoxon p of each method's Dice against the first method, over the pairs of both, with Holm's correction."""
+def _p_title(name: str) -> str:
+    return "p" if name == TESTED else f"p of {MEASURES[name].title}"
+
+
+def p_values(found: Benchmark, measure: str = TESTED) -> dict[str, float]:
+    """Wilcoxon p of a measure of each method against the first method, over the pairs of both, with Holm's correction
+    over the methods."""
     first, *others = found.methods
-    return holm({other.name: compare_rows(found.of(first), found.of(other), TESTED).p for other in others})
+    return holm({other.name: compare_rows(found.of(first), found.of(other), measure).p for other in others})
 
 
 def benchmark_table(found: Benchmark) -> Table:

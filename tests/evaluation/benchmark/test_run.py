@@ -22,7 +22,7 @@ from corereg.evaluation.metrics import sdlogj
 from corereg.io.transforms.formats.learn2reg import write_disp_vox
 from corereg.method.register import register
 from corereg.report.cohort import write_benchmark
-from corereg.report.tables import benchmark_rows, p_values
+from corereg.report.tables import benchmark_rows, p_text, p_values
 from helpers.cohorts import Cohort, make_cohort
 
 COPY = """
@@ -146,6 +146,15 @@ class TestRun:
         assert table["before"]["Dice"] == f"{np.mean(before):.3f} ± {np.std(before, ddof=1):.3f}"
         raw = stats.wilcoxon([1 - score for score in scores]).pvalue
         assert p_values(found)["half"] == pytest.approx(min(1, 2 * raw))
+        raw = (
+            [row["sdlogj"] for row in found.of(found.methods[0])],
+            [row["sdlogj"] for row in found.of(found.methods[1])],
+        )
+        assert p_values(found, "sdlogj")["half"] == pytest.approx(min(1, 2 * stats.wilcoxon(*raw).pvalue))
+        assert table["Half"]["p of SDlogJ"] == p_text(p_values(found, "sdlogj")["half"])
+        assert float(table["Truth"]["ranking"]) >= float(table["Half"]["ranking"])
+        assert "Only 3 pairs" in (out / "table.md").read_text("utf-8")
+        assert r"Half & 3 of 3 &" in (out / "table.tex").read_text("utf-8")
         assert "| Half | 3 of 3 |" in (out / "table.md").read_text("utf-8")
 
     def test_all_is_written_with_its_provenance(self, compared, made):
@@ -159,7 +168,7 @@ class TestRun:
         with (out / "rows.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 12
         assert sorted(p.name for p in (out / "figures").iterdir()) == [
-            *("dice-per-label.svg", "dice-sdlogj.svg", "dice-seconds.svg")
+            f"{name}.{kind}" for name in ("dice-per-label", "dice-sdlogj", "dice-seconds") for kind in ("pdf", "svg")
         ]
         kept = evaluate(made.path, out / "fields" / "truth")
         assert kept.summary["dice"].mean == 1
