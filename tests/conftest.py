@@ -89,11 +89,13 @@ def quick_affine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LONGEST = (
+    "method/test_register.py",
+    "method/test_pipeline.py",
     "training/",
-    "cli/test_endings.py",
     "io/test_damaged_files.py",
-    "test_hostile_numbers.py",
+    "test_docs.py",
     "test_examples.py",
+    "test_hostile_numbers.py",
 )
 """Where the tests lie that take longest."""
 

@@ -106,12 +106,12 @@ def test_sizes_that_the_file_cannot_hold_are_refused(tmp_path: Path, suffix: str
 def test_no_more_than_the_declared_size_is_inflated(tmp_path: Path) -> None:
     head = ["NRRD0004", "type: int16", "dimension: 3", "sizes: 12 16 20", "endian: little", "encoding: gzip", "", ""]
     packer = zlib.compressobj(1, wbits=31)
-    parts = [packer.compress(ramp(GRID).T.tobytes()), *(packer.compress(bytes(10**6)) for _ in range(3000))]
+    parts = [packer.compress(ramp(GRID).T.tobytes()), *(packer.compress(bytes(10**6)) for _ in range(1500))]
     (tmp_path / "scan.nrrd").write_bytes("\n".join(head).encode() + b"".join([*parts, packer.flush()]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with suppress(InputError):  # either will do
         np.testing.assert_array_equal(read_image(tmp_path / "scan.nrrd").array, ramp(GRID))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB, of 3 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB, of 1.5 GB
 
 
 @pytest.mark.parametrize(("suffix", "key"), [(".mha", "ElementSpacing"), (".mha", "Offset"), (".nrrd", "space_origin")])
