@@ -17,7 +17,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from corereg.errors import InputError, UnknownSettingError
 
@@ -121,8 +121,7 @@ def with_settings(config: Config, settings: Mapping[Any, Any]) -> Config:
     Raises:
         InputError: an unknown key (the nearest known one is named), or a value outside its type or bounds.
     """
-    replaced: Config = _replaced(config, settings, "")
-    return replaced
+    return cast("Config", _replaced(config, settings, ""))
 
 
 def with_options(config: Config, options: Mapping[str, Any]) -> Config:
@@ -133,9 +132,8 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
         InputError: a value outside its type or bounds.
     """
     known = {setting.name: setting for setting in settings_of(config) if setting.name}
-    for name in options:
-        if name not in known:
-            raise _unknown(name, known)
+    if unknown := [name for name in options if name not in known]:
+        raise _unknown(unknown[0], known)
     given = {name: value for name, value in options.items() if value is not None}
     return with_settings(config, {known[n].path: _checked(known[n].hint, value, n) for n, value in given.items()})
 
