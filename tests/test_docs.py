@@ -24,6 +24,18 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def outputs(stocked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What README's registration leaves."""
+    folder = tmp_path_factory.mktemp("out")
+    fixed, moving = stocked / "fixed.nii.gz", stocked / "moving.nii.gz"
+    result = corereg.register(fixed, moving, affine="none", refine_steps=2)
+    result.transform.save(folder / "transform.nii.gz")
+    result.inverse_transform.save(folder / "inverse_transform.nii.gz")
+    result.transform.save(folder / "transform.h5")
+    return folder
+
+
 @pytest.fixture
 def here(stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the pages name."""
@@ -60,15 +72,10 @@ def run(block: Block, page: Path, command: Command) -> None:
         assert done.status == 0, f"{' '.join(words)}: {done.err}"
 
 
-def begin(page: Path) -> None:
+def begin(page: Path, outputs: Path) -> None:
     """Where a reader stands who begins with this page: most begin where README ends."""
-    if any(words[0] == "register" and "out" in words for block in blocks(page) for words in block.own):
-        return
-    Path("out").mkdir()
-    result = corereg.register("fixed.nii.gz", "moving.nii.gz", refine_steps=2)
-    result.transform.save("out/transform.nii.gz")
-    result.inverse_transform.save("out/inverse_transform.nii.gz")
-    result.transform.save("out/transform.h5")
+    if not any(words[0] == "register" and "out" in words for block in blocks(page) for words in block.own):
+        shutil.copytree(outputs, "out")
 
 
 @pytest.mark.usefixtures("quick_affine")
@@ -80,11 +87,8 @@ def test_readme_runs_as_printed_but_for_what_takes_minutes(here: Path, command: 
 
 @pytest.mark.usefixtures("quick_affine", "quick_training")
 @pytest.mark.parametrize("page", [page for page in pages("python") if page.id != "README.md"])
-def test_python_blocks_of_a_page_run(page: Path, here: Path, command: Command) -> None:
-    if not (here / "out").exists():
-        (here / "out").mkdir()
-        result = corereg.register("fixed.nii.gz", "moving.nii.gz", refine_steps=2)
-        result.transform.save("out/transform.nii.gz")
+def test_python_blocks_of_a_page_run(page: Path, here: Path, outputs: Path, command: Command) -> None:
+    shutil.copytree(outputs, "out")
     for block in blocks(page):
         # Indented blocks are parts of a list of steps that need data which is not public.
         if block.language == "python" and not block.indented and "import tool" not in block.text:
@@ -94,8 +98,8 @@ def test_python_blocks_of_a_page_run(page: Path, here: Path, command: Command) -
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_training")
 @pytest.mark.parametrize("page", pages(*EXECUTED))
-def test_page_runs_as_printed(page: Path, here: Path, command: Command) -> None:
-    begin(page)
+def test_page_runs_as_printed(page: Path, here: Path, outputs: Path, command: Command) -> None:
+    begin(page, outputs)
     for block in blocks(page):
         if block.language in EXECUTED and not block.indented and "import tool" not in block.text:
             run(block, page, command)
