@@ -179,8 +179,7 @@ def allowed(hint: Any, bounds: Sequence[Any] = (), words: Mapping[type, str] = W
     if type(None) in args:
         return f"{allowed(args[0], bounds, words)}, or null"
     if origin is Literal:
-        *others, last = map(str, args)
-        return f"{', '.join(others)} or {last}" if others else last
+        return " or ".join(", ".join(map(str, args)).rsplit(", ", 1))
     if origin in (Union, UnionType):
         return " or ".join(allowed(arg, bounds, words) for arg in args)
     if origin is tuple:
@@ -213,10 +212,9 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     kinds = kinds_in(hint)
     try:
         converted = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if tuple in kinds and isinstance(converted, str):
-            converted = [_yaml(part, name) for part in converted.split(",")]
-        elif tuple in kinds and isinstance(converted, int | float):
-            converted = [converted]
+        if tuple in kinds and isinstance(converted, str | int | float):
+            parts = converted.split(",") if isinstance(converted, str) else ()
+            converted = [_yaml(part, name) for part in parts] or [converted]
         items = converted if isinstance(converted, list | tuple) else [converted]
         if value is not None and any(isinstance(item, bool) for item in items) is not (bool in kinds):
             raise ValueError
