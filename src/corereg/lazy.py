@@ -64,7 +64,7 @@ def zarr() -> Any:
     Raises:
         InputError: it is not installed; it comes with an extra.
     """
-    return _of_extra("zarr", "an OME-Zarr image", "zarr")
+    return _of_extra("zarr", "an OME-Zarr store", "zarr")
 
 
 def _of_extra(module: str, got: str, extra: str) -> Any:

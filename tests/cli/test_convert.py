@@ -98,6 +98,29 @@ def test_frames_of_reference_for_dicom_are_given_on_the_command_line(tmp_path: P
     assert data.DeformableRegistrationSequence[0].SourceFrameOfReferenceUID == "1.2.3"
 
 
+@pytest.mark.parametrize(
+    ("to", "out", "other"),
+    [
+        ("elastix", "pair.txt", "pair_deformation.txt"),
+        ("elastix", "pair.txt", "pair_deformation.nii.gz"),
+        ("ants", "pair_", "pair_1InverseWarp.nii.gz"),
+    ],
+)
+def test_no_file_of_a_set_is_replaced_without_force(
+    tmp_path: Path, command: Command, to: str, out: str, other: str
+) -> None:
+    wavy(FIXED).save(tmp_path / "transform.h5")
+    (tmp_path / other).write_text("mine", "utf-8")
+    arguments = ("convert", tmp_path / "transform.h5", "-o", tmp_path / out, "--to", to)
+    refused = one_line(command(*arguments))
+    assert other in refused
+    assert "--force" in refused
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["transform.h5", other])
+    assert (tmp_path / other).read_bytes() == b"mine"
+    assert command(*arguments, "--force").status == 0
+    assert (tmp_path / other).read_bytes() != b"mine"
+
+
 NOTHING: dict[str, Any] = {}
 
 

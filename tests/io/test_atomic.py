@@ -18,6 +18,7 @@ from corereg.io.atomic import (
     PENDING,
     PLAN,
     atomic_path,
+    atomic_tree,
     check_output,
     ensure_output_folder,
     output_folder,
@@ -43,6 +44,27 @@ def test_failed_writing_leaves_nothing_and_spares_what_was_there(tmp_path: Path)
     with pytest.raises(RuntimeError, match="power cut"):
         fail()
     assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [("out.nii.gz", "old")]
+
+
+def test_folder_that_is_written_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep" / "old").write_text("old")
+
+    def write(name: str) -> None:
+        with atomic_tree(out) as staged:
+            (staged / "deep").mkdir(parents=True)
+            (staged / "deep" / name).write_text(name)
+            if name == "half":
+                raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        write("half")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        *("out.zarr", "out.zarr/deep", "out.zarr/deep/old")
+    ]
+    write("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out.zarr", "deep", "new"]
 
 
 def test_output_folder_is_made_with_its_parents(tmp_path: Path) -> None:

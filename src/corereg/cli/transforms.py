@@ -11,8 +11,8 @@ from corereg.cli.messages import log, show, show_result
 from corereg.errors import InputError
 
 FORMAT_NAMES = (
-    "itk, itk-field, ants, learn2reg, learn2reg-half, niftyreg, niftyreg-displacement, fsl, elastix, lta, dicom "
-    "or numpy"
+    "itk, itk-field, ants, learn2reg, learn2reg-half, niftyreg, niftyreg-displacement, fsl, elastix, lta, dicom, "
+    "ome-zarr or numpy"
 )
 
 TransformFile = Annotated[
@@ -90,7 +90,10 @@ def convert(
     transform: TransformFile,
     out: Out,
     to: Annotated[
-        str | None, typer.Option(help=f"{FORMAT_NAMES}. Default: itk for .h5 and .tfm, itk-field for .nrrd and .mha.")
+        str | None,
+        typer.Option(
+            help=f"{FORMAT_NAMES}. Default: itk for .h5 and .tfm, itk-field for .nrrd and .mha, ome-zarr for .zarr."
+        ),
     ] = None,
     source_format: From = None,
     fixed: Fixed = None,
@@ -107,14 +110,9 @@ def convert(
     force: Force = False,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
-    from corereg.io.places import check_output, refuse_to_replace
-    from corereg.io.transforms.convert import convert_transform
-    from corereg.io.transforms.formats.ants import ENDINGS
+    from corereg.io.transforms.convert import check_converted, convert_transform
 
-    if to != "ants":
-        check_output(out, force=force)
-    elif not force:
-        refuse_to_replace(out.parent, [out.name + ending for ending in ENDINGS])
+    check_converted(out, to, force=force)
     remarks: list[str] = []
 
     def remark(line: str) -> None:

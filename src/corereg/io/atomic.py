@@ -22,10 +22,11 @@ from pathlib import Path
 from corereg.errors import InputError
 from corereg.io.places import STAGING, check_output, ensure_output_folder, is_special, temporary_folder_in
 
-__all__ = ["STAGING", "atomic_folder", "atomic_path", "output_folder", "settle", "staging"]
+__all__ = ["STAGING", "atomic_folder", "atomic_path", "atomic_tree", "output_folder", "settle", "staging"]
 
 PENDING = ".corereg-written"
 PLAN = ".corereg-plan.json"
+PLACE_OF_THE_OLD = ".corereg-replaced"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 2**20
@@ -77,6 +78,16 @@ def atomic_folder(path: Path, *, last: str, obsolete: Sequence[str] = ()) -> Ite
         yield folder
         names = sorted((file.name for file in folder.iterdir()), key=lambda name: name == last)
         _publish(folder, path, alone, names, [name for name in obsolete if name not in names])
+
+
+@contextmanager
+def atomic_tree(path: Path) -> Iterator[Path]:
+    """Give a place to write the folder `path` to; if the block succeeds, it takes the place of an earlier one."""
+    with _locked_staging(path.parent) as (folder, _), _space_for(path, folder):
+        yield folder / path.name
+        if path.exists():
+            os.replace(path, folder / PLACE_OF_THE_OLD)
+        os.replace(folder / path.name, path)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from corereg.io.images.checks import one_line
 from corereg.io.images.stored import StoredVolume
 from corereg.lazy import zarr
 
-__all__ = ["is_ome_zarr", "read_ome_zarr"]
+__all__ = ["DIRECTIONS", "MM_PER_UNIT", "USUAL", "is_ome_zarr", "read_ome_zarr"]
 
 MARKERS = (".zattrs", ".zgroup", "zarr.json")
 

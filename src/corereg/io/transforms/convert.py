@@ -7,10 +7,12 @@ from typing import Any
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement
+from corereg.io.places import check_output, refuse_to_replace
+from corereg.io.transforms.formats.ome_zarr import check_store
 from corereg.io.transforms.formats.registry import FORMATS, check_format, format_of_name
 from corereg.io.transforms.transform import Transform
 
-__all__ = ["convert_transform", "shortcomings"]
+__all__ = ["check_converted", "convert_transform", "shortcomings"]
 
 
 def convert_transform(
@@ -44,8 +46,7 @@ def convert_transform(
         InputError: a file, format or part cannot be used, or a grid is missing.
     """
     source, out = Path(source), Path(out)
-    to = to or _format_of_name(out)
-    _check_output(out, to)
+    to = check_converted(out, to)
     transform = Transform.load(source, fixed=fixed, moving=moving, source_format=source_format)
     if only:
         transform = transform.named(*only)
@@ -62,6 +63,32 @@ def convert_transform(
         (log or (lambda line: None))(line)
     FORMATS[to].write(out, replace(transform.stored(), frames=frames[::-1] if inverse else frames))
     return transform
+
+
+def check_converted(out: Path, to: str | None, *, force: bool = True) -> str:
+    """Check that an output can be written, before anything is read.
+
+    Args:
+        force: whether existing files may be replaced.
+
+    Returns: the format.
+
+    Raises:
+        InputError: it cannot, or a file that it would replace exists.
+    """
+    name = to or _format_of_name(out)
+    form = check_format(name)
+    if form.suffixes and not out.name.lower().endswith(form.suffixes):
+        raise InputError(
+            f"got the output {out} for {name}, expected a name ending in {' or '.join(form.suffixes)}; rename it"
+        )
+    if form.folder:
+        check_store(out, force=force)
+    elif form.suffixes:
+        check_output(out, force=force)
+    if not force:
+        refuse_to_replace(out.parent, form.others(out.name))
+    return name
 
 
 def shortcomings(transform: Transform, to: str) -> list[str]:
@@ -81,9 +108,3 @@ def _format_of_name(out: Path) -> str:
     if name is None:
         raise InputError(f"got the output {out}, whose name does not imply a format; add --to {'|'.join(FORMATS)}")
     return name
-
-
-def _check_output(out: Path, to: str) -> None:
-    suffixes = check_format(to).suffixes
-    if suffixes and not out.name.lower().endswith(suffixes):
-        raise InputError(f"got the output {out} for {to}, expected a name ending in {' or '.join(suffixes)}; rename it")

@@ -18,7 +18,7 @@ from corereg.io.transforms.formats.elastix import FIELD, FIELD_FILE, INITIAL, NO
 from corereg.io.transforms.formats.itk_field import field_grid, write_displacement_field
 from corereg.io.transforms.formats.stored import StoredTransform, grid_of
 
-__all__ = ["write_elastix"]
+__all__ = ["elastix_files", "write_elastix"]
 
 Value = str | int | NDArray[np.float64]
 """A quoted word, a number or a row of numbers."""
@@ -33,6 +33,12 @@ RESAMPLING: dict[str, Value] = {
 """What `transformix` does unless the user edits it."""
 
 
+def elastix_files(name: str) -> tuple[str, str]:
+    """The names of the parameter file of the deformation and of its field, for that of the whole."""
+    stem = Path(name).stem
+    return f"{stem}_deformation.txt", f"{stem}_deformation.nii.gz"
+
+
 def write_elastix(path: Path, stored: StoredTransform) -> None:
     """Write the matrices after the last displacement as one file, and all parts before them as another with a field.
 
@@ -45,8 +51,7 @@ def write_elastix(path: Path, stored: StoredTransform) -> None:
         if not warp:
             _write(staged, grid, _affine(affine), NONE)
             return
-        stem = path.name[: -len(path.suffix)]
-        text, field = (staged.with_name(f"{stem}_deformation{suffix}") for suffix in (".txt", ".nii.gz"))
+        text, field = map(staged.with_name, elastix_files(path.name))
         like = field_grid(field, stored.fixed or grid)
         write_displacement_field(field, offsets_mm(warp, grid_of(like, "fixed")), like)
         _write(text, grid, {"Transform": FIELD, "NumberOfParameters": 0, FIELD_FILE: field.name}, NONE)

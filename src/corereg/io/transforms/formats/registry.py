@@ -2,7 +2,7 @@
 
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from corereg.io.images.dicom.headers import is_dicom
 from corereg.io.images.image import ITK_SUFFIXES
 from corereg.io.images.nifti import is_nifti
 from corereg.io.images.nifti_reader import open_nifti
+from corereg.io.images.ome_zarr import is_ome_zarr
 from corereg.io.images.reference import as_reference
-from corereg.io.transforms.formats.ants import AFFINE, WARP, read_ants, write_ants
+from corereg.io.transforms.formats.ants import AFFINE, ENDINGS, WARP, read_ants, write_ants
 from corereg.io.transforms.formats.common import is_matrix
 from corereg.io.transforms.formats.dicom import read_dicom
 from corereg.io.transforms.formats.dicom_writer import write_dicom
 from corereg.io.transforms.formats.elastix import is_elastix, read_elastix
-from corereg.io.transforms.formats.elastix_writer import write_elastix
+from corereg.io.transforms.formats.elastix_writer import elastix_files, write_elastix
 from corereg.io.transforms.formats.fsl import FSL_INTENTS, MATRIX_SUFFIX, read_fsl, write_fsl
 from corereg.io.transforms.formats.itk import (
     COMPOSITE_SUFFIXES,
@@ -42,6 +43,11 @@ from corereg.io.transforms.formats.niftyreg import (
     write_niftyreg_displacement,
 )
 from corereg.io.transforms.formats.npz import FIELD_KEY, read_plain, write_plain
+from corereg.io.transforms.formats.ome_zarr import (
+    STORE_SUFFIXES,
+    read_ome_zarr_transform,
+    write_ome_zarr_transform,
+)
 from corereg.io.transforms.formats.stored import Located, StoredTransform
 
 __all__ = ["FORMATS", "SUFFIXES", "Format", "check_format", "detect_format", "format_of_name", "read_stored"]
@@ -61,6 +67,10 @@ class Format:
     """Whether it holds a single field, without parts."""
     remark: str = ""
     """What the user of such a file must know."""
+    others: Callable[[str], Sequence[str]] = lambda name: ()
+    """The names of further files that an output of this name may consist of."""
+    folder: bool = False
+    """Whether it is a folder."""
 
 
 NIFTI = (".nii.gz", ".nii")
@@ -69,7 +79,9 @@ LTA, DICOM = ".lta", ".dcm"
 FORMATS: dict[str, Format] = {
     "itk": Format(read_itk_transform, write_composite, COMPOSITE_SUFFIXES, one_field=False),
     "itk-field": Format(read_field, write_field, FIELD_SUFFIXES),
-    "ants": Format(read_ants, write_ants, (), one_field=False),
+    "ants": Format(
+        read_ants, write_ants, (), one_field=False, others=lambda prefix: [prefix + ending for ending in ENDINGS]
+    ),
     "learn2reg": Format(
         read_learn2reg, write_learn2reg, (*NIFTI, ".npz"), remark="it holds neither grid: keep both images with it"
     ),
@@ -85,10 +97,22 @@ FORMATS: dict[str, Format] = {
         read_fsl, write_fsl, (*NIFTI, MATRIX_SUFFIX), remark="it is relative, and only for the grids of these images"
     ),
     "elastix": Format(
-        read_elastix, write_elastix, (".txt",), one_field=False, remark="run transformix in the folder of these files"
+        read_elastix,
+        write_elastix,
+        (".txt",),
+        one_field=False,
+        remark="run transformix in the folder of these files",
+        others=elastix_files,
     ),
     "lta": Format(read_lta, write_lta, (LTA,), one_field=False, remark="it holds one matrix: the product of all parts"),
     "dicom": Format(read_dicom, write_dicom, (DICOM,), one_field=False),
+    "ome-zarr": Format(
+        read_ome_zarr_transform,
+        write_ome_zarr_transform,
+        STORE_SUFFIXES,
+        remark="it does not hold the moving grid: keep the moving image with it",
+        folder=True,
+    ),
     "numpy": Format(read_plain, write_plain, (".npz",)),
 }
 """The formats by the names that `corereg convert` takes."""
@@ -139,6 +163,8 @@ def format_of_name(path: Path) -> str | None:
         return "itk"
     if name.endswith(ITK_SUFFIXES):
         return "itk-field"
+    if name.endswith(STORE_SUFFIXES):
+        return "ome-zarr"
     return {LTA: "lta", DICOM: "dicom"}.get(path.suffix.lower())
 
 
@@ -155,6 +181,8 @@ def detect_format(path: Path, *, challenge: bool = False) -> str:
     name = path.name.lower()
     if any((path.parent / (path.name + end)).is_file() for end in (AFFINE, WARP)):
         return "ants"
+    if is_ome_zarr(path):
+        return "ome-zarr"
     if not path.is_file():
         raise InputError(f"got {path}, which is no file, expected a transform; check the path")
     if name.endswith(TRANSFORM_SUFFIXES):
