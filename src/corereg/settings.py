@@ -83,13 +83,14 @@ class Setting:
 def settings_of(config: Any, prefix: str = "") -> list[Setting]:
     """All settings of a configuration, its values as their defaults."""
     found = []
-    meanings = _docstrings(type(config).__module__, type(config).__name__)
+    cls = type(config)
+    meanings = _docstrings(cls.__module__)
     for name, hint in _hints(config).items():
         value = getattr(config, name)
         if is_dataclass(value):
             found += settings_of(value, f"{prefix}{name}.")
         else:
-            setting = Setting(prefix + name, hint, value, meanings.get(name, ""))
+            setting = Setting(prefix + name, hint, value, meanings.get((cls.__name__, name), ""))
             marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Option)]
             found.append(_as_option(setting, name, marks[0]) if marks else setting)
     return found
@@ -248,18 +249,18 @@ def _hints(config: Any) -> dict[str, Any]:
 
 
 @cache
-def _docstrings(module: str, cls: str) -> dict[str, str]:
-    """The texts below the fields of a class, which Python itself does not keep."""
+def _docstrings(module: str) -> dict[tuple[str, str], str]:
+    """The texts below the fields of a module's classes, by class and field; Python itself does not keep them."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except OSError:  # installed without its source
         return {}
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls)
     found = {}
-    for pair in pairwise(body):
-        match pair:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as meaning)):
-                found[name] = " ".join(meaning.split())
+    for node in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for pair in pairwise(node.body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as meaning)):
+                    found[node.name, name] = " ".join(meaning.split())
     return found
 
 

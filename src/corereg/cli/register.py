@@ -1,6 +1,7 @@
 """`corereg register`. The options of the method's settings come from `method/config.py`."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,9 +44,14 @@ def _completion(words: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
+@cache
+def _options() -> dict[str, tuple[Any, None]]:
+    return {setting.name: (_option(setting), None) for setting in register_options()}
+
+
 def with_settings(command: Any) -> Any:
     """Give a command that ends in `**settings` the options of the method's settings."""
-    return with_keywords(command, {setting.name: (_option(setting), None) for setting in register_options()})
+    return with_keywords(command, _options())
 
 
 @command
