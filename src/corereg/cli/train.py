@@ -31,7 +31,10 @@ def train(
     ],
     out: Out,
     recipe: Annotated[
-        str, typer.Option(help="default, abdomen-ct, chest-ct, head-neck-ct, head-neck-ct-labels or tiny.")
+        str,
+        typer.Option(
+            help="default, abdomen-ct, chest-ct, head-neck-ct, head-neck-ct-labels, lumir, nlst, thorax-cbct or tiny."
+        ),
     ] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, on top of the recipe.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Setting key=value; may be repeated.")] = None,

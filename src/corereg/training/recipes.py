@@ -2,13 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from corereg.errors import InputError
 from corereg.method.config import PAPER_PASSES, RefineConfig, paper_refine
 from corereg.method.features.network import NetworkConfig
 from corereg.training.config import ContrastConfig, LabelsConfig, PseudoLabelConfig, TrainConfig
 
-__all__ = ["RECIPES", "abdomen_ct", "chest_ct", "default", "get_recipe", "head_neck_ct", "head_neck_ct_labels", "tiny"]
+__all__ = [
+    "RECIPES",
+    "abdomen_ct",
+    "chest_ct",
+    "default",
+    "get_recipe",
+    "head_neck_ct",
+    "head_neck_ct_labels",
+    "lumir",
+    "nlst",
+    "thorax_cbct",
+    "tiny",
+]
 
 
 def default() -> TrainConfig:
@@ -75,6 +88,35 @@ def head_neck_ct_labels() -> TrainConfig:
     )
 
 
+def lumir() -> TrainConfig:
+    """Learn2Reg's LUMIR: brain MR of different people, already aligned, 160 x 224 x 192 voxels.
+
+    Source: README.md and the evaluation's configuration of https://github.com/JHU-MedImage-Reg/LUMIR_L2R.
+    """
+    return TrainConfig(modality="mr", pairing="inter", affine="none")
+
+
+def nlst() -> TrainConfig:
+    """Learn2Reg's NLST: two chest CTs of each patient, 224 x 192 x 224 voxels.
+
+    Source: NLST_VAL_evaluation_config.json of https://github.com/MDL-UzL/L2R.
+    """
+    return _chest_of_one_patient("intra")
+
+
+def thorax_cbct() -> TrainConfig:
+    """Learn2Reg's ThoraxCBCT: cone-beam CTs onto a planning CT of the same patient, 390 x 280 x 300 voxels.
+
+    The pairs are those that the data set lists. Source: ThoraxCBCT_VAL_evaluation_config.json of
+    https://github.com/MDL-UzL/L2R, and the data set's own JSON.
+    """
+    return _chest_of_one_patient("auto")
+
+
+def _chest_of_one_patient(pairing: Literal["auto", "intra"]) -> TrainConfig:
+    return TrainConfig(modality="ct", pairing=pairing, pseudo_labels=PseudoLabelConfig(encoded_scans=4))
+
+
 def tiny() -> TrainConfig:
     """A few minutes on two CPU cores: enough to beat untrained features on a small cohort, for the demo and tests."""
     return TrainConfig(
@@ -94,6 +136,9 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "chest-ct": chest_ct,
     "head-neck-ct": head_neck_ct,
     "head-neck-ct-labels": head_neck_ct_labels,
+    "lumir": lumir,
+    "nlst": nlst,
+    "thorax-cbct": thorax_cbct,
     "tiny": tiny,
 }
 

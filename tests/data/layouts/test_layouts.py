@@ -50,6 +50,20 @@ def test_learn2reg_validation_scans_outside_training_join_the_scans(tmp_path: Pa
     )
 
 
+def test_lumirs_validation_pairs_are_read_and_their_scans_do_not_train(tmp_path: Path) -> None:
+    """Keys and folders as in the challenge's own inference script and evaluation."""
+    learn2reg(tmp_path, scan_names([1, 2, 3]), validation=[pair(*scan_names([3, 9]), "Val")])
+    touch(*(tmp_path / "imagesVal" / f"{name}.nii.gz" for name in scan_names([3, 9])))
+    dataset = read_dataset(tmp_path)
+    assert named(dataset, dataset.validation) == [tuple(scan_names([3, 9]))]
+    assert named(dataset, dataset.training) == [tuple(scan_names([1, 2]))]
+
+
+def test_scans_listed_as_validation_are_no_pairs(tmp_path: Path) -> None:
+    learn2reg(tmp_path, scan_names([1, 2]), validation=[{"image": "./imagesTr/Task_0002_0000.nii.gz"}])
+    assert read_dataset(tmp_path).validation == ()
+
+
 @pytest.mark.parametrize(
     ("pairing", "expected"),
     [

@@ -33,7 +33,7 @@ def list_learn2reg(path: Path, content: Mapping[str, Any]) -> Listing:
     entries = _entries(path, content, "training", ("image",))
     listed, validated, tested = (
         [(root / entry["fixed"], root / entry["moving"]) for entry in _entries(path, content, key, ("fixed", "moving"))]
-        for key in ("training_paired_images", "registration_val", "registration_test")
+        for key in ("training_paired_images", _validation_key(content), "registration_test")
     )
     # Test scans are often not released.
     present = [pair for pair in tested if all(image.exists() for image in pair)]
@@ -79,6 +79,13 @@ def points_of_pair(fixed: Scan, moving: Scan) -> tuple[Path, Path] | None:
                 if own[0] and own[1]:
                     return own[0], own[1]
     return (fixed.points, moving.points) if fixed.points and moving.points else None
+
+
+def _validation_key(content: Mapping[str, Any]) -> str:
+    """LUMIR lists its validation pairs under `validation`, where the files of other challenges list scans."""
+    entries = content.get("validation")
+    pairs = isinstance(entries, list) and all(isinstance(entry, dict) and "fixed" in entry for entry in entries)
+    return "validation" if pairs and "registration_val" not in content else "registration_val"
 
 
 def _entries(path: Path, content: Mapping[str, Any], key: str, fields: Sequence[str]) -> list[dict[str, Any]]:
