@@ -3,11 +3,9 @@
 import errno
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from corereg.cli.endings import describe, signals_raise, stopped_by
 from corereg.errors import InputError, Interrupted
 from helpers.commands import Command, one_line
 from helpers.forks import forked, stopped
+from helpers.hardships import enter_a_folder_and_remove_it, limit_files, write_ascii
 
 QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
 
@@ -136,12 +135,6 @@ def test_errors_caused_by_a_signal_are_distinguished_from_others(
     assert (None if stopped is None else stopped.exit_status) == status
 
 
-def write_ascii() -> None:
-    """As with PYTHONIOENCODING=ascii."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="ascii")  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize("name", ["\xe9.nii.gz".encode(), b"\xff.nii.gz"], ids=["not ASCII", "not UTF-8"])
 def test_names_that_the_terminal_lacks_are_escaped(scans: Path, field: Path, tmp_path: Path, name: bytes) -> None:
     out = os.fsencode(tmp_path) + b"/" + name
@@ -164,23 +157,12 @@ def test_registration_of_files_whose_names_are_not_utf8_is_written_with_its_repo
     assert os.fsencode(found["inputs"]["moving"]["path"]) == pair[1]
 
 
-def enter_a_folder_and_remove_it() -> None:
-    folder = tempfile.mkdtemp()
-    os.chdir(folder)
-    os.rmdir(folder)
-
-
 def test_folder_that_no_longer_exists_is_said(scans: Path) -> None:
     pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
     done = forked("register", *pair, "-o", "out", before=enter_a_folder_and_remove_it)
     assert (done.returncode, done.stdout) == (2, "")
     assert "current folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def limit_files() -> None:
-    """A limit on the size of files stands for the full disk: it fails in the same calls, and needs no privileges."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
 @pytest.mark.parametrize("name", ["out.h5", "out.tfm", "out.nrrd", "out.nii.gz", "out.npz", "ants"])

@@ -1,5 +1,6 @@
 """The code blocks of README and docs, and the files that they name."""
 
+import json
 import os
 import re
 import shlex
@@ -87,18 +88,29 @@ def stock(folder: Path) -> None:
         "solid liver\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 10 0 0\nvertex 0 10 0\nendloop\nendfacet\n"
         "endsolid liver\n"
     )
-    wavy(FIXED).save(folder / "atlas.h5")
+    for name in ("atlas", "yesterday"):
+        wavy(FIXED).save(folder / f"{name}.h5")
     (folder / "pairs.csv").write_text("fixed,moving,name\nfixed.nii.gz,moving.nii.gz,p1\n")
     (folder / "SCANS").mkdir()
     for number in range(4):
         write_image(folder / "SCANS" / f"patient_{number}.nii.gz", patient(number), GRID)
-    make_cohort(folder / "DATASET").write_fields(folder / "FIELDS")
+    cohort = make_cohort(folder / "DATASET")
+    # The last pair's scans train.
+    content = json.loads(cohort.path.read_text("utf-8"))
+    content["registration_val"].pop()
+    cohort.path.write_text(json.dumps(content), "utf-8")
+    cohort.fields.popitem()
+    cohort.write_fields(folder / "FIELDS")
     (folder / "names.json").write_text('{"1": "liver", "5": "spleen"}')
     (folder / "my.yaml").write_text("objective: registration\n")
 
 
 def needs(words: list[str]) -> str | None:
     """An optional package that the command needs and that is not installed."""
+    if "--ray" in words:
+        return None if find_spec("ray") else "ray"
+    if words[0] == "export" and "onnx" in words:
+        return None if find_spec("onnx") else "onnx"
     mesh = any(word.endswith((".stl", ".vtk", ".ply")) for word in words)
     return "vtk" if mesh and find_spec("vtkmodules") is None else None
 

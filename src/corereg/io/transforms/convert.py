@@ -78,14 +78,14 @@ def check_converted(out: Path, to: str | None, *, force: bool = True) -> str:
     """
     name = to or _format_of_name(out)
     form = check_format(name)
-    if form.suffixes and not out.name.lower().endswith(form.suffixes):
-        raise InputError(
-            f"got the output {out} for {name}, expected a name ending in {' or '.join(form.suffixes)}; rename it"
-        )
     if form.folder:
         check_store(out, force=force)
     elif form.suffixes:
         check_output(out, force=force)
+    if form.suffixes and not out.name.lower().endswith(form.suffixes):
+        raise InputError(
+            f"got the output {out} for {name}, expected a name ending in {' or '.join(form.suffixes)}; rename it"
+        )
     if not force:
         refuse_to_replace(out.parent, form.others(out.name))
     return name

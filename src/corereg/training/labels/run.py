@@ -64,7 +64,8 @@ class LabelRun:
         device = self.session.fabric.device
         model = random_label_network(self._network(), seed=self.session.config.seed)
         objective = _Objective(model).to(device)
-        rows = list(np.resize(list(self.maps.classes), self.session.config.batch_size))
+        count = self.session.config.batch_size
+        rows = (list(self.maps.classes) * count)[:count]
 
         def step() -> int:
             objective(*self._batch(rows, {}, 0, 0)).backward()
