@@ -69,10 +69,12 @@ def blocks(page: Path) -> list[Block]:
 def stock(folder: Path) -> None:
     """Write every file that a page names as an input."""
     fixed, moving = pair()
-    _write(folder, fixed, "fixed", "ct")
-    _write(folder, moving, "moving", "other_moving_channel", "mr", "pet")
-    for grid, names in ((FIXED, ("fixed_labels", "fixed_mask")), (MOVING, ("moving_labels", "moving_mask"))):
-        _write(folder, label_map(grid, np.uint8), *names)
+    _write(folder, fixed, "fixed", "ct", "t1_fixed", "t2_fixed")
+    _write(folder, moving, "moving", "other_moving_channel", "mr", "pet", "t1_moving", "t2_moving")
+    for grid, names, mask in ((FIXED, ("fixed_labels", "bones"), "fixed"), (MOVING, ("moving_labels",), "moving")):
+        labels = label_map(grid, np.uint8)
+        _write(folder, labels, *names)
+        write_image(folder / f"{mask}_mask.nii.gz", (labels.array > 0).astype(np.uint8), labels)
     series = np.stack([moving.array, moving.array[::-1]], -1).astype(np.float32)
     _nifti(folder / "fmri.nii.gz", series)
     (folder / "fixed_points.fcsv").write_text(
@@ -81,7 +83,7 @@ def stock(folder: Path) -> None:
     )
     (folder / "moving_points.mrk.json").write_text(
         '{"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", '
-        '"controlPoints": [{"id": "1", "position": [10, -12, 8]}]}]}'
+        '"controlPoints": [{"id": "1", "position": [10, -12, 8]}, {"id": "2", "position": [-20, 5, 14]}]}]}'
     )
     (folder / "fixed_keypoints.csv").write_text("20,18,16\n12,14,20\n")
     (folder / "liver.stl").write_text(
@@ -91,9 +93,12 @@ def stock(folder: Path) -> None:
     for name in ("atlas", "yesterday"):
         wavy(FIXED).save(folder / f"{name}.h5")
     (folder / "pairs.csv").write_text("fixed,moving,name\nfixed.nii.gz,moving.nii.gz,p1\n")
-    (folder / "SCANS").mkdir()
+    for name in ("SCANS", "MAPS"):
+        (folder / name).mkdir()
     for number in range(4):
-        write_image(folder / "SCANS" / f"patient_{number}.nii.gz", patient(number), GRID)
+        array = patient(number)
+        write_image(folder / "SCANS" / f"patient_{number}.nii.gz", array, GRID)
+        write_image(folder / "MAPS" / f"patient_{number}.nii.gz", (array > array.mean()).astype(np.uint8), GRID)
     cohort = make_cohort(folder / "DATASET")
     # The last pair's scans train.
     content = json.loads(cohort.path.read_text("utf-8"))
@@ -101,12 +106,14 @@ def stock(folder: Path) -> None:
     cohort.path.write_text(json.dumps(content), "utf-8")
     cohort.fields.popitem()
     cohort.write_fields(folder / "FIELDS")
-    (folder / "names.json").write_text('{"1": "liver", "5": "spleen"}')
+    (folder / "names.json").write_text('{"3": "liver", "17": "spleen"}')
     (folder / "my.yaml").write_text("objective: registration\n")
 
 
 def needs(words: list[str]) -> str | None:
-    """An optional package that the command needs and that is not installed."""
+    """What the command needs and a reader has, but not the test: an optional package, or DICOM of a patient."""
+    if any(word.endswith((".dcm", "_dicom")) for word in words):
+        return "DICOM"
     if "--ray" in words:
         return None if find_spec("ray") else "ray"
     if words[0] == "export" and "onnx" in words:

@@ -35,6 +35,14 @@ def test_a_run_stopped_at_every_step_and_resumed_is_the_run_that_was_not(
     assert same(weights_of(folder), weights_of(finished))
 
 
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: Path, cohort_json: Path, cache: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    run(cohort_json, folder, cache, resume=True)
+    assert comparable(folder) == comparable(finished)
+    assert same(weights_of(folder), weights_of(finished))
+
+
 def test_more_stages_extend_a_finished_run(finished: Path, cohort_json: Path, cache: Path, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

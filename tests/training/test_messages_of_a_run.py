@@ -121,6 +121,8 @@ def test_time_left_counts_all_kinds_of_work_at_the_speed_measured_last(monkeypat
     assert run.seconds_left() == 4 * 3 + 10 * 2 + 2 * 5
     run.reach(1, STEP, 4)
     assert run.seconds_left() == 6 * 2 + 2 * 5
+    run.reach(2, PAIR, 0)
+    assert run.seconds_left() == 0
 
 
 def test_the_best_model_is_that_of_the_cycle_with_the_highest_dice_also_after_a_resume(

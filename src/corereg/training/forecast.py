@@ -44,6 +44,8 @@ class Forecast:
     def left(self, kind: str) -> int:
         """Units of a kind that are left in the run."""
         cycle, current = self.place
+        if cycle == len(self.cycles):  # a finished run that is resumed
+            return 0
         own = self.cycles[cycle][kind]
         place = KINDS.index(kind) - KINDS.index(current)
         rest = own if place > 0 else own - self.done if place == 0 else 0
