@@ -1,5 +1,6 @@
 """Submissions to the challenge."""
 
+import errno
 import os
 import zipfile
 
@@ -8,6 +9,7 @@ import pytest
 
 from corereg.errors import InputError
 from corereg.evaluation import submission
+from corereg.evaluation.archives import opened_fields
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.submission import write_submission
 from corereg.io.transforms.formats.learn2reg import read_disp_vox, write_disp_vox
@@ -137,6 +139,36 @@ class TestSubmission:
         assert status == 2
         assert words[wrong] in said
         assert str(packed) in said
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_an_archive_damaged_anywhere_opens_or_is_refused(self, method, tmp_path):
+        """Each decompressor raises errors of its own."""
+        packed = tmp_path / "submission.zip"
+        with zipfile.ZipFile(packed, "w", method) as archive:
+            for name in "abc":
+                archive.writestr(name, bytes(range(256)) * 40)
+        whole, refused = packed.read_bytes(), []
+        for place in range(0, len(whole), 3):
+            packed.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+            try:
+                with opened_fields(packed):
+                    pass
+            except InputError as error:
+                refused.append(str(error))
+        assert len(refused) > 10
+        assert all(str(packed) in message for message in refused)
+
+    def test_a_full_disk_is_not_blamed_on_the_archive(self, tmp_path, monkeypatch):
+        packed = tmp_path / "submission.zip"
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("a", "field")
+
+        def full(*args: object, **options: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+        with pytest.raises(OSError, match="No space left"), opened_fields(packed):
+            pass
 
     def test_a_field_that_loses_dice_in_half_size_is_refused_though_it_changes_little(
         self, cohort, fields, tmp_path, monkeypatch

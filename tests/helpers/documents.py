@@ -111,7 +111,7 @@ def stock(folder: Path) -> None:
 
 
 def needs(words: list[str]) -> str | None:
-    """What the command needs and a reader has, but not the test: an optional package, or DICOM of a patient."""
+    """An input that a reader has and the test lacks: an optional package that is not installed, or DICOM files."""
     if any(word.endswith((".dcm", "_dicom")) for word in words):
         return "DICOM"
     if "--ray" in words:

@@ -1,4 +1,4 @@
-"""Hard conditions for a command that is forked, which finds them by the name of this module."""
+"""Conditions under which a forked command must fail in good order. The child process imports them by name."""
 
 import os
 import resource

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import Strict, command, command_line
+from corereg.cli.common import AllTo, EveryPair, Split, Strict, command, command_line
 from corereg.cli.endings import BAD_VERDICT, FAILURE
 from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.cli.register import with_settings
@@ -20,14 +20,9 @@ def batch(
         Path, typer.Argument(help="CSV or JSON lines with fixed and moving, a data set, or scans to pair.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Output folder; rerun to resume.", show_default=False)],
-    all_to: Annotated[Path | None, typer.Option(help="Register every scan of PAIRS onto this one.")] = None,
-    every_pair: Annotated[
-        bool, typer.Option("--every-pair", help="Register every pair of the scans of PAIRS.")
-    ] = False,
-    split: Annotated[
-        str | None,
-        typer.Option("--pairs", help="Of a data set: training, validation or test; by default the latter two."),
-    ] = None,
+    all_to: AllTo = None,
+    every_pair: EveryPair = False,
+    split: Split = None,
     partial: Annotated[
         bool,
         typer.Option("--partial", help="Let pairs with missing files fail instead of refusing to start."),

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corereg.cli.common import Force, command, command_line
+from corereg.cli.common import AllTo, EveryPair, Force, Split, command, command_line
 from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.cli.register import with_settings
 
@@ -20,14 +20,9 @@ def calibrate(
         Path | None,
         typer.Option("--batch", help="Folder in which PAIRS are registered, kept to resume; by default none is kept."),
     ] = None,
-    all_to: Annotated[Path | None, typer.Option(help="Register every scan of PAIRS onto this one.")] = None,
-    every_pair: Annotated[
-        bool, typer.Option("--every-pair", help="Register every pair of the scans of PAIRS.")
-    ] = False,
-    split: Annotated[
-        str | None,
-        typer.Option("--pairs", help="Of a data set: training, validation or test; by default the latter two."),
-    ] = None,
+    all_to: AllTo = None,
+    every_pair: EveryPair = False,
+    split: Split = None,
     jobs: Annotated[int | None, typer.Option(help="Workers; each takes the memory of a registration.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each worker; by default the cores are shared out.")

@@ -14,7 +14,7 @@ import typer.core
 from corereg.cli import messages
 from corereg.cli.endings import signals_raise, stopped_by
 
-__all__ = ["Command", "Force", "Out", "Strict", "app", "command", "command_line"]
+__all__ = ["AllTo", "Command", "EveryPair", "Force", "Out", "Split", "Strict", "app", "command", "command_line"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -133,6 +133,15 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing result
 
 Strict = Annotated[
     bool, typer.Option("--strict", help='End with status 3 if the verdict is "fail"; everything is written.')
+]
+
+AllTo = Annotated[Path | None, typer.Option(help="Register every scan of PAIRS onto this one.")]
+
+EveryPair = Annotated[bool, typer.Option("--every-pair", help="Register every pair of the scans of PAIRS.")]
+
+Split = Annotated[
+    str | None,
+    typer.Option("--pairs", help="Split of a data set: training, validation or test; by default the latter two."),
 ]
 
 

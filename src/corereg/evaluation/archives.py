@@ -3,6 +3,7 @@
 Upstream: the path that a user gave. Downstream: `evaluate`, `submission`.
 """
 
+import errno
 import shutil
 import tempfile
 import zipfile
@@ -22,6 +23,7 @@ def opened_fields(path: Path) -> Iterator[Path]:
     Raises:
         InputError: neither a folder nor a zip file; the archive is damaged, larger than the free disk, or keeps its
             files in a folder, where a challenge does not find them.
+        OSError: the system cannot read or unpack it, which says nothing about its content.
     """
     if path.is_dir():
         yield path
@@ -36,7 +38,12 @@ def opened_fields(path: Path) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 _check(path, archive, Path(place))
                 archive.extractall(place)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # zipfile and its decompressors raise whatever a damaged archive leads to
+            # A full disk says nothing about the archive; EINVAL comes of a damaged position in it.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             raise InputError(f"got {path}, expected a readable zip file ({error}); pack it again") from None
         yield Path(place)
 

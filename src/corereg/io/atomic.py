@@ -82,12 +82,21 @@ def atomic_folder(path: Path, *, last: str, obsolete: Sequence[str] = ()) -> Ite
 
 @contextmanager
 def atomic_tree(path: Path) -> Iterator[Path]:
-    """Give a place to write the folder `path` to; if the block succeeds, it takes the place of an earlier one."""
+    """Give a place to write the folder `path` to; if the block succeeds, it takes the place of an earlier one.
+
+    The earlier folder returns if the new one cannot be moved. A process killed between the two moves loses both.
+    """
     with _locked_staging(path.parent) as (folder, _), _space_for(path, folder):
         yield folder / path.name
-        if path.exists():
+        replaced = path.exists()
+        if replaced:
             os.replace(path, folder / PLACE_OF_THE_OLD)
-        os.replace(folder / path.name, path)
+        try:
+            os.replace(folder / path.name, path)
+        except OSError:
+            if replaced:
+                os.replace(folder / PLACE_OF_THE_OLD, path)
+            raise
 
 
 @contextmanager

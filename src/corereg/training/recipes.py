@@ -73,7 +73,7 @@ def head_neck_ct() -> TrainConfig:
 
 
 def head_neck_ct_labels() -> TrainConfig:
-    """Inter-patient head-and-neck CT at 3 mm, learned from label maps. Minutes on a GPU, a day on two CPU cores."""
+    """Inter-patient head-and-neck CT at 3 mm, learned from label maps: 8 minutes on an H200."""
     return TrainConfig(
         objective="labels",
         modality="ct",

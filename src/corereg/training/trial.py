@@ -69,7 +69,7 @@ def describe(forecast: Forecast, trial: Trial, *, kept_mb: float, disk_mb: float
     """Lines on the run's time, memory and disk, and a warning if the memory may not suffice.
 
     Args:
-        kept_mb: what the run keeps in memory besides.
+        kept_mb: memory that the run holds in addition.
         disk_mb: size of the files of pseudo-labels.
     """
     cuda = device.type == "cuda"

@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from corereg.errors import InputError
 from corereg.io.places import check_output
-from corereg.method.quality.calibration import Calibration, calibrated, fewest_pairs
+from corereg.method.quality.calibration import Calibration, calibrated, check_count, fewest_pairs
 from corereg.method.quality.thresholds import write_thresholds
 from corereg.method.quality.verdict import NEEDED
 from corereg.method.register_settings import RegisterSettings
@@ -30,7 +30,7 @@ from corereg.workflows.batch.run import REGISTER, batch
 __all__ = ["calibrate"]
 
 FEW = 2.0
-"""A rate of false alarms that may be this many times the requested one is warned of."""
+"""Warn if the true rate of false alarms may be this many times the requested one."""
 
 
 def calibrate(
@@ -82,8 +82,7 @@ def calibrate(
         given_pairs = pairs if isinstance(pairs, str | os.PathLike) else list(pairs)
         source = pair_source(given_pairs, all_to=all_to, every_pair=every_pair, split=split)
         needed = fewest_pairs(false_alarms)
-        if (count := sum(1 for _ in islice(source(), needed))) < needed:
-            calibrated([{}] * count, false_alarms)  # refused before anything is registered
+        check_count(sum(1 for _ in islice(source(), needed)), false_alarms)
         with _folder(directory) as folder:
             done = batch(
                 given_pairs,

@@ -37,7 +37,7 @@ from corereg.workflows.pair_report import write_pair_report
 __all__ = ["read_scan", "register_to_folder", "save_registration"]
 
 KEPT_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".npz")
-"""Of files that hold a whole scan."""
+"""Endings of the files that hold a whole scan, which workers of a batch keep."""
 
 
 def register_to_folder(

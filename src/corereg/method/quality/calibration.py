@@ -21,7 +21,7 @@ from corereg.method.quality.quality import FAIL, WARN
 from corereg.method.quality.thresholds import SHIPPED, Threshold, Thresholds
 from corereg.method.quality.verdict import SEVERAL, quality_of, values_of
 
-__all__ = ["Calibration", "calibrated", "fewest_pairs"]
+__all__ = ["Calibration", "calibrated", "check_count", "fewest_pairs"]
 
 WARN_SHARE = 3.0
 """Right pairs that may be warned of for each that may fail: a warning only costs a look."""
@@ -50,7 +50,7 @@ class Calibration:
     false_alarms: float
     """The share of right pairs that may fail, as requested."""
     false_alarms_at_most: float
-    """The share that may fail in truth, given so few pairs: 95 % bound."""
+    """Upper 95 % confidence bound of the share that fails, given the number of pairs."""
     failed: int
     """How many of the pairs fail by these thresholds."""
     warned: int
@@ -59,6 +59,20 @@ class Calibration:
 def fewest_pairs(false_alarms: float) -> int:
     """How many right pairs a rate of false alarms needs: with fewer, even the largest value is exceeded more often."""
     return math.ceil(1 / false_alarms - 1e-9) - 1
+
+
+def check_count(count: int, false_alarms: float) -> None:
+    """Refuse a number of pairs that cannot show this rate of false alarms.
+
+    Raises:
+        InputError: there are too few pairs.
+    """
+    needed = fewest_pairs(false_alarms)
+    if count < needed:
+        raise InputError(
+            f"got {count} right pairs, expected at least {needed} for {false_alarms:.1%} of false alarms; add pairs, "
+            f"or raise --false-alarms to {1 / (count + 1):.2g}"
+        )
 
 
 def calibrated(rows: Sequence[Mapping[str, float]], false_alarms: float) -> Calibration:
@@ -71,12 +85,8 @@ def calibrated(rows: Sequence[Mapping[str, float]], false_alarms: float) -> Cali
     Raises:
         InputError: there are too few pairs for this rate.
     """
-    count, needed = len(rows), fewest_pairs(false_alarms)
-    if count < needed:
-        raise InputError(
-            f"got {count} right pairs, expected at least {needed} for {false_alarms:.1%} of false alarms; add pairs, "
-            f"or raise --false-alarms to {1 / (count + 1):.2g}"
-        )
+    count = len(rows)
+    check_count(count, false_alarms)
     values = np.array([[found[name] for name in SHIPPED] for found in map(values_of, rows)])
     known = np.isfinite(values)
     columns = [column[there] if there.any() else np.zeros(1) for column, there in zip(values.T, known.T, strict=True)]

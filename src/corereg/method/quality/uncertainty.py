@@ -1,9 +1,8 @@
-"""How far a registration may be off, voxel by voxel: a bound in millimetres that 95 % of the voxels keep.
+"""How far a registration may be off, voxel by voxel: a bound in millimetres that the error of 95 % of voxels respects.
 
-Three signs that need no labels speak of the error: how widely the matches of a voxel spread that fit nearly as well,
-by how much the two directions disagreed, and how strongly the displacement varies. A product of their powers bounds
-the error. Its numbers were fitted on known motion: benchmarks/uncertainty.py. Upstream: `judged`. Downstream:
-`register`.
+Three signs of error need no labels: the spread of the matches that fit a voxel nearly as well, the disagreement of the
+two directions, and the strain of the displacement. A product of their powers bounds the error. The powers were fitted
+to known motion: benchmarks/uncertainty.py. Upstream: `judged`. Downstream: `register`.
 
 Legend: signs and bounds are (1, S, X, Y, Z) and (1, 1, X, Y, Z) on the 1/2 grid, in voxels of the full grid.
 """
@@ -33,7 +32,7 @@ from corereg.preprocessing.body import body_threshold
 __all__ = ["DISAGREEMENT", "Law", "bound_vox", "signs_of", "uncertainty_mm", "with_uncertainty"]
 
 STRIDE = 2
-"""Of the grid that the map is made on."""
+"""Stride of the grid that the map is made on."""
 RADIUS, SHARPNESS = 1, 7.5
 """Candidates that are compared around the match, in voxels of the 1/2 grid, and the factor on their costs. The costs
 are weighed softly: a sharp weight finds every match certain."""
@@ -41,7 +40,7 @@ SMOOTHING = (3, 9, 3)
 """Number of 3x3x3 means of each sign: a voxel's match also rests on those around it."""
 
 DISAGREEMENT = 1
-"""Place of the sign that is missing where only one direction was refined, or one flow for both."""
+"""Index of the sign that is missing if only one direction was refined, or one flow for both."""
 
 
 class Law(NamedTuple):
@@ -53,12 +52,12 @@ class Law(NamedTuple):
 
 
 OFFSET = 0.1
-"""Voxels: keeps the logarithm of the error finite in the fit."""
+"""Voxels added to the error in the fit, so that its logarithm is finite."""
 
 LEAST = (0.01, 0.05, 0.02)
 LAW = Law(2.08, (0.346, 0.114, 0.362), LEAST)
 LAW_ONE_WAY = Law(2.14, (0.377, 0.43), (LEAST[0], LEAST[2]))
-"""Without the disagreement."""
+"""The law for registrations without a disagreement."""
 
 
 def uncertainty_mm(judged: Judged, fixed: Grid) -> NDArray[np.float32]:
@@ -93,7 +92,7 @@ def signs_of(judged: Judged) -> Float[Tensor, "1 S X Y Z"]:
 
 
 def bound_vox(signs: Float[Tensor, "1 S X Y Z"], law: Law | None = None) -> Float[Tensor, "1 1 X Y Z"]:
-    """The bound that the signs lead to: the larger each of them, the larger it is."""
+    """The bound that the signs imply; it grows with each of them."""
     law = law or (LAW if signs.shape[1] == len(LAW.powers) else LAW_ONE_WAY)
     logarithm = math.log(law.factor) + sum(
         power * (signs[:, s : s + 1] + least).log()
