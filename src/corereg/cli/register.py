@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from corereg.cli.common import Force, Out, Strict, command, command_line
+from corereg.cli.deferred import defer
 from corereg.cli.endings import BAD_VERDICT
 from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
 from corereg.method.config import MODELS, register_options, with_keywords
@@ -98,6 +99,7 @@ def register(
     **settings: Any,
 ) -> None:
     """Register MOVING onto FIXED; writes warped image, transforms, numbers and a report into a folder."""
+    defer()
     from corereg.io.json_files import load_json
     from corereg.method.wording import affine_words, grid_words, metric_words, modality_words
     from corereg.workflows.register import register_to_folder

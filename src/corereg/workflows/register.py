@@ -31,8 +31,6 @@ from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
 from corereg.provenance import hash_files, recorded_warnings
 from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
-from corereg.workflows.overlap import overlap
-from corereg.workflows.pair_report import write_pair_report
 
 __all__ = ["read_scan", "register_to_folder", "save_registration"]
 
@@ -203,11 +201,15 @@ def save_registration(
                 named = [each.label_names for each in (moving_labels, fixed_labels) if each is not None]
                 overlays["label_names"] = dict(ChainMap(*map(dict, (label_names or {}, *named[::-1]))))
                 if fixed_labels is not None:
+                    from corereg.workflows.overlap import overlap  # the metrics take long to import
+
                     overlays["fixed_labels"] = fixed_labels.array
                     arrays = fixed_labels.array, before.array, after.array, moving_labels.array
                     summary["metrics"] |= overlap(*arrays, guiding=result.config.guidance.only)
                     summary["quality"] = with_overlap(result.quality, summary["metrics"]).as_dict()
             if "report" in keep:
+                from corereg.workflows.pair_report import write_pair_report  # reports take long to import
+
                 write_pair_report(staging / OUTPUTS["report"], result, warped, summary, command, overlays)
         summary["seconds"]["write"] = time.perf_counter() - started
         summary["seconds"]["total"] = sum(summary["seconds"].values())

@@ -1,0 +1,52 @@
+"""A deferred module costs nothing until it is used, and is then the module that an ordinary import gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+USED_LATE = """
+import sys
+from corereg.cli.deferred import defer
+defer(frozenset({"late", "pack.inner"}))
+import inspect, late
+import pack, pack.inner
+assert not pack.ran and "value" not in vars(late)
+inspect.getmodule(inspect.currentframe())  # looks for the file of every module
+assert not pack.ran and "value" not in vars(late) and late.__file__.endswith("late.py")
+assert late.value == 3 and late.of_itself() is late and type(late.Thing()).__module__ == "late"
+from pack.inner import value
+assert value == 5 and pack.ran
+try:
+    late.nothing
+except AttributeError as error:
+    print(error)
+"""
+
+META_TENSORS = """
+from corereg.cli.deferred import UNUSED, defer
+defer()
+import sys, torch
+late = [name for name in UNUSED if name in sys.modules]
+assert late and not any("Tensor" in vars(sys.modules[name]) for name in late)
+print(torch.nn.functional.avg_pool3d(torch.rand(1, 1, 4, 4, 4), 2).shape, torch.export.export.__name__)
+"""
+
+
+def _run(code: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_deferred_module_runs_at_its_first_use(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import sys\nvalue = 3\nclass Thing: pass\ndef of_itself(): return sys.modules[__name__]\n", "utf-8"
+    )
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/__init__.py").write_text("ran = False\n", "utf-8")
+    (tmp_path / "pack/inner.py").write_text("import pack\npack.ran = True\nvalue = 5\n", "utf-8")
+    assert _run(USED_LATE, tmp_path) == "module 'late' has no attribute 'nothing'\n"
+
+
+def test_torch_works_without_its_deferred_modules_and_loads_them_on_demand(tmp_path: Path) -> None:
+    assert _run(META_TENSORS, tmp_path) == "torch.Size([1, 1, 2, 2, 2]) export\n"
