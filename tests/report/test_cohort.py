@@ -10,11 +10,13 @@ from corereg.report.tables import latex
 
 class TestFigures:
     def test_what_the_rows_do_not_have_is_not_drawn(self):
-        assert make_figures({"a": [{"sdlogj": 0.1, "seconds": 3.0}]}, {}) == {}
+        assert make_figures({"a": [{"fixed": "f", "moving": "m", "sdlogj": 0.1, "seconds": 3.0}]}, {}) == {}
 
     def test_the_same_rows_give_the_same_bytes(self):
-        rows = [{"dice": 0.5 + n / 50, "sdlogj": 0.1 + n / 90, "seconds": 2.0 + n, "dice_per_label": {1: 0.5 + n / 50}}
-                for n in range(7)]  # fmt: skip
+        rows = [
+            {"fixed": f"f{n}", "moving": f"m{n}", "dice": 0.5 + n / 50, "sdlogj": 0.1 + n / 90, "seconds": 2.0 + n,
+             "dice_per_label": {1: 0.5 + n / 50}} for n in range(7)
+        ]  # fmt: skip
         first, again = (make_figures({"a": rows}, {1: "liver"}) for _ in range(2))
         assert first == again
         assert all(drawn.pdf.startswith(b"%PDF") for drawn in first.values())

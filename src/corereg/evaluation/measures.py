@@ -10,7 +10,18 @@ from typing import Any
 
 from corereg.evaluation.statistics import Comparison, Summary, compare, summarise
 
-__all__ = ["DASH", "MEASURES", "Measure", "compare_rows", "mean_sd", "number", "per_label", "summaries", "values"]
+__all__ = [
+    "DASH",
+    "MEASURES",
+    "Measure",
+    "compare_rows",
+    "mean_sd",
+    "number",
+    "per_label",
+    "summaries",
+    "summary",
+    "values",
+]
 
 DASH = "\N{EN DASH}"
 """Stands for an unknown value."""
@@ -60,17 +71,31 @@ def values(rows: Rows, name: str) -> list[float]:
     return [math.nan if row.get(name) is None else float(row[name]) for row in rows]
 
 
+def summary(rows: Rows, name: str) -> Summary:
+    """Summary of one measure over the pairs."""
+    return summarise(values(rows, name), [_scans(row) for row in rows])
+
+
 def summaries(rows: Rows) -> dict[str, Summary]:
     """Summary of every measure that at least one row has."""
-    found = {name: summarise(values(rows, name)) for name in MEASURES}
-    return {name: summary for name, summary in found.items() if summary.count}
+    found = {name: summary(rows, name) for name in MEASURES}
+    return {name: each for name, each in found.items() if each.count}
 
 
-def compare_rows(first: Rows, second: Rows, name: str) -> Comparison:
-    """Paired comparison of a measure, `first` minus `second`, over the pairs of scans that both have rows for."""
-    others = {(row["fixed"], row["moving"]): row for row in second}
-    pairs = [(row, others[key]) for row in first if (key := (row["fixed"], row["moving"])) in others]
-    return compare(*(values([pair[side] for pair in pairs], name) for side in (0, 1)))
+def compare_rows(first: Rows, second: Rows, name: str, *, wilcoxon: bool = False) -> Comparison:
+    """Paired comparison of a measure, `first` minus `second`, over the pairs of scans that both have rows for.
+
+    Args:
+        wilcoxon: test by Wilcoxon's test even if pairs share scans, as the challenge does.
+    """
+    others = {_scans(row): row for row in second}
+    both = {key: (row, others[key]) for row in first if (key := _scans(row)) in others}
+    one, other = (values([rows[side] for rows in both.values()], name) for side in (0, 1))
+    return compare(one, other, None if wilcoxon else list(both))
+
+
+def _scans(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["fixed"], row["moving"]
 
 
 def per_label(rows: Iterable[Mapping[str, Any]], name: str = "dice_per_label") -> dict[int, list[float]]:

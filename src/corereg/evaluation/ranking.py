@@ -46,7 +46,7 @@ def _wins(rows: Rows, measure: str) -> dict[str, int]:
     better = MEASURES[measure].better
 
     def beats(one: str, other: str) -> bool:
-        found = compare_rows(rows[one], rows[other], measure)
+        found = compare_rows(rows[one], rows[other], measure, wilcoxon=True)
         return found.p < SIGNIFICANT and better * found.difference > 0
 
     return {one: sum(beats(one, other) for other in rows if other != one) for one in rows}

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from corereg.evaluation.measures import MEASURES, per_label, values
-from corereg.evaluation.statistics import summarise
+from corereg.evaluation.measures import MEASURES, per_label, summary, values
 from corereg.report.text import printable
 
 __all__ = ["Drawn", "make_figures"]
@@ -128,9 +127,7 @@ def _box_plot(figure: Any, rows: Rows, label_names: Mapping[int, str]) -> bool:
 
 
 def _scatter(figure: Any, rows: Rows, across: str, *, logarithmic: bool = False) -> bool:
-    points = {
-        title: (summarise(values(found, across)), summarise(values(found, "dice"))) for title, found in rows.items()
-    }
+    points = {title: (summary(found, across), summary(found, "dice")) for title, found in rows.items()}
     if not any(x.count and y.count for x, y in points.values()):
         return False
     axes = figure.subplots()

@@ -15,7 +15,7 @@ from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.evaluate import Evaluation
 from corereg.evaluation.measures import DASH, MEASURES, compare_rows, mean_sd, number, summaries
 from corereg.evaluation.ranking import ranking_scores
-from corereg.evaluation.statistics import Summary, holm
+from corereg.evaluation.statistics import Summary, holm, pair_warnings
 from corereg.io.atomic import atomic_path
 from corereg.report.text import csv_cell
 
@@ -74,7 +74,8 @@ PLAIN_P = ("seconds", "process_seconds", "peak_memory_mb")
 def evaluation_table(found: Evaluation) -> Table:
     """One line per measure: mean, interval and median; with a second set of fields also the difference and its p."""
     title = f"{found.cases.name}, {found.cases.split}: {len(found.rows)} of {len(found.cases.cases)} pairs"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.caption = "\n".join(pair_warnings([(row["fixed"], row["moving"]) for row in found.rows])) or None
     table.add_column("")
     for name in ("mean ± sd", "95 % interval", "median", "pairs"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -194,7 +195,7 @@ def _p_title(name: str) -> str:
 
 
 def p_values(found: Benchmark, measure: str = TESTED) -> dict[str, float]:
-    """Wilcoxon p of a measure of each method against the first method, over the pairs of both, with Holm's correction
+    """p of a measure of each method against the first method, over the pairs of both, with Holm's correction
     over the methods."""
     first, *others = found.methods
     return holm({other.name: compare_rows(found.of(first), found.of(other), measure).p for other in others})
@@ -203,7 +204,10 @@ def p_values(found: Benchmark, measure: str = TESTED) -> dict[str, float]:
 def benchmark_table(found: Benchmark) -> Table:
     """The table of methods, for the terminal."""
     header, lines = benchmark_rows(found)
-    table = Table(title=f"{found.cases.name}, {found.cases.split} pairs", title_justify="left")
+    table = Table(title=f"{found.cases.name}, {found.cases.split} pairs", title_justify="left", caption_justify="left")
+    table.caption = (
+        "\n".join(pair_warnings([(case.fixed.name, case.moving.name) for case in found.cases.cases])) or None
+    )
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place == 0 else "right")
     for line in lines:
