@@ -95,13 +95,17 @@ def test_existing_result_is_replaced_only_with_force(words: list[object], tmp_pa
         (["convert", "{h5}", "-o", "{out}"], "again.h5", "again.h5"),
         (["convert", "{h5}", "--to", "ants", "-o", "{out}"], "pair_", "pair_1Warp.nii.gz"),
         (["apply", "{h5}", "--jacobian", "{out}"], "det.nii.gz", "det.nii.gz"),
+        (["apply", "{h5}", "--jacobian", "{out}"], "det.mhd", "det.zraw"),
+        (["export", "head-neck-ct", "--to", "torchscript", "-o", "{out}"], "net.ts", "net.ts"),
+        (["export", "head-neck-ct", "--to", "monai-bundle", "-o", "{out}"], "bundle", "bundle/LICENSE"),
     ],
-    ids=["convert", "convert to several files", "apply"],
+    ids=["convert", "convert to several files", "apply", "apply to two files", "export", "export of a bundle"],
 )
 def test_existing_file_is_replaced_only_with_force(
     h5: Path, tmp_path: Path, command: Command, arguments: list[str], name: str, made: str
 ) -> None:
     given = [word.format(h5=h5, out=tmp_path / name) for word in arguments]
+    (tmp_path / made).parent.mkdir(exist_ok=True)
     (tmp_path / made).write_text("mine")
     assert "--force" in one_line(command(*given))
     assert (tmp_path / made).read_text("utf-8") == "mine"

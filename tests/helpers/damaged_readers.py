@@ -1,6 +1,7 @@
 """Damaged images and points, and what came of reading them."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,13 +12,15 @@ import nibabel
 import numpy as np
 import pydicom
 import SimpleITK
+import zarr
 
 from corereg.geometry.grid import Grid
+from corereg.io.images.dicom.segmentation import write_segmentation
 from corereg.io.images.image import as_image, as_mask, read_image, read_labels, write_image
 from corereg.io.images.reference import as_reference
 from corereg.io.images.series import read_series
 from corereg.io.points.points import POINT_SUFFIXES, Points, read_points, write_points
-from helpers.dicom import write_enhanced, write_slices
+from helpers.dicom import write_enhanced, write_patient, write_slices, write_structures
 from helpers.fuzz import FAULT, READ, REFUSED, damaged_bytes, damaged_json, damaged_lines, extreme, in_children
 from helpers.grids import make_grid
 from helpers.images import ramp
@@ -78,8 +81,37 @@ def make_bases(root: Path) -> None:
     write_slices(root / "dicom", ramp(GRID), DEPTHS_MM)
     write_enhanced(root / "dicom-enhanced" / "a.dcm", ramp(GRID), DEPTHS_MM, slopes=[1, 2, 3, 4])
     write_compressed(root / "dicom-jpeg2000" / "a.dcm")
+    write_label_objects(root)
+    write_ome_zarr(root / "zarr" / "a.ome.zarr")
     for kind, suffix in (("csv", ".csv"), ("fcsv", ".fcsv"), ("markups", ".mrk.json")):
         write_points(root / kind / f"a{suffix}", POINTS)
+
+
+def write_label_objects(root: Path) -> None:
+    """Labels 1 and 2 of a series that is not kept."""
+    grid = make_grid(shape=(6, 5, 4), spacing_mm=(2.0, 1.5, 3.0))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[1:4, 1:3, 1:], labels[4, 2:4, :2] = 1, 2
+    with tempfile.TemporaryDirectory() as folder:
+        series = write_patient(Path(folder) / "ct", labels.astype(np.uint16), grid, study="1.2.7", frame="1.2.8")
+        write_segmentation(root / "seg" / "a.dcm", labels, read_image(series).grid, sorted(series.iterdir()))
+    square = np.array([[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]])
+    write_structures(GRID, root / "structures" / "a.dcm", {1: ("Liver", [(k, square) for k in (1, 2)])})
+
+
+def write_ome_zarr(path: Path) -> None:
+    steps = [{"type": "scale", "scale": [3.0, 1.5, 2.0]}, {"type": "translation", "translation": [40.0, -12.0, 8.0]}]
+    sides = {"z": "inferior-to-superior", "y": "anterior-to-posterior", "x": "right-to-left"}
+    axes = [
+        {"name": name, "type": "space", "unit": "millimeter", "orientation": {"type": "anatomical", "value": side}}
+        for name, side in sides.items()
+    ]
+    group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    group.create_array("0", data=np.ascontiguousarray(ramp(GRID).T), chunks=(2, 5, 6))
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}],
+    }
 
 
 ITK_BASES = [
@@ -109,15 +141,16 @@ def write_compressed(path: Path) -> None:
 
 
 def lay_damaged_copy(base: Path, to: Path, damage: Damage, rng: np.random.Generator) -> Path:
-    """Copy a base with its first file damaged; what is to be read of it."""
-    to.mkdir(exist_ok=True)
-    for old in to.iterdir():
-        old.unlink()
-    files = sorted(base.iterdir())
-    first = files[0]
-    for file in files:
-        (to / file.name).write_bytes(damage(file.read_bytes(), rng) if file == first else file.read_bytes())
-    return to if base.name.startswith("dicom") else to / first.name
+    """Copy a base with its first file damaged, or any one in a folder; what is to be read of it."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(base, to)
+    first = min(to.iterdir())
+    damaged = first
+    if first.is_dir():
+        files = sorted(file for file in first.rglob("*") if file.is_file())
+        damaged = files[int(rng.integers(len(files)))]
+    damaged.write_bytes(damage(damaged.read_bytes(), rng))
+    return to if base.name.startswith("dicom") else first
 
 
 def of_header(length: int) -> Damage:
@@ -160,6 +193,11 @@ def of_json(content: bytes, rng: np.random.Generator) -> bytes:
     return damaged_json(content.decode(), rng).encode(errors="surrogatepass")
 
 
+def of_store(content: bytes, rng: np.random.Generator) -> bytes:
+    """Metadata are JSON, chunks are not."""
+    return of_json(content, rng) if content[:1] == b"{" else damaged_bytes(content, rng, within=len(content))
+
+
 KINDS: dict[str, Damage] = {
     "nifti": of_nifti,
     "nifti-gz": of_header(10**6),
@@ -178,6 +216,9 @@ KINDS: dict[str, Damage] = {
     "dicom": of_dicom,
     "dicom-enhanced": of_dicom,
     "dicom-jpeg2000": of_dicom,
+    "seg": of_dicom,
+    "structures": of_dicom,
+    "zarr": of_store,
     "csv": of_text(5, b","),
     "fcsv": of_text(6, b","),
     "markups": of_json,
@@ -198,4 +239,5 @@ def resaved(path: Path) -> None:
 READERS: list[Callable[[Path], Any]] = [
     *(read_image, read_labels, as_reference, frames_of, resaved),
     lambda path: as_mask(path, like=Grid(GRID.shape, GRID.affine), of="the image"),
+    lambda path: read_labels(path, GRID),
 ]

@@ -4,6 +4,7 @@ python -m helpers.damaged_transforms SEED CASES     (cases of each kind)
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,16 @@ from corereg.geometry.displacement import Displacement
 from corereg.io.transforms.formats.registry import FORMATS
 from corereg.io.transforms.transform import Transform
 from helpers import damaged_readers
-from helpers.damaged_readers import Damage, lay_damaged_copy, of_header, of_nifti, of_text, print_outcomes
+from helpers.damaged_readers import (
+    Damage,
+    lay_damaged_copy,
+    of_dicom,
+    of_header,
+    of_nifti,
+    of_store,
+    of_text,
+    print_outcomes,
+)
 from helpers.grids import make_grid
 from helpers.transforms import small_affine
 
@@ -32,6 +42,10 @@ BASES = {
     "niftyreg-displacement": ("niftyreg-displacement", "a.nii"),
     "fsl": ("fsl", "a.nii"),
     "numpy": ("numpy", "a.npz"),
+    "elastix": ("elastix", "a.txt"),
+    "lta": ("lta", "a.lta"),
+    "registration-object": ("dicom", "a.dcm"),
+    "ome-zarr": ("ome-zarr", "a.ome.zarr"),
 }
 """Kind -> format, and the file that is read or, for a pair, its prefix."""
 
@@ -48,6 +62,10 @@ KINDS: dict[str, Damage] = {
     "niftyreg-displacement": of_nifti,
     "fsl": of_nifti,
     "numpy": of_header(10**6),
+    "elastix": of_text(30, b" "),
+    "lta": of_text(30, b"=", b" "),
+    "registration-object": of_dicom,
+    "ome-zarr": of_store,
 }
 
 
@@ -56,8 +74,9 @@ def make_bases(root: Path) -> None:
     field = Displacement.from_mm(torch.as_tensor(rng.normal(size=(3, *FIXED.shape)), dtype=torch.float32), FIXED)
     for kind, (form, name) in BASES.items():
         (root / kind).mkdir()
-        parts = (small_affine(),) if kind == "tfm" else (field, small_affine())
-        FORMATS[form].write(root / kind / name, Transform(parts, fixed=FIXED, moving=MOVING).stored())
+        parts = (small_affine(),) if kind in ("tfm", "lta") else (field, small_affine())
+        stored = Transform(parts, fixed=FIXED, moving=MOVING).stored()
+        FORMATS[form].write(root / kind / name, replace(stored, frames=("1.2.3.4", "1.2.3.5")))
 
 
 def read_damaged(root: Path, kind: str, seed: int, case: int) -> object:

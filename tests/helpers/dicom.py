@@ -88,6 +88,8 @@ def write_patient(folder: Path, array: NDArray[Any], grid: Grid, *, study: str, 
 
 ENHANCED_CT, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.66.4"
 
+STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+
 DOSE, CAPTURE = "1.2.840.10008.5.1.4.1.1.481.2", "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -132,6 +134,31 @@ def write_slices(
             "PixelSpacing": [1.5, 2],
         }
         write_dicom(folder / f"IM{(k * 7) % 97:03d}.dcm", np.ascontiguousarray(array[:, :, k].T), **(own | tags(k)))
+
+
+def write_structures(
+    grid: Grid, path: Path, rois: dict[int, tuple[str, list[tuple[float, NDArray[np.float64]]]]]
+) -> Path:
+    """Contours in voxel coordinates of the grid, (depth, outline), for each ROI number."""
+    data = pydicom.Dataset()
+    data.SOPClassUID, data.SOPInstanceUID, data.Modality = STRUCTURES, "1.2.7.3.1", "RTSTRUCT"
+    data.StructureSetROISequence, data.ROIContourSequence = [], []
+    for number, (name, contours) in rois.items():
+        roi, drawn = pydicom.Dataset(), pydicom.Dataset()
+        roi.ROINumber, roi.ROIName, drawn.ReferencedROINumber = number, name, number
+        drawn.ContourSequence = []
+        for depth, outline in contours:
+            item = pydicom.Dataset()
+            points = grid.to_world(np.column_stack([outline, np.full(len(outline), depth)])) * (-1, -1, 1)
+            item.ContourGeometricType, item.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+            item.ContourData = [f"{value:.6f}" for value in points.ravel()]
+            drawn.ContourSequence.append(item)
+        data.StructureSetROISequence.append(roi)
+        data.ROIContourSequence.append(drawn)
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.save_as(path, enforce_file_format=True)
+    return path
 
 
 def functional_group(position: Sequence[float] | None = None, slope: float | None = None) -> pydicom.Dataset:

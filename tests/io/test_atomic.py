@@ -24,13 +24,27 @@ from corereg.io.atomic import (
     output_folder,
     settle,
 )
-from corereg.io.images.image import write_image
+from corereg.io.images.image import ITK_SUFFIXES, write_image
 from helpers.grids import make_grid
 from helpers.images import ramp
 from helpers.refusals import refusal
 
 GRID = make_grid(orientation="oblique")
 RAMP = ramp(GRID)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", *ITK_SUFFIXES])
+def test_every_file_that_an_image_consists_of_is_replaced_only_with_force(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "written").mkdir()
+    (tmp_path / "there").mkdir()
+    write_image(tmp_path / "written" / f"out{suffix}", RAMP, GRID)
+    names = {file.name for file in (tmp_path / "written").iterdir()}
+    assert len(names) == (2 if suffix in (".mhd", ".nhdr") else 1)
+    for name in names:
+        (tmp_path / "there" / name).write_text("mine")
+        assert f"{name}, which exists" in refusal(check_output, tmp_path / "there" / f"out{suffix}", force=False)
+        (tmp_path / "there" / name).unlink()
+    check_output(tmp_path / "there" / f"out{suffix}", force=False)
 
 
 def test_failed_writing_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
-from corereg.io.places import ensure_output_folder
+from corereg.io.places import check_output, ensure_output_folder, refuse_to_replace
 from corereg.method.features.model_file import load_model, read_card
 from corereg.method.features.network import ConvNetModel
 from corereg.method.models import model_file
@@ -29,6 +29,9 @@ MULTIPLE = 16
 """Sizes of images that the network takes."""
 
 EXAMPLE_SHAPE = (1, 1, 3 * MULTIPLE, 2 * MULTIPLE, 4 * MULTIPLE)
+
+BUNDLE = ("models/model.ts", "configs/metadata.json", "configs/inference.json", "docs/README.md", "LICENSE")
+"""The files of a MONAI bundle, in the order in which they are written."""
 
 ONNX_CURE = "ONNX is not installed, expected it for the export; pip install 'corereg[onnx]'"
 
@@ -51,22 +54,28 @@ class Features(nn.Module):
         return outputs.shallow, *(self.head(outputs.deep, stride) for stride in self.strides)
 
 
-def export_model(model: str | Path, out: Path, *, to: str) -> None:
+def export_model(model: str | Path, out: Path, *, to: str, force: bool = True) -> None:
     """Write the network of a model for other programs.
 
     Args:
         model: a model on board with a network, or a .safetensors file.
         out: the file, or for a MONAI bundle the folder.
         to: onnx, torchscript or monai-bundle.
+        force: whether existing files may be replaced.
 
     Raises:
-        InputError: no such model or format, a model without a trained network, or ONNX is not installed.
+        InputError: no such model or format, a model without a trained network, ONNX is not installed, or a file exists
+            that must not be replaced.
     """
     if to not in EXPORTS:
         raise InputError(f"got the export {to}, expected one of {', '.join(EXPORTS)}; correct --to")
     suffix, write = EXPORTS[to]
     if suffix and out.suffix.lower() != suffix:
         raise InputError(f"got the output {out} for {to}, expected a name ending in {suffix}; rename it")
+    if suffix:
+        check_output(out, force=force)
+    elif not force:
+        refuse_to_replace(out, BUNDLE)
     path = model_file(model)
     network = load_model(path)
     if not isinstance(network, ConvNetModel):
@@ -111,15 +120,16 @@ def _write_bundle(features: Features, path: Path, out: Path) -> None:
     ensure_output_folder(out)
     for folder in ("configs", "models", "docs"):
         ensure_output_folder(out / folder)
-    _write_torchscript(features, path, out / "models" / "model.ts")
     card = read_card(path)
-    texts = {
-        "configs/metadata.json": json.dumps(_metadata(features, path.stem, card), indent=2),
-        "configs/inference.json": json.dumps(INFERENCE, indent=2),
-        "docs/README.md": f"# {path.stem}\n\n{DESCRIPTION}\n\n```json\n{json.dumps(card, indent=2)}\n```",
-        "LICENSE": "Apache-2.0, as corereg.",
-    }
-    for name, text in texts.items():
+    network, *names = BUNDLE
+    _write_torchscript(features, path, out / network)
+    texts = (
+        json.dumps(_metadata(features, path.stem, card), indent=2),
+        json.dumps(INFERENCE, indent=2),
+        f"# {path.stem}\n\n{DESCRIPTION}\n\n```json\n{json.dumps(card, indent=2)}\n```",
+        "Apache-2.0, as corereg.",
+    )
+    for name, text in zip(names, texts, strict=True):
         with atomic_path(out / name) as staged:
             staged.write_text(text + "\n", encoding="utf-8")
 

@@ -16,6 +16,10 @@ FILE_ENDINGS = (".nii", ".gz", ".nrrd", ".mha", ".mhd", ".npz", ".h5", ".tfm", "
 """No name of a folder ends like this, unless it exists: `-o warped.nii.gz` is a mistake where a folder is expected."""
 
 
+SECOND_FILES = {".mhd": ".zraw", ".nhdr": ".raw.gz"}
+"""Endings of headers, and those of the files to which ITK writes their voxels, compressed."""
+
+
 def check_output(path: str | os.PathLike[str], *, force: bool = True) -> Path:
     """Check that a file can be written, before the work whose result it is to hold.
 
@@ -36,9 +40,15 @@ def check_output(path: str | os.PathLike[str], *, force: bool = True) -> Path:
         raise InputError(f"got the output {path}, which cannot be written ({error.strerror}); choose another") from None
     if not is_special(path):
         if not force:
-            refuse_to_replace(path.parent, [path.name])
+            refuse_to_replace(path.parent, _files_of(path))
         temporary_folder_in(path.parent).rmdir()
     return path
+
+
+def _files_of(path: Path) -> list[str]:
+    """The names of all files that an output may consist of."""
+    second = SECOND_FILES.get(path.suffix.lower())
+    return [path.name, *([path.stem + second] if second else [])]
 
 
 def refuse_to_replace(folder: Path, names: Iterable[str]) -> None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from corereg.io.images.image import read_image
 from helpers.refusals import refusal
+from helpers.scenes import centred_grid
 
 zarr = pytest.importorskip("zarr", reason="pip install 'corereg[zarr]'")
 
@@ -45,6 +47,7 @@ def axes(unit: str | None = "millimeter", *lead: dict[str, Any], **orientation: 
     return [*lead, *space]
 
 
+@pytest.mark.filterwarnings("ignore:.*no orientation")
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_finest_level_lies_where_itk_would_put_it(tmp_path: Path, zarr_format: int) -> None:
     image = read_image(write(tmp_path / "scan.ome.zarr", ARRAY, axes(), zarr_format=zarr_format))
@@ -61,12 +64,47 @@ def test_stated_orientation_and_unit_place_the_voxels(tmp_path: Path) -> None:
     assert_allclose(1000 * image.grid.to_world([4, 5, 6]), [-12.0 + 5 * 1.5, 40.0 + 6 * 3.0, -8.0 - 4 * 0.75])
 
 
+@pytest.mark.filterwarnings("ignore:.*no orientation")
 def test_transformations_of_the_image_follow_those_of_the_level(tmp_path: Path) -> None:
     more = {"coordinateTransformations": [{"type": "scale", "scale": [2.0, 2.0, 2.0]}]}
     with pytest.warns(UserWarning, match="have no unit"):
         image = read_image(write(tmp_path / "scan.zarr", ARRAY, axes(None), **more))
     assert_allclose(image.grid.spacing, [1.5, 3.0, 6.0])
     assert_allclose(image.grid.to_world([0, 0, 0]), [-16.0, 24.0, 80.0])
+
+
+def test_an_axis_without_an_orientation_is_announced_and_null_is_none(tmp_path: Path) -> None:
+    unknown = axes()
+    unknown[0]["orientation"] = None
+    with pytest.warns(UserWarning, match="no orientation; x to the left"):
+        image = read_image(write(tmp_path / "scan.zarr", ARRAY, unknown))
+    assert image.grid.orientation == "LPS"
+
+
+@pytest.mark.filterwarnings("ignore")  # ngff-zarr's own
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("orientation", ["LPS", "RAS"])
+def test_images_that_ngff_zarr_writes_lie_where_nibabel_and_itk_have_them(
+    tmp_path: Path, orientation: str, version: str
+) -> None:
+    """From ITK, whose axes are LPS, and from nibabel, whose axes are RAS."""
+    ngff = pytest.importorskip("ngff_zarr", reason="ngff-zarr is not installed: make test-interop")
+    itkwasm = pytest.importorskip("itkwasm")
+    grid = centred_grid((7, 6, 5), (0.75, 1.5, 3.0), orientation, (5.0, 2.0, -3.0))
+    array = np.arange(210, dtype=np.int16).reshape(7, 6, 5)
+    if orientation == "RAS":
+        stored = ngff.nibabel_image_to_ngff_image(nibabel.Nifti1Image(array, grid.affine))
+    else:
+        kind = itkwasm.ImageType(3, itkwasm.IntTypes.Int16, itkwasm.PixelTypes.Scalar, 1)
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine
+        scan = itkwasm.Image(kind, origin=lps[:3, 3].tolist(), spacing=list(grid.spacing), size=list(array.shape))
+        scan.direction, scan.data = lps[:3, :3] / grid.spacing, np.ascontiguousarray(array.T)
+        stored = ngff.itk_image_to_ngff_image(scan)
+    stored.axes_units = dict.fromkeys("xyz", "millimeter")
+    ngff.to_ngff_zarr(tmp_path / "scan.ome.zarr", ngff.to_multiscales(stored, scale_factors=[]), version=version)
+    image = read_image(tmp_path / "scan.ome.zarr")
+    assert_array_equal(image.array, array)
+    assert_allclose(image.grid.affine, grid.affine, atol=1e-6)
 
 
 def test_what_is_no_single_volume_is_refused(tmp_path: Path) -> None:

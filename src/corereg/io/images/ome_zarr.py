@@ -1,7 +1,9 @@
 """OME-Zarr images (NGFF 0.4 and 0.5): the finest level of the first multiscale image, as one volume.
 
-Axes that state an anatomical orientation (RFC 4) are placed by it; without one they are taken as ITK's tools write
-them: x to the left, y to the back, z to the head.
+A coordinate is the voxel index times the scale, plus the translation, and increases towards the side that the axis's
+orientation names (RFC 4, "Coordinate Direction Convention"). So the translation of an axis from left to right counts to
+the right, as ngff-zarr writes it from nibabel; from ITK it writes the LPS position there, which cannot be recognised.
+Without an orientation, axes are taken as those of DICOM: x to the left, y to the back, z to the head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,9 +89,22 @@ def _placed(
     order = [names.index(name) for name in USUAL]
     if any("unit" not in axes[at] for at in order):
         warn(f"{path}: its axes have no unit; millimetres are assumed", stacklevel=2)
+    stated = {at: _side(found) for at in order if (found := axes[at].get("orientation"))}
+    if len(stated) < len(order):
+        warn(
+            f"{path}: its axes have no orientation; x to the left, y to the back, z to the head is assumed",
+            stacklevel=2,
+        )
     for column, at in enumerate(order):
-        side = axes[at].get("orientation", {}).get("value", USUAL[names[at]])
+        side = stated.get(at, USUAL[names[at]])
+        if side not in DIRECTIONS:
+            raise InputError(f"got {path} with an axis {side}, expected one of {', '.join(DIRECTIONS)}; correct it")
         world, sign = DIRECTIONS[side]
         mm = sign * MM_PER_UNIT[axes[at].get("unit", "millimeter")]
         affine[world, column], affine[world, 3] = mm * scale[at], mm * shift[at]
     return affine, [*order, *others]
+
+
+def _side(orientation: Mapping[str, str] | str) -> str:
+    """RFC 4 has an object; from nibabel, ngff-zarr writes the value alone."""
+    return orientation if isinstance(orientation, str) else orientation["value"]

@@ -16,7 +16,7 @@ from corereg.io.images.itk import LPS_RAS
 from corereg.io.images.label_names import numbered_like
 from corereg.io.transforms.apply import ImageOptions, apply_to_file
 from corereg.io.transforms.transform import Transform
-from helpers.dicom import write_patient
+from helpers.dicom import write_patient, write_structures
 from helpers.refusals import refusal
 from helpers.scenes import centred_grid, scan, voxels_mm
 
@@ -24,7 +24,6 @@ hd = pytest.importorskip("highdicom", reason="pip install 'corereg[dicom]'")
 
 GRID = centred_grid((22, 20, 11), (3.0, 3.5, 5.0), "oblique")
 LPS = LPS_RAS[:3, :3]
-STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
 @pytest.fixture(scope="module")
@@ -143,29 +142,6 @@ def ellipse(radii: tuple[float, float], centre: tuple[float, float], points: int
     return np.stack([centre[0] + radii[0] * np.cos(turn), centre[1] + radii[1] * np.sin(turn)], 1)
 
 
-def write_structures(path: Path, rois: dict[int, tuple[str, list[tuple[float, NDArray[np.float64]]]]]) -> Path:
-    """Contours in voxel coordinates of GRID, (depth, outline), for each ROI number."""
-    data = pydicom.Dataset()
-    data.SOPClassUID, data.SOPInstanceUID, data.Modality = STRUCTURES, "1.2.7.3.1", "RTSTRUCT"
-    data.StructureSetROISequence, data.ROIContourSequence = [], []
-    for number, (name, contours) in rois.items():
-        roi, drawn = pydicom.Dataset(), pydicom.Dataset()
-        roi.ROINumber, roi.ROIName, drawn.ReferencedROINumber = number, name, number
-        drawn.ContourSequence = []
-        for depth, outline in contours:
-            item = pydicom.Dataset()
-            points = GRID.to_world(np.column_stack([outline, np.full(len(outline), depth)])) @ LPS
-            item.ContourGeometricType, item.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
-            item.ContourData = [f"{value:.6f}" for value in points.ravel()]
-            drawn.ContourSequence.append(item)
-        data.StructureSetROISequence.append(roi)
-        data.ROIContourSequence.append(drawn)
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    data.save_as(path, enforce_file_format=True)
-    return path
-
-
 def inside(radii: tuple[float, float], centre: tuple[float, float]) -> NDArray[np.bool_]:
     i, j = np.indices(GRID.shape[:2])
     return ((i - centre[0]) / radii[0]) ** 2 + ((j - centre[1]) / radii[1]) ** 2 < 1
@@ -179,7 +155,7 @@ def test_structures_are_filled_slice_by_slice_with_holes_and_the_smaller_one_on_
         7: ("Body", [(k, ellipse(*shape)) for k in range(2, 9) for shape in (BIG, HOLE)]),
         3: ("Tumour", [(k, ellipse(*SMALL)) for k in (4.0, 5.0)]),
     }
-    path = write_structures(tmp_path / "rs.dcm", rois)
+    path = write_structures(GRID, tmp_path / "rs.dcm", rois)
     assert "without its image" in refusal(read_labels, path)
     with pytest.warns(UserWarning, match="overlap in"):
         labels = read_labels(path, GRID)
@@ -191,17 +167,19 @@ def test_structures_are_filled_slice_by_slice_with_holes_and_the_smaller_one_on_
 
 
 def test_contours_on_thicker_or_thinner_slices_leave_none_out(tmp_path: Path) -> None:
-    thick = write_structures(tmp_path / "thick.dcm", {1: ("a", [(k, ellipse(*BIG)) for k in (2.0, 5.0, 8.0)])})
+    thick = write_structures(GRID, tmp_path / "thick.dcm", {1: ("a", [(k, ellipse(*BIG)) for k in (2.0, 5.0, 8.0)])})
     filled = read_labels(thick, GRID).array.any((0, 1))
     assert_array_equal(np.flatnonzero(filled), range(1, 10))
-    thin = write_structures(tmp_path / "thin.dcm", {1: ("a", [(k, ellipse(*BIG)) for k in np.arange(2, 5.1, 0.5)])})
+    thin = write_structures(
+        GRID, tmp_path / "thin.dcm", {1: ("a", [(k, ellipse(*BIG)) for k in np.arange(2, 5.1, 0.5)])}
+    )
     expected = np.zeros(GRID.shape, int)
     expected[:, :, 2:6][inside(*BIG)] = 1
     assert_array_equal(read_labels(thin, GRID).array, expected)
 
 
 def test_contours_across_the_slices_and_other_objects_are_refused(tmp_path: Path, series: Path) -> None:
-    path = write_structures(tmp_path / "rs.dcm", {1: ("a", [(4.0, ellipse(*BIG))])})
+    path = write_structures(GRID, tmp_path / "rs.dcm", {1: ("a", [(4.0, ellipse(*BIG))])})
     turned = Grid(GRID.shape, centred_grid(GRID.shape, (3.0, 3.5, 5.0), "RAS").affine)
     assert "lie across the slices" in refusal(read_labels, path, turned)
     (tmp_path / "cut.dcm").write_bytes(path.read_bytes()[:600])
