@@ -20,7 +20,7 @@ from corereg.method.config import CORRELATION, DIFFEOMORPHIC, FEATURES, Pipeline
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
 from corereg.method.guidance.known import NO_GUIDE, Guide
 from corereg.method.guidance.labels import joined
-from corereg.method.guidance.landmarks import PointGuide
+from corereg.method.guidance.point_guide import PointGuide
 from corereg.method.refine.correlation import contrast_agreement
 from corereg.method.refine.energy import Compared
 from corereg.method.refine.pair import Direction, Refined, refine_pair
@@ -98,7 +98,7 @@ def register_volumes(
     both_directions = config.symmetric or config.refine.parametrisation == DIFFEOMORPHIC
     images, counts = (fixed, moving), (fixed_weight, moving_weight)
     orders = ((0, 1), (1, 0)) if both_directions else ((0, 1),)
-    points, rigid = guide.points, guide.rigid
+    points, stiff = guide.points, None if guide.rigid is None else guide.rigid.stiffener()
     watch = Stopwatch(fixed.device)
     project = partial(project_features, channels=config.refine.channels, seed=config.seed)
     with torch.no_grad():
@@ -149,10 +149,10 @@ def register_volumes(
             settings = replace(config.refine, regularisation=regularisation)
             found = refine_pair(directions, settings)
         full = found.disp_vox
-        if points is not None or rigid is not None:
+        if points is not None or stiff is not None:
             with watch("guide"), torch.no_grad():
-                full = full if points is None else unfold(points.corrected(full, 1))
-                full = full if rigid is None else unfold(rigid.stiffened(full))
+                full = full if points is None else points.settled(coarse_full, full)
+                full = full if stiff is None else unfold(stiff(full))
         i, j, k = field_of_view or full.shape[2:]
         reached = sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0
         return reached, found._replace(disp_vox=full)

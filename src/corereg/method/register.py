@@ -23,7 +23,7 @@ from corereg.method.affine.pre_alignment import pre_alignment
 from corereg.method.config import RegisterConfig, documented, with_register_options
 from corereg.method.device import find_device
 from corereg.method.guidance.known import Known
-from corereg.method.guidance.landmarks import landmark_errors, mean_errors
+from corereg.method.guidance.landmark_errors import landmark_errors, mean_errors
 from corereg.method.guidance.rigid import largest_deviation_mm
 from corereg.method.guidance.start import check_overlap, deforms, placed
 from corereg.method.models import ModelChoice, get_model

@@ -12,7 +12,7 @@ from corereg.io.images.image import Image
 from corereg.io.transforms.transform import InverseError, Transform
 from corereg.method.affine.align import Alignment
 from corereg.method.config import RegisterConfig
-from corereg.method.guidance.landmarks import LandmarkError
+from corereg.method.guidance.landmark_errors import LandmarkError
 from corereg.method.models import ModelChoice
 from corereg.method.quality.quality import Quality
 from corereg.method.showing import as_html, as_text

@@ -8,13 +8,15 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from corereg import register
+from corereg import Transform, register
 from corereg.io.points.points import Points, write_points
-from corereg.method.guidance.landmarks import read_landmarks
+from corereg.method.config import GuidanceConfig
+from corereg.method.guidance.landmarks import Landmarks, read_landmarks
+from corereg.method.guidance.point_guide import point_guide
 from corereg.method.guidance.scattered import fit_offsets, wrong_offsets
 from helpers.pairs import FIXED, MOVING, pair
 from helpers.refusals import refusal
-from helpers.scenes import scan, wave
+from helpers.scenes import centred_grid, scan, voxels_mm, wave
 
 QUICK: Any = {"spacing": 4.0, "affine": "none", "refine_steps": 20}
 
@@ -75,6 +77,31 @@ def test_landmarks_guide_what_the_images_do_not_show(settings: dict[str, Any]) -
     assert_allclose([pair.after_mm for pair in found.landmarks], np.linalg.norm(there - moving, axis=1))
     back = found.inverse_transform.apply_points(there)
     assert np.linalg.norm(back - fixed, axis=1).mean() < 0.5
+
+
+@pytest.mark.parametrize(("start_off", "refined_off", "expected"), [(0.4, 4.0, 1.2), (4.0, 0.4, 0.6)])
+def test_refinement_counts_where_the_landmarks_agree_with_it(
+    start_off: float, refined_off: float, expected: float
+) -> None:
+    """Fields that are wrong by known millimetres, in ripples that a correction at the landmarks does not undo."""
+    grid = centred_grid((48, 44, 52), (3.0, 3.0, 3.0), "RAS")
+    points = voxels_mm(grid)
+    ripples = np.stack([np.sin(points[..., a] / 6) for a in (1, 2, 0)])
+
+    def off(size_mm: float) -> torch.Tensor:
+        return torch.as_tensor(size_mm / 3 * ripples[None], dtype=torch.float32)
+
+    vox = np.random.default_rng(2).uniform(3, 15, (12, 3))
+    landmarks = Landmarks(grid.to_world(vox), grid.to_world(vox), [str(n) for n in range(12)])
+    guide = point_guide(landmarks, Transform((), fixed=grid), grid, None, GuidanceConfig())
+    assert guide is not None
+    settled = guide.judged(off(start_off)[..., ::2, ::2, ::2] / 2, 2).settled(off(start_off), off(refined_off))
+    error = settled[0, :, 5:13, 5:13, 5:13].norm(dim=0).mean() * 3
+    corrected = guide.corrected(off(max(start_off, refined_off)), 1)[0, :, 5:13, 5:13, 5:13]
+    error_corrected = 3 * corrected.norm(dim=0).mean()
+    assert error < expected < error_corrected / 2
+    far = (settled - off(refined_off))[0, :, -3:, -3:, -3:].norm(dim=0).mean() * 3
+    assert far < 1.0, "far from the landmarks the images count"
 
 
 def test_landmarks_that_only_measure_change_nothing() -> None:

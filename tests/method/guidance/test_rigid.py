@@ -33,7 +33,7 @@ def test_structures_move_rigidly_through_an_affine_map() -> None:
     offsets = np.moveaxis(wave(voxels_mm(WORKING)) - voxels_mm(WORKING), -1, 0)
     start = Displacement.from_mm(torch.as_tensor(offsets, dtype=torch.float32), WORKING)
     labels = two_spheres(WORKING)
-    found = Displacement(RigidGuide(labels, WORKING, (AFFINE,)).stiffened(start.disp_vox[None])[0], WORKING)
+    found = Displacement(RigidGuide(labels, WORKING, (AFFINE,)).stiffener()(start.disp_vox[None])[0], WORKING)
     structures = Image(labels, WORKING)
     before, after = (largest_deviation_mm(structures, Transform((d, AFFINE), fixed=WORKING)) for d in (start, found))
     assert before > 1.5

@@ -14,7 +14,8 @@ from corereg.io.transforms.transform import Transform
 from corereg.method.config import GuidanceConfig, RegisterConfig
 from corereg.method.guidance.channels import ChannelGuide, channel_guide, further_channels
 from corereg.method.guidance.labels import GuidingLabels, LabelGuide, guiding_labels, label_guide
-from corereg.method.guidance.landmarks import Landmarks, PointGuide, point_guide, read_landmarks
+from corereg.method.guidance.landmarks import Landmarks, read_landmarks
+from corereg.method.guidance.point_guide import PointGuide, point_guide
 from corereg.method.guidance.rigid import RigidGuide, rigid_guide, rigid_labels
 from corereg.method.guidance.start import initial_transform
 

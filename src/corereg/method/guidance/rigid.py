@@ -4,11 +4,12 @@ Upstream: a label map of the fixed image. Downstream: the end of the refinement,
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
 
 from corereg.errors import InputError
 from corereg.geometry.chain import Part, inverse_parts, through
@@ -19,13 +20,56 @@ from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.preprocessing.working_grid import resample_labels
 
-__all__ = ["RigidGuide", "largest_deviation_mm", "rigid_guide", "rigid_labels"]
+__all__ = ["RigidGuide", "Stiffener", "largest_deviation_mm", "rigid_guide", "rigid_labels"]
 
 MARGIN_MM = 20.0
 """Distance from a rigid structure beyond which nothing changes."""
 
+STRAIGHT = 1e-12
+"""Weight of the assumption that nothing is rotated; it decides only where the points do not."""
+
 FEWEST_VOXELS = 8
 """A structure of fewer working voxels has no rotation that could be found."""
+
+
+class Structure(NamedTuple):
+    """One rigid structure on a grid."""
+
+    inside: NDArray[np.int64]
+    """(N, 3), its voxels."""
+    core: NDArray[np.int64]
+    """(M, 3), its voxels and those next to them: linear interpolation between both must be rigid too."""
+    near: NDArray[np.int64]
+    """(P, 3), the voxels within the margin, the core included."""
+    closest: NDArray[np.int64]
+    """(P,), the row of the core's voxel closest to each of those."""
+    share: NDArray[np.float64]
+    """(P,), how much of the correction there each takes over: 1 in the core, 0 beyond the margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stiffener:
+    """The rigid structures of the fixed image on one grid."""
+
+    grid: Grid
+    structures: tuple[Structure, ...]
+    before: tuple[Part, ...]
+    """The pre-alignment and the initial transform, which the displacement comes before."""
+
+    def __call__(self, disp_vox: Disp) -> Disp:
+        """A displacement (1, 3, I, J, K) that moves each structure rigidly in the world."""
+        field = disp_vox[0].double().cpu().numpy()
+        changed = field.copy()
+        for inside, core, near, closest, share in self.structures:
+            fitted = _rigid_fit(self.grid.to_world(inside), self._moved(inside + field[(slice(None), *inside.T)].T))
+            there = as_positions(transform_points(fitted, self.grid.to_world(core)))
+            rigid = self.grid.to_voxel(as_points(through(inverse_parts(self.before), there))) - core
+            correction = rigid - field[(slice(None), *core.T)].T
+            changed[(slice(None), *near.T)] += share * correction[closest].T
+        return torch.as_tensor(changed[None]).to(disp_vox)
+
+    def _moved(self, coords_vox: NDArray[np.float64]) -> NDArray[np.float64]:
+        return as_points(through(self.before, as_positions(self.grid.to_world(coords_vox))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,40 +82,47 @@ class RigidGuide:
     before: tuple[Part, ...]
     """The pre-alignment and the initial transform, which the displacement comes before."""
 
-    def stiffened(self, disp_vox: Disp) -> Disp:
-        """A displacement (1, 3, I, J, K) of the working grid that moves each structure rigidly in the world."""
-        field = disp_vox[0].double().cpu().numpy()
-        changed = field.copy()
-        shares = self._shares()
-        for label, share in shares.items():
-            own = share.copy()
-            for other, taken in shares.items():
-                if other != label:  # 1 in this structure, 0 in the other, and unchanged far from the other
-                    own *= (1 - taken) / (1 - share * taken).clip(1e-6)
-            own[self.labels > 0] = 0
-            own[self.labels == label] = 1
-            inside, near = np.argwhere(self.labels == label), np.argwhere(own > 0)
-            fitted = _rigid_fit(self.working.to_world(inside), self._moved(inside + field[(slice(None), *inside.T)].T))
-            there = as_positions(transform_points(fitted, self.working.to_world(near)))
-            rigid = self.working.to_voxel(as_points(through(inverse_parts(self.before), there))) - near
-            where = (slice(None), *near.T)
-            changed[where] += own[tuple(near.T)] * (rigid.T - field[where])
-        return torch.as_tensor(changed[None]).to(disp_vox)
+    def stiffener(self, stride: int = 1) -> Stiffener:
+        """What keeps the structures in shape in displacements of the grid of this stride."""
+        labels = np.ascontiguousarray(self.labels[::stride, ::stride, ::stride])
+        grid = self.working.strided(stride)
+        return Stiffener(grid, tuple(_structures(labels, min(grid.spacing))), self.before)
 
-    def _moved(self, coords_vox: NDArray[np.float64]) -> NDArray[np.float64]:
-        return as_points(through(self.before, as_positions(self.working.to_world(coords_vox))))
 
-    def _shares(self) -> dict[int, NDArray[np.float64]]:
-        """For each structure, how rigidly each voxel moves with it: 1 in it and next to it, 0 beyond the margin."""
-        spacing, shares = min(self.working.spacing), {}
-        for label in np.unique(self.labels[self.labels > 0]).tolist():
-            inside = self.labels == label
-            if inside.sum() >= FEWEST_VOXELS:
-                distance = distance_transform_edt(~inside, sampling=spacing)
-                # Linear interpolation between the structure's own voxels and the next must be rigid too.
-                rest = (1 - (distance - np.sqrt(3) * spacing) / MARGIN_MM).clip(0, 1)
-                shares[label] = rest**2 * (3 - 2 * rest)
-        return shares
+def _structures(labels: NDArray[np.int64], spacing_mm: float) -> list[Structure]:
+    """Each structure, within its own box. Where margins overlap, the correction is divided by the odds of each."""
+    margin = int(np.ceil(MARGIN_MM / spacing_mm)) + 2
+    total = np.zeros(labels.shape, np.float32)
+    found = []
+    for label, box in enumerate(find_objects(labels), start=1):
+        if box is None or (labels[box] == label).sum() < FEWEST_VOXELS:
+            continue
+        around = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
+        core = binary_dilation(labels[around] == label, np.ones((3, 3, 3)))
+        distance, closest = distance_transform_edt(~core, sampling=spacing_mm, return_indices=True)
+        rest = (1 - distance / MARGIN_MM).clip(0, 1)
+        share = rest**2 * (3 - 2 * rest)
+        odds = share / (1 - share).clip(1e-6)
+        total[around] += odds
+        found.append((label, around, core, closest, odds))
+    structures = []
+    for label, around, core, closest, odds in found:
+        own, corner = labels[around], [side.start for side in around]
+        share = np.where(own > 0, own == label, odds / (1 + total[around]))
+        rows = np.full(own.shape, -1)
+        rows[core] = np.arange(core.sum())
+        near = np.argwhere(share > 0)
+        places = tuple(near.T)
+        structures.append(
+            Structure(
+                np.argwhere(own == label) + corner,
+                np.argwhere(core) + corner,
+                near + corner,
+                rows[tuple(closest[(slice(None), *places)])],
+                share[places],
+            )
+        )
+    return structures
 
 
 def rigid_labels(labels: object, fixed: Image) -> Image | None:
@@ -95,7 +146,9 @@ def rigid_guide(labels: Image, start: Transform, working: Grid, affine: Matrix |
     """Bring the rigid structures to the working grid. `affine` comes before the initial transform `start`."""
     values = torch.as_tensor(np.ascontiguousarray(labels.array).astype(np.int64))
     before = start.parts if affine is None else (affine, *start.parts)
-    return RigidGuide(resample_labels(values, labels.grid, working).numpy(), working, before)
+    there = resample_labels(values, labels.grid, working).numpy()
+    numbers = np.unique(there[there > 0])  # consecutive, as each costs an entry of a list
+    return RigidGuide(np.where(there > 0, np.searchsorted(numbers, there) + 1, 0), working, before)
 
 
 def largest_deviation_mm(labels: Image, transform: Transform) -> float:
@@ -113,7 +166,9 @@ def largest_deviation_mm(labels: Image, transform: Transform) -> float:
 def _rigid_fit(points: NDArray[np.float64], moved: NDArray[np.float64]) -> Matrix:
     """The rigid map, (4, 4), that brings points (N, 3) closest to others. Source: Kabsch 1976."""
     centre, there = points.mean(0), moved.mean(0)
-    left, _, right = np.linalg.svd((points - centre).T @ (moved - there))
+    covariance = (points - centre).T @ (moved - there)
+    # A line does not tell its twist: none is the closest to how it was.
+    left, _, right = np.linalg.svd(covariance + STRAIGHT * np.trace(np.abs(covariance)) * np.eye(3))
     sign = np.sign(np.linalg.det(right.T @ left.T))
     matrix = np.eye(4)
     matrix[:3, :3] = right.T @ np.diag([1.0, 1.0, sign]) @ left.T

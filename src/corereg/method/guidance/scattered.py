@@ -10,7 +10,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-__all__ = ["Scattered", "fit_offsets", "wrong_offsets"]
+__all__ = ["Scattered", "correlation", "fit_offsets", "wrong_offsets"]
 
 REACH_MM = 40.0
 """Length of the Matérn-3/2 covariance, of 20 to 160 the best on key-points of lungs: benchmarks/guidance.md."""
@@ -29,9 +29,6 @@ ten thousand, in three dimensions."""
 MOST_WRONG = 0.25
 """Share of the points above which none is called wrong any more."""
 
-PLACES = 2**14
-"""Places evaluated at a time."""
-
 Points = NDArray[np.float64]
 
 
@@ -49,16 +46,19 @@ class Scattered:
     """(N, 3), each offset minus what the other points alone predict there."""
     spread_mm: NDArray[np.float64]
     """(N,), the standard deviation that those differences should have."""
+    inverse: Points
+    """(N, N), of the covariance of the offsets with their errors."""
 
     def __call__(self, places_mm: Points) -> Points:
         """The offsets at places (M, 3)."""
         centre = self.points_mm.mean(0)
-        found = [
-            _covariance(places_mm[at : at + PLACES], self.points_mm, centre, self.amplitude_mm, self.trend)
-            @ self.weights
-            for at in range(0, len(places_mm), PLACES)
-        ]
-        return np.concatenate(found)
+        return _covariance(places_mm, self.points_mm, centre, self.amplitude_mm, self.trend) @ self.weights
+
+    def variance_mm2(self, places_mm: Points) -> NDArray[np.float64]:
+        """The variance along each axis of the error at places (M, 3), of a displacement without a trend: (M,)."""
+        shared = self.amplitude_mm**2 * correlation(places_mm, self.points_mm)
+        known = ((shared @ self.inverse) * shared).sum(1)
+        return np.asarray((self.amplitude_mm**2 - known).clip(0))
 
 
 def fit_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, trend: bool = False) -> Scattered:
@@ -77,7 +77,7 @@ def fit_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, trend
     inverse = scipy.linalg.inv(covariance, overwrite_a=True, check_finite=False)
     weights = inverse @ offsets_mm
     precision = np.diag(inverse)
-    return Scattered(points_mm, weights, amplitude, trend, weights / precision[:, None], precision**-0.5)
+    return Scattered(points_mm, weights, amplitude, trend, weights / precision[:, None], precision**-0.5, inverse)
 
 
 def wrong_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, trend: bool = False) -> NDArray[np.bool_]:
@@ -97,9 +97,17 @@ def wrong_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, tre
             return np.zeros_like(wrong)
 
 
+def correlation(first_mm: Points, second_mm: Points) -> Points:
+    """How alike the offsets at two places are: 1 at one place, almost 0 beyond three times the reach.
+
+    Returns: (N, M) for places (N, 3) and (M, 3).
+    """
+    scaled = np.sqrt(3) / REACH_MM * cdist(first_mm, second_mm)
+    return np.asarray((1 + scaled) * np.exp(-scaled))
+
+
 def _covariance(first: Points, second: Points, centre: Points, amplitude: float, trend: bool) -> Points:
-    scaled = np.sqrt(3) / REACH_MM * cdist(first, second)
-    found = amplitude**2 * (1 + scaled) * np.exp(-scaled)
+    found = amplitude**2 * correlation(first, second)
     if trend:
         found += TREND_MM**2 * (1 + (first - centre) @ (second - centre).T / TREND_REACH_MM**2)
     return np.asarray(found)
