@@ -18,7 +18,6 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +27,13 @@ from torch.nn import functional
 
 from corereg.data.pairs import Dataset, read_dataset
 from corereg.evaluation.metrics import dice, mean_over_labels
-from corereg.geometry.strided import box_mean, subsample
+from corereg.geometry.strided import subsample
 from corereg.method.features.model import FeatureModel
 from corereg.method.models import get_model
 from corereg.training.labels.maps import labels_on_grid
+from corereg.training.probe import area_under_curve, candidates, window_of
 from corereg.training.scans.volumes import Volumes, prepare_volumes
 
-WINDOW_MM = 24.0
 STRIDES = (2, 4, 8)
 READOUT_SCANS = 8
 RIDGE = 1e-3
@@ -66,19 +65,6 @@ def features_of(model: FeatureModel, image: Tensor) -> dict[int, Tensor]:
     return {2: encoded.shallow.contiguous(), **{s: f.contiguous() for s, f in encoded.cost.items()}}
 
 
-def candidates(
-    fixed: Tensor, moving: Tensor, moving_labels: Tensor, window: list[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each offset, distances and the moving scan's labels there (-1 beyond its edge), both (X, Y, Z)."""
-    margin = [n for n in reversed(window) for _ in range(2)]
-    padded, labels = functional.pad(moving, margin), functional.pad(moving_labels, margin, value=-1)
-    for offset in product(*(range(2 * n + 1) for n in window)):
-        part = tuple(slice(o, o + n) for o, n in zip(offset, fixed.shape[2:], strict=True))
-        difference = (fixed - padded[(..., *part)]).abs().sum(1, keepdim=True)
-        there = labels[part]
-        yield torch.where(there < 0, torch.inf, box_mean(difference)[0, 0]), there
-
-
 def matched(
     fixed: Tensor, moving: Tensor, fixed_labels: Tensor, moving_labels: Tensor, window: list[int]
 ) -> tuple[float, float, float]:
@@ -87,7 +73,12 @@ def matched(
     nearest = torch.full(fixed_labels.shape, torch.inf)
     transferred = torch.zeros_like(fixed_labels)
     costs, hits = [], []
-    for cost, labels in candidates(fixed, moving, moving_labels, window):
+    margin = [n for n in reversed(window) for _ in range(2)]
+    padded = functional.pad(moving_labels, margin)
+    for offset, cost in candidates(fixed, moving, window):
+        labels = padded[
+            tuple(slice(n + o, n + o + size) for n, o, size in zip(window, offset, cost.shape, strict=True))
+        ]
         nearer = cost < nearest
         nearest, transferred = torch.where(nearer, cost, nearest), torch.where(nearer, labels, transferred)
         costs.append(cost[organs])
@@ -96,17 +87,6 @@ def matched(
     auc = area_under_curve(torch.stack(costs, 1), torch.stack(hits, 1))
     moved, present = transferred.numpy(), moving_labels.numpy()
     return accuracy, auc, mean_over_labels(dice(fixed_labels.numpy(), moved, present))
-
-
-def area_under_curve(costs: Tensor, hits: Tensor) -> float:
-    """Mean over the rows that have both kinds of the share of (hit, miss) pairs in which the hit costs less."""
-    ranks = costs.argsort(1).argsort(1).double()
-    positives, total = hits.sum(1).double(), costs.shape[1]
-    negatives = total - positives
-    # The Mann-Whitney statistic, counted from the most expensive candidate.
-    wins = (hits * (total - 1 - ranks)).sum(1) - positives * (positives - 1) / 2
-    both = (positives > 0) & (negatives > 0)
-    return float((wins / (positives * negatives).clamp(min=1))[both].mean())
 
 
 def read_out(
@@ -143,7 +123,7 @@ def probe(model: FeatureModel, cohort: Cohort, pairs: list[tuple[int, int]], fit
     described = {scan: features_of(model, cohort.image(scan)) for scan in {*ends, *fitted}}
     for stride in (s for s in STRIDES if s in described[ends[0]]):
         maps = {scan: cohort.labels(scan, stride) for scan in described}
-        window = [round(WINDOW_MM / (stride * mm)) for mm in cohort.volumes.grid.spacing]
+        window = window_of(stride, cohort.volumes.grid.spacing)
         figures = [matched(described[f][stride], described[m][stride], maps[f], maps[m], window) for f, m in pairs]
         labels = sorted({int(label) for scan in fitted for label in maps[scan].unique()} - {0})
         readout = read_out(*([(described[s][stride], maps[s]) for s in scans] for scans in (fitted, ends)), labels)

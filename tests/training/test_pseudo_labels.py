@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from scipy import ndimage
 
 from corereg.settings import with_settings
 from corereg.training.config import TrainConfig
@@ -35,7 +37,7 @@ def test_the_sweep_gives_the_same_labels_however_many_processes_share_it(volumes
     half = [n // 2 for n in volumes.grid.shape]
     labels = []
     for ranks in (1, 2):
-        create_files(tmp_path / str(ranks), pairs, half)
+        create_files(tmp_path / str(ranks), pairs, half, config)
         for rank in range(ranks):
             sweep(model, volumes, config, tmp_path / str(ranks), Sweep(torch.device("cpu"), rank=rank, ranks=ranks))
         labels.append(open_labels(tmp_path / str(ranks)))
@@ -43,3 +45,22 @@ def test_the_sweep_gives_the_same_labels_however_many_processes_share_it(volumes
     np.testing.assert_allclose(labels[0].difficulty_mm, labels[1].difficulty_mm, rtol=1e-3)
     assert labels[0].disp_vox.dtype == np.float16
     assert np.abs(labels[0].disp_vox).max() > 0.1
+
+
+def test_labels_are_trusted_where_both_directions_agree(volumes: Volumes, tmp_path: Path):
+    config = with_settings(TrainConfig(), SMALL | {"contrast.positives": "patients", "contrast.agreement": 0.5})
+    model = new_model(config, seed=0).eval()
+    pairs = np.array([[0, 0], [0, 1], [1, 0]])
+    create_files(tmp_path, pairs, [n // 2 for n in volumes.grid.shape], config)
+    sweep(model, volumes, config, tmp_path, Sweep(torch.device("cpu")))
+    labels = open_labels(tmp_path)
+    assert labels.trusted is not None
+    assert labels.trusted[0].all()
+    there, back = (labels.disp_vox[row].astype(np.float64) for row in (1, 2))
+    coords = np.indices(there.shape[1:]) + there
+    returned = there + [ndimage.map_coordinates(c, coords, order=1, mode="nearest") for c in back]
+    missed = np.linalg.norm(returned, axis=0)
+    sure = np.abs(missed - 0.5) > 0.02  # the file holds half precision
+    np.testing.assert_array_equal(labels.trusted[1][sure], (missed <= 0.5)[sure])
+    assert 0 < labels.trusted[1].mean() < 1
+    assert labels.figures()["trusted_share"] == pytest.approx(labels.trusted.mean())

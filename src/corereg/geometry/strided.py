@@ -7,7 +7,7 @@ holds it constant beyond the last coarse point.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,6 +60,6 @@ def halve(volume: Float[Tensor, "B C I J K"]) -> Float[Tensor, "B C X Y Z"]:
     return functional.avg_pool3d(volume, 3, stride=2, padding=1, count_include_pad=False)
 
 
-def subsample(volume: Float[Tensor, "B C I J K"], factor: int) -> Float[Tensor, "B C X Y Z"]:
+def subsample(volume: Shaped[Tensor, "B C I J K"], factor: int) -> Shaped[Tensor, "B C X Y Z"]:
     """Every `factor`-th voxel, starting at the first."""
     return volume[:, :, ::factor, ::factor, ::factor]

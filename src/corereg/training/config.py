@@ -49,6 +49,11 @@ class ContrastConfig:
     negatives_from: Literal["batch", "image", "elsewhere"] = "batch"
     """Where negatives come from: all images of the batch; only the two views of the same image, as in the paper; or all
     images except, in other images, around the point's own place, where the same anatomy is likely to be."""
+    positives: Literal["views", "patients"] = "views"
+    """What else is drawn together: the same point in two views of one image, as in the paper; or also the two scans'
+    points that a pseudo-label matches, where both of its directions agree."""
+    agreement: Annotated[float, Gt(0)] = 1.0
+    """For patients: voxels of the 1/2 grid by which the directions may miss each other."""
     same_place: Annotated[float, Ge(0)] = 3.0
     """For elsewhere: radius of the same place in voxels of the 1/4 grid."""
     weight: Annotated[float, Ge(0)] = 10.0
@@ -172,6 +177,11 @@ class TrainConfig:
         if self.final_learning_rate > self.learning_rate:
             raise InputError(
                 f"got learning rates from {self.learning_rate:g} to {self.final_learning_rate:g}, which must fall"
+            )
+        if self.contrast.positives == "patients" and self.objective != "joint":
+            raise InputError(
+                f"got contrast.positives=patients with objective={self.objective}, expected objective=joint, whose "
+                "pseudo-labels match the patients; set objective or contrast.positives"
             )
         if self.objective == "contrastive" and self.cycles < 2:
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError, Interrupted
@@ -28,6 +29,7 @@ from corereg.training.pseudo_labels import (
     Sweep,
     create_files,
     draw_pairs,
+    draws_matches,
     label,
     labels_bytes,
     open_labels,
@@ -96,8 +98,9 @@ class Run:
         def step() -> int:
             _prepare(model, phase)
             still = torch.zeros(len(to_step), 3, *half, device=device)
+            trusted = torch.ones(len(to_step), 1, *half, device=device) if draws_matches(config) else None
             fixed, moving = (self._images(to_step[:, side]) for side in (0, 1))
-            objective(fixed, moving, still, phase, config.contrast.weight, config.seed).total.backward()
+            objective(fixed, moving, still, phase, config.contrast.weight, config.seed, trusted).total.backward()
             return 1
 
         objective = Objective(model, config, bf16=computing_type(config.precision, device) is torch.bfloat16)
@@ -109,7 +112,7 @@ class Run:
             forecast,
             trial,
             kept_mb=kept_scans * max(per_scan, default=0.0) / MB,
-            disk_mb=labels_bytes(most_pairs, half) / MB,
+            disk_mb=labels_bytes(most_pairs, half, config) / MB,
             device=device,
         )
 
@@ -137,7 +140,8 @@ class Run:
                 rate, weight = session.set_rate(optimiser, step), contrast_weight(config, cycle, step)
                 fixed, moving = (self._images(pairs[drawn, side]) for side in (0, 1))
                 seed = seed_at(config, VIEWS, cycle, step, self.fabric.global_rank)
-                losses = objective(fixed, moving, self._targets(labels, drawn), phase, weight, seed)
+                known = self._targets(labels, drawn), self._trusted(labels, drawn)
+                losses = objective(fixed, moving, known[0], phase, weight, seed, known[1])
                 names = (" and ".join(session.names[int(row)] for row in pair) for pair in pairs[drawn])
                 session.update(losses.total, optimiser, names, cycle, step)
                 self._report(losses, phase, cycle, step, rate, weight)
@@ -162,7 +166,7 @@ class Run:
                 either_way=self.either_way,
                 seed=seed_at(self.config, PAIRS, cycle),
             )
-            create_files(unfinished, pairs, [n // 2 for n in self.volumes.grid.shape])
+            create_files(unfinished, pairs, [n // 2 for n in self.volumes.grid.shape], self.config)
         self.session.synchronise(labeller)
         share = Sweep(
             device=self.fabric.device,
@@ -215,9 +219,13 @@ class Run:
         return images.to(self.fabric.device, non_blocking=True)
 
     def _targets(self, labels: PseudoLabels | None, drawn: Rows) -> Tensor | None:
-        if labels is None:
-            return None
-        return torch.from_numpy(labels.disp_vox[drawn].astype(np.float32)).to(self.fabric.device)
+        return None if labels is None else self._float(labels.disp_vox[drawn])
+
+    def _trusted(self, labels: PseudoLabels | None, drawn: Rows) -> Tensor | None:
+        return None if labels is None or labels.trusted is None else self._float(labels.trusted[drawn, None])
+
+    def _float(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.fabric.device)
 
     def _report(self, losses: Losses, phase: Phase, cycle: int, step: int, rate: float, weight: float) -> None:
         if not self.session.monitor:

@@ -136,6 +136,7 @@ FIGURES = (
     (("dice_before", "dice_coarse", "dice"), "Dice"),
     (("inverse_error_mm",), "inverse error, mm"),
     (("sdlogj",), "SDlogJ"),
+    (("mind_auc", "match_auc"), "right matches, area under the curve"),
 )
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32, Int64
+from jaxtyping import Bool, Float, Float16, Float32, Int64
 from torch import Tensor
 
+from corereg.geometry.displacement import Disp, compose
 from corereg.method.coarse.passes import coarse_displacement
 from corereg.method.features.model import Encoded, FeatureModel, project_features
 from corereg.method.refine.energy import Compared
@@ -30,6 +31,7 @@ __all__ = [
     "Sweep",
     "create_files",
     "draw_pairs",
+    "draws_matches",
     "label",
     "labels_bytes",
     "open_labels",
@@ -57,15 +59,18 @@ class PseudoLabels:
     """Displacements in voxels of the 1/2 grid, as a memory map."""
     difficulty_mm: Float32[np.ndarray, "P"]
     """Mean distance between the displacement with and without instance optimisation."""
+    trusted: Bool[np.ndarray, "P X Y Z"] | None = None
+    """Where both directions agree, as a memory map; None unless the contrast draws positives there."""
 
     def figures(self) -> dict[str, float | int]:
         """Number of pairs, mean difficulty and mean size of a label's components, for the run's log."""
         some = self.disp_vox[:: max(1, len(self.pairs) // SIZED_PAIRS)].astype(np.float32)
-        return {
+        figures = {
             "pairs": len(self.pairs),
             "difficulty_mm": float(self.difficulty_mm.mean()),
             "label_vox": float(np.abs(some).mean()),
         }
+        return figures if self.trusted is None else figures | {"trusted_share": float(self.trusted.mean())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +107,47 @@ def sampling_weights(difficulty_mm: Float32[np.ndarray, "P"]) -> Float[Tensor, "
     return torch.linspace(EASIEST, HARDEST, len(difficulty_mm), dtype=torch.float64).sigmoid()[torch.from_numpy(ranks)]
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    return {name: folder / f"{name}.npy" for name in ("pairs", "disp_vox", "difficulty_mm")}
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
 
 
-def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int]) -> None:
+def _shapes(pairs: int, half_shape: Sequence[int], config: TrainConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and type of each file of a cycle's labels."""
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "disp_vox": ((pairs, 3, *half_shape), np.float16),
+        "difficulty_mm": ((pairs,), np.float32),
+    }
+    return shapes | ({"trusted": ((pairs, *half_shape), np.bool_)} if draws_matches(config) else {})
+
+
+def draws_matches(config: TrainConfig) -> bool:
+    """Whether the contrast draws positives at the labels' matches."""
+    return config.contrast.positives == "patients"
+
+
+def create_files(folder: Path, pairs: Pairs, half_shape: Sequence[int], config: TrainConfig) -> None:
     """Create files of the right size for a cycle's labels, to be filled by the sweeps of all processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = _files(folder)
-    np.save(files["pairs"], pairs)
+    np.save(_file(folder, "pairs"), pairs)
     create: Any = np.lib.format.open_memmap
-    for name, shape, dtype in (
-        ("disp_vox", (len(pairs), 3, *half_shape), np.float16),
-        ("difficulty_mm", (len(pairs),), np.float32),
-    ):
-        create(files[name], mode="w+", dtype=dtype, shape=shape).flush()
+    for name, (shape, dtype) in _shapes(len(pairs), half_shape, config).items():
+        create(_file(folder, name), mode="w+", dtype=dtype, shape=shape).flush()
 
 
-def labels_bytes(pairs: int, half_shape: Sequence[int]) -> int:
+def labels_bytes(pairs: int, half_shape: Sequence[int], config: TrainConfig) -> int:
     """Size on disk of the labels of a cycle."""
-    return pairs * 3 * int(np.prod(half_shape)) * np.dtype(np.float16).itemsize
+    shapes = _shapes(pairs, half_shape, config).values()
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
 
 
 def open_labels(folder: Path) -> PseudoLabels:
-    """Open the labels in a folder; displacements stay on disk."""
-    files = _files(folder)
+    """Open the labels in a folder; what is as large as a volume stays on disk."""
+    trusted = _file(folder, "trusted")
     return PseudoLabels(
-        np.load(files["pairs"]), np.load(files["disp_vox"], mmap_mode="r"), np.load(files["difficulty_mm"])
+        np.load(_file(folder, "pairs")),
+        np.load(_file(folder, "disp_vox"), mmap_mode="r"),
+        np.load(_file(folder, "difficulty_mm")),
+        np.load(trusted, mmap_mode="r") if trusted.is_file() else None,
     )
 
 
@@ -139,34 +158,54 @@ def sweep(model: FeatureModel, volumes: Volumes, config: TrainConfig, folder: Pa
     Both directions are made consistent. The first pass encodes each scan once; later passes encode the image as warped
     so far, which differs from pair to pair.
     """
-    files = _files(folder)
-    pairs = np.load(files["pairs"])
-    disp_file, difficulty_file = (np.load(files[name], mmap_mode="r+") for name in ("disp_vox", "difficulty_mm"))
+    pairs = np.load(_file(folder, "pairs"))
+    files = {name: np.load(_file(folder, name), mmap_mode="r+") for name in _shapes(0, (), config)}
     own = np.array_split(np.arange(len(pairs)), share.ranks)[share.rank]
     scans = EncodedScans(model, volumes, config, share)
     for start in range(0, len(own), config.pseudo_labels.batch):
         rows = own[start : start + config.pseudo_labels.batch]
-        refined, distance = label(scans, pairs[rows])
-        disp_file[rows] = refined.cpu().numpy().astype(np.float16)
-        difficulty_file[rows] = distance.numpy()
+        found = label(scans, pairs[rows])
+        files["disp_vox"][rows] = found.disp_vox.cpu().numpy().astype(np.float16)
+        files["difficulty_mm"][rows] = found.difficulty_mm.numpy()
+        if found.trusted is not None:
+            files["trusted"][rows] = found.trusted.cpu().numpy()
         if share.progress:
             share.progress(min(start + len(rows), len(own)), len(own))
-    disp_file.flush()
-    difficulty_file.flush()
+    for file in files.values():
+        file.flush()
+
+
+class Labelled(NamedTuple):
+    """Labels of some pairs; see `PseudoLabels`."""
+
+    disp_vox: Float[Tensor, "P 3 X Y Z"]
+    difficulty_mm: Float[Tensor, "P"]
+    trusted: Bool[Tensor, "P X Y Z"] | None
 
 
 @torch.no_grad()
-def label(scans: "EncodedScans", pairs: Pairs) -> tuple[Float[Tensor, "P 3 X Y Z"], Float[Tensor, "P"]]:
-    """Labels of some pairs, and how far instance optimisation moved each, in mm."""
-    config, volumes = scans.config, scans.volumes
-    mm_per_vox = HALF * torch.tensor(volumes.grid.spacing, dtype=torch.float32).view(1, 3, 1, 1, 1)
+def label(scans: "EncodedScans", pairs: Pairs) -> Labelled:
+    """Label some pairs."""
+    config = scans.config
+    mm_per_vox = HALF * torch.tensor(scans.volumes.grid.spacing, dtype=torch.float32).view(1, 3, 1, 1, 1)
+    coarse, refined = _registered(scans, pairs)
+    difficulty_mm = ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
+    if not draws_matches(config):
+        return Labelled(refined, difficulty_mm, None)
+    _, back = _registered(scans, pairs[:, ::-1])
+    return Labelled(refined, difficulty_mm, compose(back, refined).norm(dim=1) <= config.contrast.agreement)
+
+
+def _registered(scans: "EncodedScans", pairs: Pairs) -> tuple[Disp, Disp]:
+    """Coarse and refined displacements, on the 1/2 grid."""
+    config = scans.config
     fixed, moving = (scans.stacked(pairs[:, side]) for side in (0, 1))
-    images = torch.cat([volumes.image(int(row)) for row in pairs[:, 1]]).to(scans.share.device)
+    images = torch.cat([scans.volumes.image(int(row)) for row in pairs[:, 1]]).to(scans.share.device)
     coarse = coarse_displacement(fixed, images, moving, scans.model, passes=config.passes, config=config.coupled_convex)
     assert fixed.shallow is not None
     assert moving.shallow is not None
     refined, _ = refine(Compared((fixed.shallow, moving.shallow)), coarse, config.pseudo_labels.refine)
-    return refined, ((refined - coarse).cpu() * mm_per_vox).norm(dim=1).mean((1, 2, 3))
+    return coarse, refined
 
 
 class EncodedScans:

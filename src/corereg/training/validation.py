@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,30 @@ from corereg.geometry.displacement import compose
 from corereg.geometry.warp import warp
 from corereg.method.config import PipelineConfig
 from corereg.method.features.model import FeatureModel
+from corereg.method.models import get_model
 from corereg.method.pipeline import register_volumes
 from corereg.method.quality.similarity import similarity_above_chance
 from corereg.training.config import TrainConfig
 from corereg.training.labels.maps import labels_on_grid
+from corereg.training.probe import Matches, match_quality, trusted_matches
 from corereg.training.scans.volumes import Volumes
 
 __all__ = ["Validation", "goodness"]
 
 LABEL_FREE_PAIRS = 3
 """Number of pairs registered in both directions if none has labels."""
+
+PROBED_PAIRS = 3
+"""Number of pairs in which features are looked for."""
+
+
+@dataclass
+class _Probe:
+    """What is found once, before the first measurement."""
+
+    matches: list[Matches] | None = None
+    reference: float = 0.0
+    """Area under the curve of `mind`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Validation:
     """Rows of the cohort: fixed, moving."""
     labels: dict[int, NDArray[np.int32]]
     """Label maps by row; empty if the figures are label-free."""
+    probe: _Probe = field(default_factory=_Probe, repr=False, compare=False)
 
     @classmethod
     def of(cls, dataset: Dataset, volumes: Volumes, config: TrainConfig) -> "Validation":
@@ -65,7 +80,8 @@ class Validation:
             progress: called with the number of pairs done and of all pairs.
 
         Returns: dice, dice_coarse and dice_before if there are labels, otherwise similarity, inverse_error_mm and
-            residual; sdlogj, folds_percent and seconds in either case. Empty without pairs.
+            residual; in either case sdlogj, folds_percent, seconds, and match_accuracy and match_auc of the finest
+            pass's features (see `match_quality`), with mind_auc to compare. Empty without pairs.
         """
         stages = PipelineConfig(
             passes=config.passes,
@@ -80,7 +96,21 @@ class Validation:
         for done, (fixed, moving) in enumerate(self.pairs):
             progress(done, len(self.pairs))
             rows.append(self._measure_pair(model, stages, fixed, moving, device))
-        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+        if not rows:
+            return {}
+        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        return means | self._probed(model, min(config.passes), device)
+
+    def _probed(self, model: FeatureModel, stride: int, device: torch.device) -> dict[str, float]:
+        """How often the model's features find the right place; see `probe`."""
+        kept, volumes = self.probe, self.volumes
+        if kept.matches is None:
+            pairs = _spread(self.pairs, PROBED_PAIRS)
+            kept.matches = [trusted_matches(volumes, *pair, stride=stride, device=device) for pair in pairs]
+            mind = get_model("mind", both_ct=volumes.modality.startswith("ct")).model
+            kept.reference = match_quality(mind, volumes, kept.matches, stride=stride, device=device)[1]
+        accuracy, auc = match_quality(model, volumes, kept.matches, stride=stride, device=device)
+        return {"match_accuracy": accuracy, "match_auc": auc, "mind_auc": kept.reference}
 
     def _measure_pair(
         self, model: FeatureModel, stages: PipelineConfig, fixed: int, moving: int, device: torch.device

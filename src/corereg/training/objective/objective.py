@@ -35,6 +35,7 @@ from corereg.training.objective.losses import (
     features_at,
     registration_loss,
 )
+from corereg.training.objective.matches import HALF, QUARTER, SEEN, Matches, air_value, mapped
 from corereg.training.objective.views import (
     Affine,
     change_appearance,
@@ -46,12 +47,6 @@ from corereg.training.objective.views import (
 )
 
 __all__ = ["Losses", "Objective", "Phase", "new_model", "phase_of"]
-
-HALF, QUARTER = 2, 4
-"""Strides of the pseudo-label's grid and of the features that the contrast compares."""
-
-BACKGROUND_SHARE = 0.05
-"""Share of a batch's intensity range, from its minimum, below which a voxel is air or lies outside the image."""
 
 
 class Losses(NamedTuple):
@@ -110,12 +105,14 @@ class Objective(nn.Module):
         phase: Phase,
         weight: float,
         seed: int,
+        trusted: Float[Tensor, "B 1 X Y Z"] | None = None,
     ) -> Losses:
         """Losses of a batch; views and points depend on `seed` alone.
 
         Args:
             pseudo_vox: pseudo-labels on the 1/2 grid, in its voxels; None in a phase without registration loss.
             weight: lambda.
+            trusted: 1 where the contrast may take a pseudo-label's two ends as positives; None takes none.
         """
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -128,6 +125,7 @@ class Objective(nn.Module):
             features = self._extract(images)
         zero = images.new_zeros(())
         registration = contrast = zero
+        target = None
         if phase.registration and pseudo_vox is not None:
             with torch.no_grad():
                 target = transport(pseudo_vox, a1, a2, stride=HALF)
@@ -135,7 +133,11 @@ class Objective(nn.Module):
         if phase.contrast:
             with torch.no_grad():
                 eligible = valid_region(originals, affines)
-            contrast = self._contrast(images, features, eligible, affines, generator)
+                matches = None
+                if target is not None and trusted is not None:
+                    seen = view(trusted, [for_stride(affine, HALF) for affine in a1]) > SEEN
+                    matches = Matches(target, seen & subsample(eligible[: len(fixed)], HALF))
+            contrast = self._contrast(images, features, eligible, affines, generator, matches)
         return Losses(registration + weight * contrast, registration, contrast)
 
     def _registration(self, images: Tensor, features: DeepOutputs, target: Tensor) -> Tensor:
@@ -164,8 +166,10 @@ class Objective(nn.Module):
         eligible: Tensor,
         originals: Sequence[Affine],
         generator: torch.Generator,
+        matches: Matches | None = None,
     ) -> Tensor:
-        """Contrastive loss between features of the images, sampled where the view sees them, and the view's own.
+        """Contrastive loss between features of the images, sampled where the view sees them, and the view's own; and
+        between those of two images at their matches.
 
         Args:
             originals: the maps from the images to the scans that they are views of.
@@ -175,8 +179,8 @@ class Objective(nn.Module):
             affines = [self._contrast_affine(shape, generator) for _ in images]
             views = images if self.config.views == "intensity" else view(images, affines)
             # The body is found in the view before its appearance, and with it its intensities, may change.
-            body = views > images.amin() + BACKGROUND_SHARE * (images.amax() - images.amin())
-            seen = valid_region(images, affines) & (view(eligible.to(images), affines) > 1 - BACKGROUND_SHARE)
+            body = views > air_value(images)
+            seen = valid_region(images, affines) & (view(eligible.to(images), affines) > SEEN)
             if self.config.views != "geometric":
                 kinds = self.config.augment.appearance
                 views = torch.cat([change_appearance(v[None], kinds, generator=generator) for v in views])
@@ -188,15 +192,21 @@ class Objective(nn.Module):
         of_images, of_views = features.deep_conv.unbind(), moved.unbind()
         for n, affine in enumerate(affines):
             points = draw_points(drawable[n], settings.points, margin=settings.margin, generator=generator)
-            matrix = for_stride(affine, QUARTER).to(points.device, torch.float32)
-            seen_at = points.float() @ matrix[:3, :3].T + matrix[:3, 3]
+            seen_at = mapped(affine, points.float())
             first.append(features_at(of_images[n][None].float(), seen_at))
-            original = for_stride(originals[n], QUARTER).to(seen_at)
-            places.append(seen_at @ original[:3, :3].T + original[:3, 3])
+            places.append(mapped(originals[n], seen_at))
             with self._autocast(views):
                 conv = self.model.extractor.block4[0].parameters()
                 found: Tensor = checkpoint(convolved_at, of_views[n][None], points, *conv, use_reentrant=False)
             second.append(found.float())
+        for n in range(0 if matches is None else len(originals) // 2):
+            assert matches is not None
+            m = len(originals) // 2 + n
+            points, partners = matches.drawn(n, images[n] > air_value(images), originals[m], settings, generator)
+            if len(points):
+                first.append(features_at(of_images[n][None].float(), points))
+                second.append(features_at(of_images[m][None].float(), partners))
+                places.append(mapped(originals[n], points))
         loss = partial(contrastive_loss, temperature=settings.temperature, negatives=settings.negatives)
         if settings.negatives_from == "image":
             return torch.stack([loss(z, other) for z, other in zip(first, second, strict=True)]).mean()

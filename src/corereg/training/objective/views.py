@@ -26,6 +26,7 @@ __all__ = [
     "FALLING_SHARE",
     "GAMMA_RANGE",
     "NOISE_SD",
+    "Affine",
     "Appearance",
     "Image",
     "bezier_map",
