@@ -41,6 +41,8 @@ def test_a_run_leaves_what_a_user_needs(finished: Path):
     measured = [row for row in rows if "dice" in row]
     assert len(measured) == 2
     assert all(0 < row["dice_before"] < 1 and 0 < row["dice"] <= 1 for row in measured)
+    assert all(0 <= row["match_accuracy"] <= 1 and 0 < row["match_auc"] <= 1 for row in measured)
+    assert len({row["mind_auc"] for row in measured}) == 1
     assert with_settings(TrainConfig(), yaml.safe_load((finished / CONFIG).read_text("utf-8"))) == with_settings(
         TrainConfig(), SMALL
     )
