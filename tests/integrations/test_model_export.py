@@ -66,6 +66,7 @@ def test_bundle_holds_the_network_as_torchscript_and_says_what_it_takes(tmp_path
         assert (tmp_path / "bundle" / name).read_text("utf-8").strip()
 
 
+@pytest.mark.filterwarnings("ignore")  # of MONAI about its readers, and of torch about TorchScript
 def test_bundle_runs_in_monai(tmp_path: Path, model_file: Path) -> None:
     bundle = pytest.importorskip("monai.bundle", reason="MONAI is not installed: make test-interop")
     import nibabel

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -233,6 +234,69 @@ def test_slicer_module_shows_itself(slicer_module: ModuleType) -> None:
     slicer_module.CoreReg(parent)
     assert parent.title == "corereg"
     assert parent.categories == ["Registration"]
+
+
+ENTRY: dict[str, type] = {
+    **{"$schema": str, "category": str, "scm_url": str, "scm_revision": str, "scm_type": str},
+    **{"build_dependencies": list, "build_subdirectory": str, "enabled": bool, "tier": int},
+}
+"""What slicer-extension-catalog-entry-schema-v1.0.1.json allows; the first three are required."""
+
+
+def test_catalog_entry_passes_the_checks_of_the_extensions_index() -> None:
+    """Those of its schema and of scripts/check_description_files.py that need no network."""
+    entry = json.loads((EXTENSION / "CoreReg.json").read_text("utf-8"))
+    assert set(list(ENTRY)[:3]) <= entry.keys() <= ENTRY.keys()
+    assert all(type(value) is ENTRY[name] for name, value in entry.items())
+    assert entry["$schema"].partition("#")[0].endswith("/slicer-extension-catalog-entry-schema-v1.0.1.json")
+    assert entry["tier"] in (1, 3, 5)
+    assert entry["category"] == "Registration"  # one of those that it knows
+    scheme, _, place = entry["scm_url"].partition("://")
+    assert scheme in ("git", "https")
+    assert "slicer" in Path(place).stem.lower()
+    cmake = (EXTENSION / "CMakeLists.txt").read_text("utf-8")
+    assert re.search(r"project\s*\(\s*([^\s\)]+)", cmake)[1] == "CoreReg"  # type: ignore[index]
+    for name in ("ICONURL", "SCREENSHOTURLS"):
+        (urls,) = re.findall(rf'set\s*\(EXTENSION_{name}\s*"([^"]+)"[ ]*\)', cmake)
+        assert all(url.startswith("https://") and url.endswith(".png") for url in urls.split())
+    assert "Apache License" in (EXTENSION / "LICENSE").read_text("utf-8")
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
+def test_cmake_configures_the_extension_and_finds_its_files(tmp_path: Path) -> None:
+    """With a stand-in for Slicer's package, whose macros check the files that they are given."""
+    (tmp_path / "SlicerConfig.cmake").write_text(SLICER_PACKAGE.replace("@HERE@", tmp_path.as_posix()), "utf-8")
+    for name in ("use", "generate", "pack"):
+        (tmp_path / f"{name}.cmake").write_text("", "utf-8")
+    words = ["cmake", "-S", EXTENSION, "-B", tmp_path / "build", f"-DSlicer_DIR={tmp_path}", "-DBUILD_TESTING=ON"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "CMake Warning" not in done.stderr
+    assert "built CoreReg" in done.stdout
+    assert "tested CoreReg.py" in done.stdout
+
+
+SLICER_PACKAGE = """
+set(Slicer_USE_FILE "@HERE@/use.cmake")
+set(Slicer_EXTENSION_GENERATE_CONFIG "@HERE@/generate.cmake")
+set(Slicer_EXTENSION_CPACK "@HERE@/pack.cmake")
+macro(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  foreach(file ${MODULE_SCRIPTS} ${MODULE_RESOURCES})
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      message(FATAL_ERROR "no ${file}")
+    endif()
+  endforeach()
+  if(MODULE_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "unknown ${MODULE_UNPARSED_ARGUMENTS}")
+  endif()
+  message(STATUS "built ${MODULE_NAME}")
+endmacro()
+function(slicer_add_python_unittest)
+  cmake_parse_arguments(TEST "" "SCRIPT" "" ${ARGN})
+  message(STATUS "tested ${TEST_SCRIPT}")
+endfunction()
+"""
 
 
 def test_extension_is_laid_out_as_the_extensions_index_requires() -> None:
