@@ -5,7 +5,7 @@ from typing import Any
 
 from corereg.errors import InputError
 
-__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "ray", "simpleitk", "vtk_module", "zarr"]
+__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "ray", "scipy_module", "simpleitk", "vtk_module", "zarr"]
 
 
 def h5py() -> Any:
@@ -42,6 +42,11 @@ def ray() -> Any:
         return import_module("ray")
     except ImportError:
         raise InputError("got --ray, but Ray is not installed; pip install 'corereg[ray]'") from None
+
+
+def scipy_module(name: str) -> Any:
+    """A module of SciPy."""
+    return import_module(f"scipy.{name}")
 
 
 def simpleitk() -> Any:

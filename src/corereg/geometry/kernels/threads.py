@@ -9,7 +9,7 @@ import inspect
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
@@ -20,9 +20,10 @@ import torch
 from corereg.errors import InputError
 from corereg.provenance import usable_cores
 
-__all__ = ["inlined_kernel", "kernel", "limited_threads", "run_slabs"]
+__all__ = ["inlined_kernel", "kernel", "limited_threads", "run_slabs", "run_tasks"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 """Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning."""
@@ -33,6 +34,9 @@ TASKS_PER_THREAD = 4
 COMPILING = 0
 """Number of the pool whose only thread compiles. Interrupted by a signal, as the main thread may be, the compiler
 crashes, and numpy warns on threads that flush denormals."""
+
+TASKS = -1
+"""Sign of the number of a pool for `run_tasks`, whose tasks may wait for slabs and must not take their threads."""
 
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -66,6 +70,11 @@ def run_slabs(
     futures = [pool.submit(function, *arguments, start, stop) for start, stop in pairwise(bounds)]
     for future in futures:
         future.result()
+
+
+def run_tasks(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of each item, in their order, computed on as many threads as torch uses; it may itself run slabs."""
+    return list(_pool(TASKS * torch.get_num_threads()).map(function, items))
 
 
 @contextmanager
@@ -107,6 +116,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     with _lock:
         if threads not in _pools and threads == COMPILING:
             _pools[threads] = ThreadPoolExecutor(1, thread_name_prefix="corereg-compiling")
+        elif threads not in _pools and threads < 0:
+            _pools[threads] = ThreadPoolExecutor(-threads, thread_name_prefix="corereg-tasks")
         elif threads not in _pools:
             # Flush denormals: the moments of a vanishing gradient would otherwise slow every step down.
             _pools[threads] = ThreadPoolExecutor(

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.kept import kept
+from corereg.lazy import scipy_module
 from corereg.preprocessing.detection import Intensities
 from corereg.preprocessing.intensity import HU_SCALE, normalise
 from corereg.preprocessing.working_grid import resample_mask, shrink
@@ -58,5 +58,5 @@ def _copied(image: Image, intensities: Intensities, mask: NDArray[np.bool_] | No
         scaled = np.interp(HU_SCALE * scaled, CT_HU, CT_LEVELS).astype(np.float32)
     coarse = None if mask is None else resample_mask(mask, image.grid, grid, device=CPU)[0, 0].numpy() > 0
     if coarse is not None:
-        coarse = distance_transform_edt(~coarse, sampling=grid.spacing) <= MASK_MARGIN_MM
+        coarse = scipy_module("ndimage").distance_transform_edt(~coarse, sampling=grid.spacing) <= MASK_MARGIN_MM
     return CoarseCopy(scaled, grid, coarse)

@@ -5,18 +5,18 @@ for the fixed image, cubic B-splines for the moving one.
 """
 # mypy: disable-error-code="no-untyped-call"
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.kernels.dispatch import use_kernels
 from corereg.kept import kept
 from corereg.method.affine.coarse_copies import CoarseCopy
+from corereg.method.affine.smoothing import gaussian
 
-__all__ = ["MutualInformation"]
+__all__ = ["MutualInformation", "Places"]
 
 BINS = 32
 SPLINE_REACH = 2
@@ -29,10 +29,33 @@ the same size that would reward a map that shrinks the moving image until what d
 SEQUENCE = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
 """1/g, 1/g^2, 1/g^3 for g^4 = g + 1: the additive sequence that fills a cube most evenly (Roberts 2018)."""
 
-TRUNCATE = 3.0
-"""Reach of the Gaussian, in standard deviations."""
 FAINT = 1e-3
 """Value of the smoothed mask below which nothing is known of the image."""
+
+
+class Places(NamedTuple):
+    """Places spread evenly over the fixed image, and what it shows there."""
+
+    points_mm: NDArray[np.float64]
+    """(N, 3)"""
+    bins: NDArray[np.int64]
+    """(N,)"""
+    per_mm3: float
+    """Places per volume, without a mask."""
+
+    @classmethod
+    def of(cls, fixed: CoarseCopy, *, samples: int, smoothing_mm: float, seed: int = 0) -> "Places":
+        """See `MutualInformation`."""
+        array, grid, mask = fixed
+        offset = np.random.default_rng(seed).random(3)
+        places = (offset + np.arange(samples)[:, None] * SEQUENCE) % 1 * (np.array(grid.shape) - 1)
+        # In this order, neighbours find their voxels in the processor's cache.
+        places = places[np.lexsort(np.floor(places).T[::-1])]
+        if mask is not None:
+            places = places[mask[tuple(np.floor(places + 0.5).astype(int).T)]]
+        values = _linear(_smoothed(array, grid, smoothing_mm, mask), places)[:, 0]
+        bins = (_between_0_and_1(values) * (BINS - 1) + 0.5).astype(np.int64)
+        return cls(grid.to_world(places), bins, float(samples / np.prod(grid.extent_mm)))
 
 
 class MutualInformation:
@@ -45,22 +68,21 @@ class MutualInformation:
         samples: number of places.
         smoothing_mm: standard deviation of the Gaussian that smooths both images.
         seed: shifts the places.
+        places: those of these settings, if they are known already.
     """
 
     def __init__(
-        self, fixed: CoarseCopy, moving: CoarseCopy, *, samples: int, smoothing_mm: float, seed: int = 0
+        self,
+        fixed: CoarseCopy,
+        moving: CoarseCopy,
+        *,
+        samples: int,
+        smoothing_mm: float,
+        seed: int = 0,
+        places: Places | None = None,
     ) -> None:
-        array, grid, mask = fixed
-        offset = np.random.default_rng(seed).random(3)
-        places = (offset + np.arange(samples)[:, None] * SEQUENCE) % 1 * (np.array(grid.shape) - 1)
-        # In this order, neighbours find their voxels in the processor's cache.
-        places = places[np.lexsort(np.floor(places).T[::-1])]
-        if mask is not None:
-            places = places[mask[tuple(np.floor(places + 0.5).astype(int).T)]]
-        self.points_mm = grid.to_world(places)
-        values = scipy.ndimage.map_coordinates(_smoothed(array, grid, smoothing_mm, mask), places.T, order=1)
-        self.fixed_bins = (_between_0_and_1(values) * (BINS - 1) + 0.5).astype(np.int64)
-        per_mm3 = samples / np.prod(grid.extent_mm)
+        places = places or Places.of(fixed, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
+        self.points_mm, self.fixed_bins, per_mm3 = places
         array, grid, mask = moving
         smooth = _between_0_and_1(_smoothed(array, grid, smoothing_mm, mask))
         self.volume = (smooth * (BINS - 2 * SPLINE_REACH - 1) + SPLINE_REACH).astype(np.float32)
@@ -112,8 +134,7 @@ def _smoothed(
     """Smooth the image with a Gaussian; what lies outside the mask leaves no trace inside."""
 
     def blurred(volume: NDArray[np.float32]) -> NDArray[np.float32]:
-        sigma = [smoothing_mm / s for s in grid.spacing]
-        return np.asarray(scipy.ndimage.gaussian_filter(volume, sigma, mode="nearest", truncate=TRUNCATE))
+        return gaussian(volume, [smoothing_mm / s for s in grid.spacing])
 
     if mask is None:
         return kept(("smoothed", grid.spacing, smoothing_mm), lambda: blurred(array), of=(array,))

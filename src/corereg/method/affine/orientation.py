@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corereg.geometry.grid import Matrix
+from corereg.geometry.kernels.threads import run_tasks
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation
 from corereg.method.affine.search import START, Space, middle, optimised
@@ -41,8 +42,8 @@ def orientation_scores(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *,
     axes = canonical.linear / canonical.spacing
     # Moments need weights >= 0, and Hounsfield units can be negative.
     centres = [[middle(weights, image.grid) for weights in _weights(image)] for image in (fixed, moving)]
-    scores: dict[Flips, float] = {}
-    for flips in product((1, -1), (1, -1), (1, -1)):
+
+    def score(flips: Flips) -> float:
         linear = affine[:3, :3] @ axes @ np.diag(flips) @ np.linalg.inv(axes)
         starts = [affine]
         if flips != AS_IT_IS:
@@ -50,11 +51,10 @@ def orientation_scores(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *,
                 space.matrix(linear, there + linear @ (space.centre - here) - space.centre)
                 for here, there in zip(*centres, strict=True)
             ]
-        start = max(starts, key=metric)
-        scores[flips] = metric(start)
-        if np.isfinite(scores[flips]):
-            scores[flips] = metric(optimised(metric, start, space.similar, START))
-    return scores
+        return optimised(metric, max(starts, key=metric), space.similar, START)[0]
+
+    orientations: list[Flips] = list(product((1, -1), (1, -1), (1, -1)))
+    return dict(zip(orientations, run_tasks(score, orientations), strict=True))
 
 
 def _weights(image: CoarseCopy) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,14 +5,14 @@ are in millimetres: the shift, and M (at first a rotation vector and the logarit
 one unit of any parameter moves the image about equally far.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from corereg.geometry.grid import Grid, Matrix, transform_points
+from corereg.method.affine.descent import descend
 from corereg.method.affine.mutual_information import MutualInformation
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Space",
     "middle",
     "optimised",
+    "rotation",
     "within",
 ]
 
@@ -41,8 +42,13 @@ PLAUSIBLE, SEARCHED = ((0.7, 1.4), 1.5), ((0.63, 1.55), 1.7)
 """Smallest and largest stretch along any direction, and their ratio, which a shear raises as well: of a map between two
 patients, and of the maps that are searched, so that a search that leads beyond the plausible is noticed."""
 
-DERIVATIVE_MM = 0.01
-"""Step of the finite differences with respect to the parameters."""
+GAIN = {START: 0.1, COARSE: 0.02, MIDDLE: 0.02, FINE: 0.005}
+"""Gain in the loss below which a search ends: a gain of 0.02 moves the image by about 0.2 mm."""
+NEAR_MM, NEAR_SHARE = 10.0, 0.15
+"""Two maps are near each other if they send all corners of the fixed image this close together, in millimetres and as
+a share of the radius: then one search leads to both."""
+SMALL_ANGLE = 1e-3
+"""Radians below which a series replaces a quotient of two small numbers."""
 WORST = 1e4
 """Loss assigned to maps that cannot be evaluated."""
 
@@ -51,86 +57,143 @@ Level = tuple[int, float]
 IDENTITY = np.eye(4)
 
 
+class Moves(NamedTuple):
+    """A family of maps: its maps, and how a value changes with the parameters if it changes like this with the first
+    three rows of the map."""
+
+    size: int
+    matrix: Callable[[Parameters], Matrix]
+    slopes: Callable[[Parameters, Matrix, NDArray[np.float64]], Parameters]
+    """Of the parameters, their map and the derivatives (3, 4)."""
+
+
 class Space:
-    """Builds maps (..., 4, 4) from parameters: (..., 7) for a similarity, (..., 12) for an affine map. All parameters 0
+    """Builds maps (4, 4) from parameters: 7 for a similarity, 6 for a rigid and 12 for an affine map. All parameters 0
     give the map from which a search starts.
     """
 
     def __init__(self, fixed: Grid) -> None:
-        corners = fixed.corners_mm()
-        self.centre = corners.mean(0)
-        self.radius_mm = float(np.linalg.norm(corners - self.centre, axis=1).mean()) / 2
+        self.corners = fixed.corners_mm()
+        self.centre = self.corners.mean(0)
+        self.radius_mm = float(np.linalg.norm(self.corners - self.centre, axis=1).mean()) / 2
 
     def matrix(self, linear: NDArray[np.float64], shift: NDArray[np.float64]) -> Matrix:
-        matrix = np.zeros((*shift.shape[:-1], 4, 4))
-        matrix[..., :3, :3] = linear
-        matrix[..., :3, 3] = self.centre + shift - linear @ self.centre
-        matrix[..., 3, 3] = 1
+        matrix = np.eye(4)
+        matrix[:3, :3] = linear
+        matrix[:3, 3] = self.centre + shift - linear @ self.centre
         return matrix
 
-    def similar(self, start: Matrix) -> tuple[Callable[[Parameters], Matrix], int]:
+    def similar(self, start: Matrix) -> Moves:
         """`start` followed by a rotation, a scale and a shift."""
+        linear, offset = start[:3, :3], self.shift(start)
 
-        def moved(parameters: Parameters) -> Matrix:
-            turns, scale, shift = np.split(parameters / self.radius_mm, [3, 4], -1)
-            rotation = Rotation.from_rotvec(turns).as_matrix() * np.exp(scale)[..., None]
-            return self.matrix(rotation @ start[:3, :3], self.shift(start) + shift * self.radius_mm)
+        def matrix(parameters: Parameters) -> Matrix:
+            turns, scale = parameters[:3] / self.radius_mm, parameters[3] / self.radius_mm
+            return self.matrix(np.exp(scale) * rotation(turns) @ linear, offset + parameters[4:])
 
-        return moved, 7
+        def slopes(parameters: Parameters, matrix: Matrix, gradient: NDArray[np.float64]) -> Parameters:
+            by_linear = self._about_centre(gradient)
+            turned = np.cross(matrix[:3, :3], by_linear, axis=0).sum(1)
+            by_turns = _turning(parameters[:3] / self.radius_mm).T @ turned
+            by_scale = (by_linear * matrix[:3, :3]).sum()
+            return np.concatenate([[*by_turns, by_scale] / np.asarray(self.radius_mm), gradient[:, 3]])
 
-    def rigid(self, start: Matrix) -> tuple[Callable[[Parameters], Matrix], int]:
+        return Moves(7, matrix, slopes)
+
+    def rigid(self, start: Matrix) -> Moves:
         """`start` followed by a rotation and a shift."""
-        similar, _ = self.similar(start)
-        return lambda parameters: similar(np.insert(parameters, 3, 0.0, axis=-1)), 6
+        similar = self.similar(start)
 
-    def affine(self, start: Matrix) -> tuple[Callable[[Parameters], Matrix], int]:
+        def full(parameters: Parameters) -> Parameters:
+            return np.insert(parameters, 3, 0.0)
+
+        return Moves(
+            6,
+            lambda parameters: similar.matrix(full(parameters)),
+            lambda parameters, *rest: np.delete(similar.slopes(full(parameters), *rest), 3),
+        )
+
+    def affine(self, start: Matrix) -> Moves:
         """`start` with its matrix and its shift changed by addition."""
+        linear, offset = start[:3, :3], self.shift(start)
 
-        def moved(parameters: Parameters) -> Matrix:
-            change = parameters[..., :9].reshape(*parameters.shape[:-1], 3, 3) / self.radius_mm
-            return self.matrix(start[:3, :3] + change, self.shift(start) + parameters[..., 9:])
+        def matrix(parameters: Parameters) -> Matrix:
+            return self.matrix(linear + parameters[:9].reshape(3, 3) / self.radius_mm, offset + parameters[9:])
 
-        return moved, 12
+        def slopes(parameters: Parameters, matrix: Matrix, gradient: NDArray[np.float64]) -> Parameters:
+            return np.concatenate([self._about_centre(gradient).ravel() / self.radius_mm, gradient[:, 3]])
+
+        return Moves(12, matrix, slopes)
 
     def shift(self, start: Matrix) -> NDArray[np.float64]:
         return np.asarray(transform_points(start, self.centre) - self.centre)
+
+    def near(self, matrix: Matrix, others: Iterable[Matrix]) -> bool:
+        """Whether the map sends the corners to about the same places as one of the others."""
+        corners = [transform_points(each, self.corners) for each in (matrix, *others)]
+        most = min(NEAR_MM, NEAR_SHARE * self.radius_mm)
+        return any(np.abs(corners[0] - other).max() < most for other in corners[1:])
+
+    def _about_centre(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivatives (3, 3) with respect to a matrix that leaves the centre where it is."""
+        return np.asarray(gradient[:, :3] - np.outer(gradient[:, 3], self.centre))
+
+
+def rotation(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotation (3, 3) about a vector (3,), by its length in radians."""
+    angle = float(np.linalg.norm(turns))
+    across = _across(turns)
+    return np.eye(3) + np.sinc(angle / np.pi) * across + np.sinc(angle / (2 * np.pi)) ** 2 / 2 * across @ across
+
+
+def _turning(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3): by which vector a rotation turns on when its own vector changes."""
+    angle = float(np.linalg.norm(turns))
+    across = _across(turns)
+    second = (1 - np.sinc(angle / np.pi)) / angle**2 if angle > SMALL_ANGLE else 1 / 6
+    return np.eye(3) + np.sinc(angle / (2 * np.pi)) ** 2 / 2 * across + second * across @ across
+
+
+def _across(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3), the matrix of the cross product with this vector."""
+    x, y, z = vector
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
 
 
 def optimised(
     metric: MutualInformation,
     start: Matrix,
-    space: Callable[[Matrix], tuple[Callable[[Parameters], Matrix], int]],
+    space: Callable[[Matrix], Moves],
     level: Level,
     before: Matrix = IDENTITY,
-) -> Matrix:
-    """Improve the start; return it unchanged if nothing plausible is better.
+    stop: Callable[[Matrix], bool] = lambda matrix: False,
+) -> tuple[float, Matrix]:
+    """The best map near the start, and its value; minus infinity and the start if that cannot be evaluated.
 
     Args:
         before: the map that already placed the moving image where the metric sees it.
+        stop: ends the search at a map for which it is true.
     """
-    moved, size = space(start)
-    steps = np.eye(size) * DERIVATIVE_MM
+    moves = space(start)
 
     def loss(parameters: Parameters) -> tuple[float, Parameters]:
-        matrix = moved(parameters)
-        value, gradient = (
-            metric.with_gradient(matrix) if within(SEARCHED, before @ matrix) else (-np.inf, np.zeros((3, 4)))
-        )
+        matrix = moves.matrix(parameters)
+        value, gradient = -np.inf, np.zeros((3, 4))
+        if within(SEARCHED, before @ matrix):
+            value, gradient = metric.with_gradient(matrix)
         if not np.isfinite(value):
-            return WORST, np.zeros(size)
-        # Central differences are cheap here and accurate: both kinds of map are all but linear over this step.
-        slopes = (moved(parameters + steps) - moved(parameters - steps)) / (2 * DERIVATIVE_MM)
-        return -LOSS_SCALE * value, -LOSS_SCALE * (gradient * slopes[:, :3]).sum((1, 2))
+            return WORST, np.zeros(moves.size)
+        return -LOSS_SCALE * value, -LOSS_SCALE * moves.slopes(parameters, matrix, gradient)
 
-    result = scipy.optimize.minimize(
+    parameters, least = descend(
         loss,
-        np.zeros(size),
-        jac=True,
-        method="BFGS",
-        options={"maxiter": ITERATIONS[level], "gtol": TOLERANCE[level]},
+        moves.size,
+        iterations=ITERATIONS[level],
+        slope=TOLERANCE[level],
+        gain=GAIN[level],
+        stop=lambda parameters: stop(moves.matrix(parameters)),
     )
-    best = moved(result.x)
-    return best if within(SEARCHED, before @ best) and metric(best) > metric(start) else start
+    return (-np.inf, start) if least >= WORST else (-least / LOSS_SCALE, moves.matrix(parameters))
 
 
 def middle(weights: NDArray[np.float32], grid: Grid) -> NDArray[np.float64]:

@@ -6,13 +6,13 @@ Source: Padfield, "Masked object registration in the Fourier domain", IEEE TIP 2
 """
 
 import numpy as np
-import scipy.fft
-import scipy.ndimage
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from corereg.geometry.grid import Grid
 from corereg.geometry.warp import affine_coords, inside, sample
+from corereg.method.affine.smoothing import gaussian
 
 __all__ = ["best_translation"]
 
@@ -34,16 +34,16 @@ def best_translation(
     """
     first_grid, first, first_mask = _on_world_axes(fixed, fixed_grid)
     second_grid, second, second_mask = _on_world_axes(moving, moving_grid)
-    shape = [scipy.fft.next_fast_len(a + b - 1) for a, b in zip(first.shape, second.shape, strict=True)]
+    shape = [_smooth_number(a + b - 1) for a, b in zip(first.shape, second.shape, strict=True)]
 
-    def spectrum(volume: NDArray[np.float32]) -> NDArray[np.complex64]:
-        return np.asarray(scipy.fft.rfftn(volume, shape))
+    def spectrum(volume: NDArray[np.float32]) -> Tensor:
+        return torch.fft.rfftn(torch.from_numpy(volume), shape)
 
     f, ff, mf = spectrum(first), spectrum(first**2), spectrum(first_mask)
     m, mm, ms = spectrum(second), spectrum(second**2), spectrum(second_mask)
 
-    def correlate(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float64]:
-        return np.asarray(scipy.fft.irfftn(np.conj(a) * b, shape), dtype=np.float64)
+    def correlate(a: Tensor, b: Tensor) -> NDArray[np.float64]:
+        return np.asarray(torch.fft.irfftn(a.conj() * b, shape).double().numpy())
 
     count = np.maximum(correlate(mf, ms), 1.0)
     sum_f, sum_m = correlate(f, ms), correlate(mf, m)
@@ -67,7 +67,19 @@ def _on_world_axes(array: NDArray[np.float32], grid: Grid) -> tuple[Grid, NDArra
     i, j, k = (max(1, int(np.ceil(n))) for n in (corners.max(0) - corners.min(0)) / SPACING_MM)
     world = Grid((i, j, k), affine)
     sigma = [SMOOTHING * SPACING_MM / s for s in grid.spacing]
-    volume = torch.as_tensor(scipy.ndimage.gaussian_filter(array, sigma))[None, None]
+    volume = torch.from_numpy(gaussian(array, sigma))[None, None]
     coords = affine_coords(world.shape, world.to_voxels_of(grid), like=volume)
     mask = inside(coords, grid.shape).to(volume)
     return world, (sample(volume, coords) * mask)[0, 0].numpy(), mask[0, 0].numpy()
+
+
+def _smooth_number(least: int) -> int:
+    """The next number without a prime factor above 5, for which the Fourier transform is fast."""
+    while True:
+        left = least
+        for prime in (2, 3, 5):
+            while left % prime == 0:
+                left //= prime
+        if left == 1:
+            return least
+        least += 1

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
 
 from corereg.errors import InputError
 from corereg.geometry.chain import Part, inverse_parts, through
@@ -18,6 +17,7 @@ from corereg.geometry.grid import Grid, Matrix, transform_points
 from corereg.geometry.positions import as_points, as_positions
 from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
+from corereg.lazy import scipy_module
 from corereg.preprocessing.working_grid import resample_labels
 
 __all__ = ["RigidGuide", "Stiffener", "largest_deviation_mm", "rigid_guide", "rigid_labels"]
@@ -91,15 +91,16 @@ class RigidGuide:
 
 def _structures(labels: NDArray[np.int64], spacing_mm: float) -> list[Structure]:
     """Each structure, within its own box. Where margins overlap, the correction is divided by the odds of each."""
+    ndimage = scipy_module("ndimage")
     margin = int(np.ceil(MARGIN_MM / spacing_mm)) + 2
     total = np.zeros(labels.shape, np.float32)
     found = []
-    for label, box in enumerate(find_objects(labels), start=1):
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None or (labels[box] == label).sum() < FEWEST_VOXELS:
             continue
         around = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
-        core = binary_dilation(labels[around] == label, np.ones((3, 3, 3)))
-        distance, closest = distance_transform_edt(~core, sampling=spacing_mm, return_indices=True)
+        core = ndimage.binary_dilation(labels[around] == label, np.ones((3, 3, 3)))
+        distance, closest = ndimage.distance_transform_edt(~core, sampling=spacing_mm, return_indices=True)
         rest = (1 - distance / MARGIN_MM).clip(0, 1)
         share = rest**2 * (3 - 2 * rest)
         odds = share / (1 - share).clip(1e-6)

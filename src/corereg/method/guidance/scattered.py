@@ -6,9 +6,9 @@ Distances are in millimetres. Legend: N points, M places.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
+
+from corereg.lazy import scipy_module
 
 __all__ = ["Scattered", "correlation", "fit_offsets", "wrong_offsets"]
 
@@ -74,7 +74,7 @@ def fit_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, trend
     amplitude = max(size, LEAST_AMPLITUDE * bound_mm)
     covariance = _covariance(points_mm, points_mm, points_mm.mean(0), amplitude, trend)
     covariance[np.diag_indices(len(points_mm))] += noise**2
-    inverse = scipy.linalg.inv(covariance, overwrite_a=True, check_finite=False)
+    inverse = scipy_module("linalg").inv(covariance, overwrite_a=True, check_finite=False)
     weights = inverse @ offsets_mm
     precision = np.diag(inverse)
     return Scattered(points_mm, weights, amplitude, trend, weights / precision[:, None], precision**-0.5, inverse)
@@ -88,7 +88,7 @@ def wrong_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, tre
         fit = fit_offsets(points_mm[kept], offsets_mm[kept], bound_mm=bound_mm, trend=trend)
         excess = np.linalg.norm(fit.left_out_mm, axis=1) / fit.spread_mm
         # A wrong offset spoils the prediction of its neighbours too: only the worst of a neighbourhood is removed.
-        near = cdist(points_mm[kept], points_mm[kept]) < REACH_MM
+        near = scipy_module("spatial.distance").cdist(points_mm[kept], points_mm[kept]) < REACH_MM
         worst = (excess > SUSPECT) & (excess >= np.where(near, excess, 0.0).max(1))
         if not worst.any():
             return wrong
@@ -102,7 +102,7 @@ def correlation(first_mm: Points, second_mm: Points) -> Points:
 
     Returns: (N, M) for places (N, 3) and (M, 3).
     """
-    scaled = np.sqrt(3) / REACH_MM * cdist(first_mm, second_mm)
+    scaled = np.sqrt(3) / REACH_MM * scipy_module("spatial.distance").cdist(first_mm, second_mm)
     return np.asarray((1 + scaled) * np.exp(-scaled))
 
 
