@@ -23,7 +23,8 @@ from corereg.provenance import usable_cores
 __all__ = ["inlined_kernel", "kernel", "limited_threads", "run_slabs", "run_tasks"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 """Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning."""

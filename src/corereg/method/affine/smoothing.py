@@ -25,7 +25,7 @@ def gaussian(volume: NDArray[np.float32], deviations: Sequence[float]) -> NDArra
         from corereg.geometry.kernels.filter import apply_bands, band
 
         i, j, k = (band(_matrix(*size)) for size in sizes)
-        return apply_bands(np.ascontiguousarray(volume, dtype=np.float32)[None], (i, j, k))[0]
+        return np.asarray(apply_bands(np.ascontiguousarray(volume, dtype=np.float32)[None], (i, j, k))[0])
     for axis, size in enumerate(sizes):
         volume = np.moveaxis(np.tensordot(_matrix(*size), volume, (1, axis)), 0, axis).astype(np.float32)
     return volume

@@ -37,7 +37,8 @@ def best_translation(
     shape = [_smooth_number(a + b - 1) for a, b in zip(first.shape, second.shape, strict=True)]
 
     def spectrum(volume: NDArray[np.float32]) -> Tensor:
-        return torch.fft.rfftn(torch.from_numpy(volume), shape)
+        found: Tensor = torch.fft.rfftn(torch.from_numpy(volume), shape)
+        return found
 
     f, ff, mf = spectrum(first), spectrum(first**2), spectrum(first_mask)
     m, mm, ms = spectrum(second), spectrum(second**2), spectrum(second_mask)
