@@ -107,6 +107,13 @@ def test_images_that_ngff_zarr_writes_lie_where_nibabel_and_itk_have_them(
     assert_allclose(image.grid.affine, grid.affine, atol=1e-6)
 
 
+def test_sizes_are_checked_before_anything_is_read(tmp_path: Path) -> None:
+    for name, shape, reason in (("long", 65535, "18 of 294912 chunks"), ("huge", 2**40, "free memory")):
+        group = zarr.open_group(str(write(tmp_path / name, ARRAY[:4], axes(), zarr_format=3)), mode="a")
+        group["0"].resize((shape, *ARRAY.shape[1:]))
+        assert reason in refusal(read_image, tmp_path / name)
+
+
 def test_what_is_no_single_volume_is_refused(tmp_path: Path) -> None:
     two = write(tmp_path / "two.zarr", np.stack([ARRAY, ARRAY]), axes("millimeter", {"name": "c", "type": "channel"}))
     assert "extract one channel" in refusal(read_image, two)

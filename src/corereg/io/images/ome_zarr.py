@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.io.images.checks import one_line
+from corereg.io.images.sizes import check_memory
 from corereg.io.images.stored import StoredVolume
 from corereg.lazy import zarr
 
-__all__ = ["DIRECTIONS", "MM_PER_UNIT", "USUAL", "is_ome_zarr", "read_ome_zarr"]
+__all__ = ["DIRECTIONS", "MM_PER_UNIT", "USUAL", "is_ome_zarr", "read_ome_zarr", "whole_array"]
+
+SPARSEST = 1000
+"""Largest number of chunks for each that is stored: empty ones need not be."""
 
 MARKERS = (".zattrs", ".zgroup", "zarr.json")
 
@@ -54,7 +58,7 @@ def read_ome_zarr(path: Path) -> StoredVolume:
         attributes = dict(group.attrs)
         image = attributes.get("ome", attributes)["multiscales"][0]
         level = image["datasets"][0]
-        stored = np.asarray(group[level["path"]][...])
+        stored = whole_array(group[level["path"]], path)
         affine, order = _placed(image, level, stored.shape, path)
     except InputError:
         raise
@@ -64,6 +68,22 @@ def read_ome_zarr(path: Path) -> StoredVolume:
             "it again"
         ) from None
     return StoredVolume(stored.transpose(order).reshape([stored.shape[axis] for axis in order[:3]]), affine)
+
+
+def whole_array(array: Any, path: Path) -> NDArray[Any]:
+    """A Zarr array, read once its size is known to be plausible. Chunks that are not there hold the fill value.
+
+    Raises:
+        InputError: it does not fit into memory, or next to none of its chunks are there.
+    """
+    check_memory(array.shape, array.dtype.itemsize, str(path))
+    stored = array.nchunks_initialized
+    if array.nchunks > SPARSEST * (stored + 1):
+        raise InputError(
+            f"got {path}, which is cut short or damaged ({stored} of {array.nchunks} chunks are there), expected a "
+            "whole store; copy or download it again"
+        )
+    return np.asarray(array[...])
 
 
 def _placed(

@@ -17,7 +17,7 @@ from corereg.geometry.grid import Grid, Matrix
 from corereg.io.atomic import atomic_tree
 from corereg.io.images.checks import one_line
 from corereg.io.images.itk import LPS_RAS
-from corereg.io.images.ome_zarr import DIRECTIONS, MM_PER_UNIT, USUAL, is_ome_zarr
+from corereg.io.images.ome_zarr import DIRECTIONS, MM_PER_UNIT, USUAL, is_ome_zarr, whole_array
 from corereg.io.places import refuse_to_replace, temporary_folder_in
 from corereg.io.transforms.formats.common import offsets, stored_offsets
 from corereg.io.transforms.formats.stored import Located, StoredTransform, grid_of
@@ -93,7 +93,7 @@ def read_ome_zarr_transform(path: Path, fixed: Located | None, moving: Located |
             raise InputError(f"got {path} of {transformation['type']}, expected displacements; resample them first")
         group = root[transformation["path"]]
         image = group.attrs["ome"]["multiscales"][0]
-        field = np.asarray(group[image["datasets"][0]["path"]][...])
+        field = whole_array(group[image["datasets"][0]["path"]], path)
         affine = _placed(image, path)
     except InputError:
         raise
