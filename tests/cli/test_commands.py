@@ -1,5 +1,9 @@
 """The command `corereg`."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from helpers.commands import Command, process
@@ -37,3 +41,23 @@ def test_info_names_versions_devices_and_models(command: Command) -> None:
     assert (done.status, done.err) == (0, "")
     for word in ("corereg", "torch", "SimpleITK", "cpu", "cuda", "mind", "random"):
         assert word in done.out
+
+
+WAITING_OF_TORCH = """
+import os, sys
+from corereg.cli import main
+sys.argv = ["corereg", "--version"]
+try:
+    main()
+except SystemExit:
+    assert "torch" not in sys.modules
+print(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_leave_the_cores_while_they_wait(given: str | None, used: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", WAITING_OF_TORCH], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[-1:] == [used], done.stderr

@@ -27,12 +27,17 @@ __all__ = [
 
 DEBUG_VARIABLE = "COREREG_DEBUG"
 
+WAITING = "OMP_WAIT_POLICY", "PASSIVE"
+"""How torch's threads wait for work, unless the environment says otherwise. By default they keep a core busy, which
+the compiled kernels' threads and other programs then lack."""
+
 
 def main() -> None:
     """Entry point. Errors are one line without a traceback."""
     messages.begin()
     warnings.showwarning = _print_warning
     write_any_character()
+    os.environ.setdefault(*WAITING)  # read when torch is imported
     try:
         check_current_folder()
         app(with_stdout(sys.argv[1:]))
