@@ -1,6 +1,6 @@
 """What guidance by labels, landmarks, masks and rigid structures gains: the tables of guidance.md.
 
-    python benchmarks/guidance.py DATA [headneck abdomen landmarks keypoints masks slab rigid] [--every N]
+    python benchmarks/guidance.py DATA [headneck abdomen landmarks keypoints clouds masks slab rigid] [--every N]
 
 DATA is the folder of the shared scans. All is seeded.
 """
@@ -26,6 +26,7 @@ from corereg.data.phantom.images import NOISE_HU
 from corereg.evaluation.metrics import dice, mean_over_labels
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image, read_image, read_labels
+from corereg.method.guidance.correspondences import corresponding_points
 from corereg.method.guidance.scattered import fit_offsets, wrong_offsets
 
 HEADNECK_TWO = (2, 7)
@@ -162,6 +163,38 @@ def keypoints(data: Path, every: int) -> Rows:
         yield cohort, len(rows), *(f"{mean:.2f}" for mean in np.mean(rows, 0))
 
 
+def clouds(data: Path, every: int) -> Rows:
+    """Key-points of lungs in another order, a fifth of either side lost: error at all true pairs."""
+    yield "cohort", "lungs", "right pairs %", "found %", "TRE mm before", "unmatched", "matched", "folds %", "s"
+    found: dict[str, list[list[float]]] = {}
+    for path in sorted((data / "lung_keypoints" / "correspondences").glob("*.csv"))[::every]:
+        points = LUNG_SPACING_MM * np.loadtxt(path, delimiter=",")[::2]
+        fixed, moving = points[:, :3], points[:, 3:]
+        rng = np.random.default_rng(0)
+        left, right = (rng.permutation(len(points))[: round(0.8 * len(points))] for _ in range(2))
+        started = time.process_time()
+        first, second = corresponding_points(fixed[left], moving[right], bound_mm=2.0).T
+        seconds = time.process_time() - started
+        same = left[first] == right[second]
+        both = np.intersect1d(left, right)
+        shape = np.ceil(points.reshape(-1, 3).max(0) / LUNG_SPACING_MM).astype(int) + 1
+        image = Image(np.zeros(shape, np.uint8), Grid(shape, np.diag([*[LUNG_SPACING_MM] * 3, 1.0])))
+        results = [
+            register(image, image, points_only=True, spacing=4.0, **pair)
+            for pair in (
+                {"fixed_points": fixed[left], "moving_points": moving[right], "unmatched_points": True},
+                {"fixed_points": fixed[both], "moving_points": moving[both]},
+            )
+        ]
+        errors = [np.linalg.norm(r.transform.apply_points(fixed) - moving, axis=1).mean() for r in results]
+        before = np.linalg.norm(fixed - moving, axis=1).mean()
+        folds = results[0].metrics["fold_percent"]
+        row = [100 * same.mean(), 100 * same.sum() / len(both), before, *errors, folds, seconds]
+        found.setdefault(path.name.split("_")[0], []).append(row)
+    for cohort, rows in found.items():
+        yield cohort, len(rows), *(f"{mean:.2f}" for mean in np.mean(rows, 0))
+
+
 def masks(data: Path, every: int) -> Rows:
     """A mask of the chest's inside against none: the error inside it."""
     yield "pair", "error mm inside the mask without it", "with it"
@@ -247,7 +280,7 @@ def chests(data: Path) -> Iterator[tuple[str, Any, Any, Grid, Any]]:
     yield "patient_d at 4 mm", warped.fixed, warped.moving, warped.grid, warped.disp_vox
 
 
-SECTIONS = {f.__name__: f for f in (headneck, abdomen, landmarks, keypoints, masks, slab, rigid)}
+SECTIONS = {f.__name__: f for f in (headneck, abdomen, landmarks, keypoints, clouds, masks, slab, rigid)}
 
 
 def warm_up() -> None:

@@ -44,6 +44,20 @@ def test_labels_and_landmarks_guide_and_are_reported(
     assert summary["configuration"]["guidance"]["point_tolerance_mm"] == 1.0
 
 
+def test_unmatched_points_are_paired_and_named(scans: Path, tmp_path: Path, command: Command) -> None:
+    coords = np.random.default_rng(0).uniform(-30, 30, (30, 3))
+    write_points(tmp_path / "fixed.fcsv", Points(coords[:26], [f"f{n}" for n in range(26)]))
+    write_points(tmp_path / "moving.csv", Points(coords[:3:-1] + 4.0))
+    points = ["--fixed-points", tmp_path / "fixed.fcsv", "--moving-points", tmp_path / "moving.csv"]
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    out = tmp_path / "out"
+    done = command("register", *pair, "-o", out, *points, "--unmatched-points", "--points-only", "--no-report")
+    assert done.status == 0, done.err
+    landmarks = json.loads((out / "result.json").read_text("utf-8"))["landmarks"]
+    assert {mark["name"] for mark in landmarks} == {f"f{n}" for n in range(4, 26)}
+    assert all(mark["before_mm"] == pytest.approx(4 * 3**0.5, abs=1e-3) for mark in landmarks)
+
+
 def test_initial_transform_and_rigid_result(scans: Path, field: Path, tmp_path: Path, command: Command) -> None:
     pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
     done = command(
@@ -61,6 +75,7 @@ def test_what_cannot_guide_is_refused_in_one_line(
     fixed = read_image(scans / "fixed_labels.nii.gz")
     write_image(tmp_path / "other.nii.gz", np.where(fixed.array > 0, 5, 0).astype(np.uint8), fixed.grid)
     write_points(tmp_path / "few.csv", Points(np.zeros((3, 3))))
+    write_points(tmp_path / "two.csv", Points(np.zeros((2, 3))))
     far = tmp_path / "far.csv"
     write_points(far, Points(np.full((8, 3), 900.0)))
     labels = ["--fixed-labels", tmp_path / "other.nii.gz", "--moving-labels", scans / "moving_labels.nii.gz"]
@@ -69,6 +84,9 @@ def test_what_cannot_guide_is_refused_in_one_line(
     refused = {
         "common label": [*labels, "--guide-labels"],
         "3 moving": ["--fixed-points", points[0], "--moving-points", tmp_path / "few.csv"],
+        "2 unmatched points": [
+            *["--fixed-points", points[0], "--moving-points", tmp_path / "two.csv", "--unmatched-points"]
+        ],
         "outside both": ["--fixed-points", far, "--moving-points", far],
         "which is no file": ["--initial", tmp_path / "missing.h5"],
         "guide-only": ["--guide-only", ""],

@@ -154,6 +154,8 @@ class GuidanceConfig:
     """Let the landmarks of both scans guide the registration; otherwise they only measure it."""
     point_tolerance_mm: Annotated[float, Gt(0), Option("point_tolerance")] = 2.0
     """Distance in mm by which guiding landmarks may miss their partners."""
+    unmatched_points: Annotated[bool, Option()] = False
+    """The landmarks are clouds in any order and number: find out which belong together."""
     points_only: Annotated[bool, Option()] = False
     """Register by landmarks alone, and by the surfaces of FIXED and MOVING where these are masks; intensities do not
     count."""

@@ -101,8 +101,9 @@ def register(
         initial: transform from fixed to moving to start from, as a path or a Transform. Its parts become the last ones
             of the result.
         fixed_labels, moving_labels: label maps in the worlds of their images, for `guide_labels`.
-        fixed_points, moving_points: matched landmarks, as paths, or arrays (N, 3) in RAS+ millimetres. They guide the
-            registration unless `guide_points` is off, and measure it.
+        fixed_points, moving_points: landmarks, as paths, or arrays (N, 3) in RAS+ millimetres. They guide the
+            registration unless `guide_points` is off, and measure it. Rows match, unless `unmatched_points` finds
+            which do.
         rigid_labels: label map of the fixed image whose structures move as rigid bodies.
         fixed_channels, moving_channels: further images of each side in the same world, such as T2 with T1; as many of
             one side as of the other.
@@ -137,6 +138,7 @@ def register(
     )
     if by_points:
         progress("registration without intensities")
+        known = known.matched(None, config.guidance)
         found, known, config = register_without_images(known, images, working, config)
         return _result(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, UNJUDGED, POINTS_ONLY, config)
     intensities = find_intensities(images, config.modality)
@@ -154,6 +156,7 @@ def register(
         copies = coarse_copy(*scans[0]), coarse_copy(*scans[1])
         alignment = pre_alignment(copies, config, started=started)
     affine = None if alignment is None else alignment.affine
+    known = known.matched(affine, config.guidance)
     progress("resampling to the working grid")
     with watch("resample"):
         pair = prepare_pair(scans, working, affine=affine, device=device)

@@ -42,6 +42,8 @@ class RegisterSettings(TypedDict, total=False):
     """Let the landmarks of both scans guide the registration; otherwise they only measure it."""
     point_tolerance: float | None
     """Distance in mm by which guiding landmarks may miss their partners."""
+    unmatched_points: bool | None
+    """The landmarks are clouds in any order and number: find out which belong together."""
     points_only: bool | None
     """Register by landmarks alone, and by the surfaces of FIXED and MOVING where these are masks; intensities do not
     count."""

@@ -13,6 +13,7 @@ from corereg.io.images.image import Image
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import GuidanceConfig, RegisterConfig
 from corereg.method.guidance.channels import ChannelGuide, channel_guide, further_channels
+from corereg.method.guidance.correspondences import matched
 from corereg.method.guidance.labels import GuidingLabels, LabelGuide, guiding_labels, label_guide
 from corereg.method.guidance.landmarks import Landmarks, read_landmarks
 from corereg.method.guidance.point_guide import PointGuide, point_guide
@@ -68,10 +69,17 @@ class Known(NamedTuple):
         return Known(
             initial_transform(inputs["initial"], *images),
             guiding_labels(inputs["fixed_labels"], inputs["moving_labels"], config),
-            read_landmarks(inputs["fixed_points"], inputs["moving_points"], images),
+            read_landmarks(inputs["fixed_points"], inputs["moving_points"], images, unmatched=config.unmatched_points),
             rigid_labels(inputs["rigid_labels"], images[0]),
             further_channels(inputs["fixed_channels"], inputs["moving_channels"], images),
         )
+
+    def matched(self, affine: Matrix | None, config: GuidanceConfig) -> "Known":
+        """The same with unmatched landmarks as pairs, found after the pre-alignment."""
+        if self.landmarks is None or not config.unmatched_points:
+            return self
+        pairs = matched(self.landmarks, self.start, affine, bound_mm=config.point_tolerance_mm)
+        return self._replace(landmarks=pairs)
 
     def guide(self, working: Grid, affine: Matrix | None, config: RegisterConfig, device: torch.device) -> Guide:
         """What guides, where the pre-alignment, (4, 4) before the initial transform, puts it on the working grid."""

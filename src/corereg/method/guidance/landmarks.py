@@ -18,22 +18,29 @@ from corereg.io.points.points import Points, read_points
 
 __all__ = ["Landmarks", "read_landmarks"]
 
+UNMATCHED = 4, 5000
+"""Fewest and most points of a cloud: fewer could be paired in any way, more take gigabytes and minutes."""
+
 
 class Landmarks(NamedTuple):
-    """Pairs of landmarks."""
+    """Pairs of landmarks; before `matched`, clouds without an order."""
 
     fixed_mm: NDArray[np.float64]
     """(N, 3), RAS+ millimetres."""
     moving_mm: NDArray[np.float64]
     names: list[str]
+    """Of the fixed ones."""
 
 
-def read_landmarks(fixed: object, moving: object, images: Sequence[Image]) -> Landmarks | None:
-    """Matched landmarks of both images, or None without any.
+def read_landmarks(
+    fixed: object, moving: object, images: Sequence[Image], *, unmatched: bool = False
+) -> Landmarks | None:
+    """Landmarks of both images, or None without any.
 
     Args:
         fixed, moving: paths, Points, or arrays (N, 3) in RAS+ millimetres. Row n of one matches row n of the other;
             names in another order match by name.
+        unmatched: rows and names do not match, and the numbers may differ; see `correspondences`.
 
     Raises:
         InputError: one is missing, they differ in number, or a pair lies outside both images.
@@ -45,9 +52,12 @@ def read_landmarks(fixed: object, moving: object, images: Sequence[Image]) -> La
         raise InputError(f"got {side} points alone, expected their partners too; add the points of the other image")
     first, second = _points(fixed), _points(moving)
     counts = len(first.coords_mm), len(second.coords_mm)
+    if unmatched:
+        return _unmatched(first, second, images)
     if counts[0] != counts[1]:
         raise InputError(
-            f"got {counts[0]} fixed and {counts[1]} moving points, expected one partner for each; remove those without"
+            f"got {counts[0]} fixed and {counts[1]} moving points, expected one partner for each; remove those "
+            "without, or add --unmatched-points"
         )
     names, order = first.labels or [], np.arange(counts[0])
     if len(set(names)) < counts[0]:
@@ -75,6 +85,25 @@ def _points(points: object) -> Points:
     if coords.ndim != 2 or not len(coords):
         raise InputError(f"got points of shape {coords.shape}, expected (N, 3) in RAS+ millimetres; reshape them")
     return Points(coords)
+
+
+def _unmatched(fixed: Points, moving: Points, images: Sequence[Image]) -> Landmarks:
+    for points, image in zip((fixed.coords_mm, moving.coords_mm), images, strict=True):
+        if not UNMATCHED[0] <= len(points) <= UNMATCHED[1]:
+            raise InputError(
+                f"got {len(points)} unmatched points of {image.name}, expected {UNMATCHED[0]} to {UNMATCHED[1]} to "
+                "find out which belong together; add or remove points, or give pairs without --unmatched-points"
+            )
+        if _outside(points, image.grid).all():
+            raise InputError(
+                f"got {len(points)} points, all outside {image.name}, expected points on it; check their coordinate "
+                "system"
+            )
+    names = fixed.labels or []
+    unique = len(set(names)) == len(fixed.coords_mm)
+    return Landmarks(
+        fixed.coords_mm, moving.coords_mm, names if unique else [str(n + 1) for n in range(len(fixed.coords_mm))]
+    )
 
 
 def _outside(points_mm: NDArray[np.float64], grid: Grid) -> NDArray[np.bool_]:

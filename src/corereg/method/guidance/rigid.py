@@ -22,8 +22,11 @@ from corereg.preprocessing.working_grid import resample_labels
 
 __all__ = ["RigidGuide", "Stiffener", "largest_deviation_mm", "rigid_guide", "rigid_labels"]
 
-MARGIN_MM = 20.0
-"""Distance from a rigid structure beyond which nothing changes."""
+MARGINS_MM = 8.0, 20.0
+"""Least and largest distance from a rigid structure at which its correction has faded out."""
+
+STRETCH = 2.0
+"""That distance in lengths of the correction, between those bounds: nothing is stretched by more than 3/4."""
 
 STRAIGHT = 1e-12
 """Weight of the assumption that nothing is rotated; it decides only where the points do not."""
@@ -43,8 +46,10 @@ class Structure(NamedTuple):
     """(P, 3), the voxels within the margin, the core included."""
     closest: NDArray[np.int64]
     """(P,), the row of the core's voxel closest to each of those."""
-    share: NDArray[np.float64]
-    """(P,), how much of the correction there each takes over: 1 in the core, 0 beyond the margin."""
+    distance_mm: NDArray[np.float64]
+    """(P,), from that voxel."""
+    part: NDArray[np.float64]
+    """(P,), the part of this structure's correction beside those of others: 1 far from them, 0 in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +65,14 @@ class Stiffener:
         """A displacement (1, 3, I, J, K) that moves each structure rigidly in the world."""
         field = disp_vox[0].double().cpu().numpy()
         changed = field.copy()
-        for inside, core, near, closest, share in self.structures:
+        for inside, core, near, closest, distance_mm, part in self.structures:
             fitted = _rigid_fit(self.grid.to_world(inside), self._moved(inside + field[(slice(None), *inside.T)].T))
             there = as_positions(transform_points(fitted, self.grid.to_world(core)))
             rigid = self.grid.to_voxel(as_points(through(inverse_parts(self.before), there))) - core
             correction = rigid - field[(slice(None), *core.T)].T
-            changed[(slice(None), *near.T)] += share * correction[closest].T
+            largest_mm = np.linalg.norm(correction, axis=1).max() * min(self.grid.spacing)
+            rest = (1 - distance_mm / np.clip(STRETCH * largest_mm, *MARGINS_MM)).clip(0, 1)
+            changed[(slice(None), *near.T)] += part * rest**2 * (3 - 2 * rest) * correction[closest].T
         return torch.as_tensor(changed[None]).to(disp_vox)
 
     def _moved(self, coords_vox: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,7 +99,7 @@ class RigidGuide:
 def _structures(labels: NDArray[np.int64], spacing_mm: float) -> list[Structure]:
     """Each structure, within its own box. Where margins overlap, the correction is divided by the odds of each."""
     ndimage = scipy_module("ndimage")
-    margin = int(np.ceil(MARGIN_MM / spacing_mm)) + 2
+    margin = int(np.ceil(MARGINS_MM[1] / spacing_mm)) + 2
     total = np.zeros(labels.shape, np.float32)
     found = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -101,18 +108,16 @@ def _structures(labels: NDArray[np.int64], spacing_mm: float) -> list[Structure]
         around = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
         core = ndimage.binary_dilation(labels[around] == label, np.ones((3, 3, 3)))
         distance, closest = ndimage.distance_transform_edt(~core, sampling=spacing_mm, return_indices=True)
-        rest = (1 - distance / MARGIN_MM).clip(0, 1)
-        share = rest**2 * (3 - 2 * rest)
-        odds = share / (1 - share).clip(1e-6)
+        odds = (MARGINS_MM[1] / distance.clip(1e-6) - 1).clip(0)
         total[around] += odds
-        found.append((label, around, core, closest, odds))
+        found.append((label, around, core, closest, distance, odds))
     structures = []
-    for label, around, core, closest, odds in found:
+    for label, around, core, closest, distance, odds in found:
         own, corner = labels[around], [side.start for side in around]
-        share = np.where(own > 0, own == label, odds / (1 + total[around]))
+        part = np.where(own > 0, own == label, (1 + odds) / (1 + total[around]))
         rows = np.full(own.shape, -1)
         rows[core] = np.arange(core.sum())
-        near = np.argwhere(share > 0)
+        near = np.argwhere((odds > 0) & (part > 0))
         places = tuple(near.T)
         structures.append(
             Structure(
@@ -120,7 +125,8 @@ def _structures(labels: NDArray[np.int64], spacing_mm: float) -> list[Structure]
                 np.argwhere(core) + corner,
                 near + corner,
                 rows[tuple(closest[(slice(None), *places)])],
-                share[places],
+                distance[places],
+                part[places],
             )
         )
     return structures

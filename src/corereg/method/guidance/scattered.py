@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from corereg.lazy import scipy_module
 
-__all__ = ["Scattered", "correlation", "fit_offsets", "wrong_offsets"]
+__all__ = ["Scattered", "correlation", "fit_offsets", "prior_covariance", "wrong_offsets"]
 
 REACH_MM = 40.0
 """Length of the Matérn-3/2 covariance, of 20 to 160 the best on key-points of lungs: benchmarks/guidance.md."""
@@ -52,7 +52,7 @@ class Scattered:
     def __call__(self, places_mm: Points) -> Points:
         """The offsets at places (M, 3)."""
         centre = self.points_mm.mean(0)
-        return _covariance(places_mm, self.points_mm, centre, self.amplitude_mm, self.trend) @ self.weights
+        return prior_covariance(places_mm, self.points_mm, centre, self.amplitude_mm, self.trend) @ self.weights
 
     def variance_mm2(self, places_mm: Points) -> NDArray[np.float64]:
         """The variance along each axis of the error at places (M, 3), of a displacement without a trend: (M,)."""
@@ -72,7 +72,7 @@ def fit_offsets(points_mm: Points, offsets_mm: Points, *, bound_mm: float, trend
     noise = bound_mm / 2
     size = float(np.median(np.linalg.norm(offsets_mm, axis=1))) / np.sqrt(3)
     amplitude = max(size, LEAST_AMPLITUDE * bound_mm)
-    covariance = _covariance(points_mm, points_mm, points_mm.mean(0), amplitude, trend)
+    covariance = prior_covariance(points_mm, points_mm, points_mm.mean(0), amplitude, trend)
     covariance[np.diag_indices(len(points_mm))] += noise**2
     inverse = scipy_module("linalg").inv(covariance, overwrite_a=True, check_finite=False)
     weights = inverse @ offsets_mm
@@ -106,7 +106,8 @@ def correlation(first_mm: Points, second_mm: Points) -> Points:
     return np.asarray((1 + scaled) * np.exp(-scaled))
 
 
-def _covariance(first: Points, second: Points, centre: Points, amplitude: float, trend: bool) -> Points:
+def prior_covariance(first: Points, second: Points, centre: Points, amplitude: float, trend: bool = True) -> Points:
+    """Covariance of the offsets at places (N, 3) and (M, 3), with or without an affine trend: (N, M)."""
     found = amplitude**2 * correlation(first, second)
     if trend:
         found += TREND_MM**2 * (1 + (first - centre) @ (second - centre).T / TREND_REACH_MM**2)
