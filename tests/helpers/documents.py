@@ -32,7 +32,7 @@ NOT_RUN = {"reproduce": "takes weeks, on data that is not public", "peers": "ins
 SLOW = {"batch", "benchmark", "demo", "phantom", "train"}
 """Commands that take minutes."""
 
-POINTS = "10,-12,8\n-20,5,14\n"
+POINTS = "10,-12,8\n-20,5,14\n3,20,-9\n-8,-17,-20\n25,9,18\n"
 
 
 class Block(NamedTuple):
@@ -81,10 +81,11 @@ def stock(folder: Path) -> None:
         "# Markups fiducial file version = 4.11\n# CoordinateSystem = LPS\n# columns = id,x,y,z\n"
         + "".join(f"{n},{line}\n" for n, line in enumerate(POINTS.split(), 1))
     )
-    (folder / "moving_points.mrk.json").write_text(
-        '{"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", '
-        '"controlPoints": [{"id": "1", "position": [10, -12, 8]}, {"id": "2", "position": [-20, 5, 14]}]}]}'
-    )
+    marks = [
+        {"id": str(n), "position": [float(x) for x in line.split(",")]} for n, line in enumerate(POINTS.split(), 1)
+    ]
+    markups = {"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": marks}]}
+    (folder / "moving_points.mrk.json").write_text(json.dumps(markups))
     (folder / "fixed_keypoints.csv").write_text("20,18,16\n12,14,20\n")
     (folder / "liver.stl").write_text(
         "solid liver\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 10 0 0\nvertex 0 10 0\nendloop\nendfacet\n"
