@@ -122,7 +122,8 @@ class PipelineConfig:
     """Settings of the stages from features to displacement."""
 
     passes: Annotated[tuple[Literal[4, 8, 16], ...] | None, MinLen(1), Option()] = None
-    """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own. The paper's are 8,8."""
+    """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own, the last of them twice
+    above 3 million voxels. The paper's are 8,8."""
     coupled_convex: CoupledConvexConfig = field(default_factory=CoupledConvexConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     target_sdlogj: Annotated[float | None, Interval(gt=0, lt=1), Option()] = None

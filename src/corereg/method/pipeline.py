@@ -15,7 +15,7 @@ from torch import Tensor
 from corereg.geometry.displacement import Disp, sdlogj, unfold
 from corereg.geometry.strided import halve
 from corereg.geometry.warp import warp
-from corereg.method.coarse.passes import coarse_displacement, full_grid_displacement
+from corereg.method.coarse.passes import coarse_displacement, default_passes, full_grid_displacement
 from corereg.method.config import CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, Similarity
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
 from corereg.method.guidance.known import NO_GUIDE, Guide
@@ -94,7 +94,7 @@ def register_volumes(
             f"got shapes {tuple(fixed.shape)} and {tuple(moving.shape)}, expected equal shapes whose sizes are "
             f"multiples of {GRID_MULTIPLE}; pad the volumes first"
         )
-    passes = config.passes or model.passes
+    passes = config.passes or default_passes(model.passes, fixed.numel())
     both_directions = config.symmetric or config.refine.parametrisation == DIFFEOMORPHIC
     images, counts = (fixed, moving), (fixed_weight, moving_weight)
     orders = ((0, 1), (1, 0)) if both_directions else ((0, 1),)

@@ -20,6 +20,7 @@ from corereg.io.transforms.transform import Transform
 from corereg.method.affine.align import Alignment
 from corereg.method.affine.coarse_copies import coarse_copy
 from corereg.method.affine.pre_alignment import pre_alignment
+from corereg.method.coarse.passes import default_passes
 from corereg.method.config import RegisterConfig, documented, with_register_options
 from corereg.method.device import find_device
 from corereg.method.guidance.known import Known
@@ -148,7 +149,8 @@ def register(
         working = choose_working_grid(
             fixed_image.grid, moving_image.grid, spacing_mm=choice.spacing_mm, memory_bytes=config.memory_bytes
         )
-    config = with_settings(config, {"stages.passes": config.stages.passes or choice.model.passes})
+    passes = config.stages.passes or default_passes(choice.model.passes, math.prod(working.shape))
+    config = with_settings(config, {"stages.passes": passes})
     scans = [Scan(*scan) for scan in zip(images, intensities, masks, strict=True)]
     scans[1] = placed(scans[1], known.start, working)
     progress("pre-alignment")

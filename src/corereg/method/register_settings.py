@@ -48,7 +48,8 @@ class RegisterSettings(TypedDict, total=False):
     """Register by landmarks alone, and by the surfaces of FIXED and MOVING where these are masks; intensities do not
     count."""
     passes: Sequence[int] | None
-    """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own. The paper's are 8,8."""
+    """Strides of the coarse passes in working voxels, such as 8,4; by default the model's own, the last of them twice
+    above 3 million voxels. The paper's are 8,8."""
     refine_steps: int | None
     """Adam steps of the instance optimisation; 0 skips it."""
     regularisation: float | None

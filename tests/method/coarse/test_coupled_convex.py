@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from corereg.geometry.displacement import compose, inverse_consistent
 from corereg.method.coarse.cost_volume import LEAST_WEIGHT, candidates_vox, cost_volume, weighted_cost_volume
 from corereg.method.coarse.coupled_convex import coupled_convex, match
-from corereg.method.coarse.passes import coarse_displacement
+from corereg.method.coarse.passes import REPEATED_VOXELS, coarse_displacement, default_passes
 from corereg.method.config import CoupledConvexConfig
 from corereg.method.features.mind import MindModel
 from helpers.windows import scene, shifted_pair
@@ -166,3 +166,8 @@ def test_slab_between_the_voxels_of_a_pass_counts():
         encoded[0], moving, encoded[1], model, passes=(8, 4), config=CoupledConvexConfig(), weights=(counts, counts)
     )
     assert 4 < float(2 * found[0, 2, 2, 6:-6, 8:-8].mean()) < 6
+
+
+def test_the_last_pass_is_made_twice_on_large_grids():
+    assert default_passes((8, 4), REPEATED_VOXELS) == (8, 4)
+    assert default_passes((8, 4), REPEATED_VOXELS + 1) == (8, 4, 4)

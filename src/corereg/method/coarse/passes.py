@@ -14,11 +14,26 @@ from corereg.method.config import CoupledConvexConfig
 from corereg.method.features.model import Encoded, FeatureModel, Image5D
 from corereg.method.stopwatch import Stopwatch
 
-__all__ = ["COARSE_SMOOTHING", "coarse_displacement", "full_grid_displacement", "half_grid_displacement"]
+__all__ = [
+    "COARSE_SMOOTHING",
+    "coarse_displacement",
+    "default_passes",
+    "full_grid_displacement",
+    "half_grid_displacement",
+]
 
 COARSE_SMOOTHING, FINAL_SMOOTHING = 2, 3
 """Number of 3x3x3 means after each doubling of a coarse displacement, and after a refined displacement is brought to
 the full grid for good."""
+
+REPEATED_VOXELS = 3_000_000
+"""Above this many voxels the last pass is made twice: on a fine grid its window reaches few millimetres, and on a
+coarse one a third pass gains nothing. Measured in benchmarks/history/correlation.md."""
+
+
+def default_passes(passes: Sequence[int], voxels: int) -> tuple[int, ...]:
+    """The strides of the passes on a working grid of this many voxels, from those of a model."""
+    return (*passes, *passes[-1:]) if voxels > REPEATED_VOXELS else tuple(passes)
 
 
 def full_grid_displacement(half: Disp, *, smoothing: int = COARSE_SMOOTHING) -> Float[Tensor, "B 3 X Y Z"]:
