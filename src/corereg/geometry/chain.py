@@ -128,7 +128,7 @@ def check_parts(parts: Sequence[Part]) -> None:
 
 
 def check_matrix(matrix: Matrix, *, volume_ratio: float = SINGULAR) -> None:
-    """Check that a matrix is 4x4, finite, of moderate size and invertible.
+    """Check that a matrix is 4x4, finite, of moderate size, affine and invertible.
 
     Args:
         volume_ratio: the ratio of volumes that it must exceed.
@@ -137,11 +137,12 @@ def check_matrix(matrix: Matrix, *, volume_ratio: float = SINGULAR) -> None:
         InputError: it is not.
     """
     usable = np.shape(matrix) == (4, 4) and bool(np.abs(matrix).max() <= LARGEST)  # false for NaN
+    usable = usable and np.allclose(matrix[3], (0, 0, 0, 1))
     if not usable or abs(np.linalg.det(matrix[:3, :3])) <= volume_ratio:
         shown = np.array2string(np.asarray(matrix), precision=6, separator=", ", max_line_width=10**6, threshold=16)
         raise InputError(
-            f"got the affine part {' '.join(shown.split())}, expected a 4x4 matrix of finite numbers that can be "
-            "inverted; repair it"
+            f"got the affine part {' '.join(shown.split())}, expected a 4x4 matrix of finite numbers with the "
+            "last row 0, 0, 0, 1 that can be inverted; repair it"
         )
 
 

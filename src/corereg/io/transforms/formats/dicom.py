@@ -49,9 +49,8 @@ def read_dicom(path: Path, fixed: Located | None, moving: Located | None) -> Sto
         raise
     except Exception as error:  # pydicom raises whatever a damaged file leads it to
         raise InputError(f"got {path}, which is damaged ({one_line(error)}), expected {EXPECTED}") from None
-    raise InputError(
-        f"got {path}, a DICOM object of the kind {pydicom().uid.UID(kind).name or 'unknown'}, expected {EXPECTED}"
-    )
+    name = " ".join(pydicom().uid.UID(kind).name.split()) or "unknown"
+    raise InputError(f"got {path}, a DICOM object of the kind {name}, expected {EXPECTED}")
 
 
 def _matrix_of_frames(data: Any, path: Path) -> Matrix:

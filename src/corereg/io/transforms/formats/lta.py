@@ -62,7 +62,8 @@ def read_lta(path: Path, fixed: Located | None, moving: Located | None) -> Store
     if kind == str(VOXEL_TO_VOXEL):
         source = grids.get("src") or grid_of(moving, "moving", path)
         destination = grids.get("dst") or grid_of(fixed, "fixed", path)
-        matrix = destination.affine @ matrix @ source.inverse_affine
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = _checked(destination.affine @ matrix @ source.inverse_affine, path)
     elif kind != str(RAS_TO_RAS):
         raise InputError(
             f"got {path} of type {kind}, expected {VOXEL_TO_VOXEL} (voxel to voxel) or {RAS_TO_RAS} (RAS to RAS); "
@@ -83,7 +84,10 @@ def _matrix(head: str, path: Path) -> Matrix:
         raise InputError(
             f"got {path}, expected an .lta file of FreeSurfer with one 4x4 matrix; write it again with lta_convert"
         )
-    matrix = values.reshape(4, 4)
+    return _checked(values.reshape(4, 4), path)
+
+
+def _checked(matrix: Matrix, path: Path) -> Matrix:
     try:
         check_matrix(matrix)
     except InputError as error:
@@ -99,8 +103,9 @@ def _grid(fields: dict[str, str], path: Path) -> Grid | None:
     if any(values.size != 3 or not np.isfinite(values).all() for values in stated.values()):
         raise InputError(f"got {path} with an incomplete volume info, expected sizes and directions; write it again")
     affine = np.eye(4)
-    affine[:3, :3] = np.stack([stated[name] for name in AXES], axis=1) * stated["voxelsize"]
-    affine[:3, 3] = stated["cras"] - affine[:3, :3] @ (stated["volume"] / 2)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not plausible
+        affine[:3, :3] = np.stack([stated[name] for name in AXES], axis=1) * stated["voxelsize"]
+        affine[:3, 3] = stated["cras"] - affine[:3, :3] @ (stated["volume"] / 2)
     i, j, k = (int(n) for n in np.clip(stated["volume"], 0, 2**31))
     return plausible_grid((i, j, k), affine, str(path))
 
