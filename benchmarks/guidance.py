@@ -178,7 +178,8 @@ def clouds(data: Path, every: int) -> Rows:
         same = left[first] == right[second]
         both = np.intersect1d(left, right)
         shape = np.ceil(points.reshape(-1, 3).max(0) / LUNG_SPACING_MM).astype(int) + 1
-        image = Image(np.zeros(shape, np.uint8), Grid(shape, np.diag([*[LUNG_SPACING_MM] * 3, 1.0])))
+        ramp = np.broadcast_to(np.arange(shape[0], dtype=np.float32)[:, None, None], shape)  # any image
+        image = Image(np.ascontiguousarray(ramp), Grid(tuple(shape.tolist()), np.diag([*[LUNG_SPACING_MM] * 3, 1.0])))
         results = [
             register(image, image, points_only=True, spacing=4.0, **pair)
             for pair in (

@@ -7,6 +7,7 @@ import numpy as np
 from corereg import Transform, register
 from corereg.evaluation.metrics import dice
 from corereg.io.images.image import Image
+from corereg.method.guidance.rigid import largest_deviation_mm
 from helpers.motions import motion
 from helpers.pairs import FIXED, MOVING
 from helpers.refusals import refusal
@@ -47,6 +48,26 @@ def test_surfaces_of_two_masks_meet() -> None:
     assert before < 0.88
     assert after > 0.93
     assert found.metrics["fold_percent"] == 0.0
+
+
+def test_rigid_structures_keep_their_shape_without_images() -> None:
+    structure = Image((np.linalg.norm(voxels_mm(FIXED) - [5, 0, -4], axis=-1) < 14).astype(np.uint8), FIXED)
+    points = np.random.default_rng(0).uniform(-45, 45, (60, 3))
+    marks: Any = {"fixed_points": points, "moving_points": truth(points)}
+    free, found = (
+        register(scan(FIXED), scan(MOVING), **marks, **QUICK, rigid_labels=labels) for labels in (None, structure)
+    )
+    assert largest_deviation_mm(structure, free.transform) > 1.0
+    assert found.metrics["rigid_deviation_mm"] < 0.2
+    assert found.metrics["fold_percent"] == 0.0
+
+
+def test_what_only_weighs_intensities_is_refused() -> None:
+    points: Any = {"fixed_points": np.eye(3), "moving_points": np.eye(3), **QUICK}
+    mask = np.ones(FIXED.shape, np.uint8)
+    assert "fixed_mask" in refusal(register, scan(FIXED), scan(MOVING), fixed_mask=mask, **points)
+    further: Any = {"fixed_channels": [scan(FIXED)], "moving_channels": [scan(MOVING)]}
+    assert "moving_channels" in refusal(register, scan(FIXED), scan(MOVING), **further, **points)
 
 
 def test_images_without_landmarks_are_refused() -> None:

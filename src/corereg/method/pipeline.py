@@ -130,9 +130,8 @@ def register_volumes(
         with watch("upsample"):
             coarse_full = full_grid_displacement(coarse[0])
         if config.refine.steps == 0:
-            return Registration(
-                coarse_full, coarse_full, (), config.refine.regularisation, FEATURES, watch.seconds, points
-            )
+            final = coarse_full if stiff is None else unfold(stiff(coarse_full))
+            return Registration(coarse_full, final, (), config.refine.regularisation, FEATURES, watch.seconds, points)
         with watch("features"):
             similarity = _similarity(images, counts[0], coarse_full, config)
             half, full = _compared(model, images, [_shallow(one) for one in encoded], similarity, config)

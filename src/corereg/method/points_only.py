@@ -80,7 +80,8 @@ def register_without_images(
         )
     still = no_deformation(blank, config.stages)
     points = guide.points.judged(still.refined, 1)
-    found = unfold(points.corrected(still.refined, 1))
+    found = points.corrected(still.refined, 1)
+    found = unfold(found if guide.rigid is None else guide.rigid.stiffener()(found))
     return replace(still, coarse=found, refined=found, points=points), known, config
 
 

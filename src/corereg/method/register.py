@@ -118,6 +118,7 @@ def register(
     given = {"initial": initial, "fixed_labels": fixed_labels, "moving_labels": moving_labels}
     given |= {"fixed_points": fixed_points, "moving_points": moving_points, "rigid_labels": rigid_labels}
     given |= {"fixed_channels": fixed_channels, "moving_channels": moving_channels}
+    given |= {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
     config = with_register_options(config or RegisterConfig(), settings)
     thresholds = read_thresholds(config.thresholds)
     progress = progress or (lambda stage: None)

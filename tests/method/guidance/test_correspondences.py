@@ -65,6 +65,7 @@ def test_clouds_that_cannot_match_are_refused() -> None:
     pair = scan(FIXED), scan(MOVING)
     assert "3 unmatched points" in refusal(register, *pair, fixed_points=first[:3], moving_points=second, **settings)
     assert "all outside" in refusal(register, *pair, fixed_points=first, moving_points=second + 900, **settings)
+    assert "without points" in refusal(register, *pair, **settings)
     assert "--unmatched-points" in refusal(register, *pair, fixed_points=first[:5], moving_points=second)
 
 

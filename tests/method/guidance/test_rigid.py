@@ -69,6 +69,22 @@ def test_registration_keeps_a_rigid_structure_in_shape() -> None:
     assert found.metrics["fold_percent"] == 0.0
 
 
+def test_structure_stays_rigid_without_refinement() -> None:
+    structures = Image(two_spheres(FIXED), FIXED)
+    found = register(*pair(), rigid_labels=structures, affine="none", spacing=4.0, refine_steps=0)
+    assert found.metrics["rigid_deviation_mm"] < 0.5
+
+
+def test_line_is_not_twisted() -> None:
+    """A straight structure, such as a needle, does not say how the tissue around it turns."""
+    labels = np.zeros(WORKING.shape, np.int64)
+    labels[6:30, 18, 16] = 1
+    shift = torch.zeros(1, 3, *WORKING.shape)
+    shift[:, 1] = 0.02 * torch.arange(WORKING.shape[0])[:, None, None]
+    found = RigidGuide(labels, WORKING, ()).stiffener()(shift)
+    assert_allclose(found.numpy(), shift.numpy(), atol=0.1)
+
+
 def test_rigid_structures_elsewhere_are_refused() -> None:
     away = centred_grid((12, 10, 8), (3.0, 3.0, 3.0), centre_mm=(500.0, 0.0, 0.0))
     structures = Image(np.ones(away.shape, np.uint8), away, name="bones.nii.gz")

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
 from corereg.io.images.image import Image
 from corereg.io.transforms.transform import Transform
@@ -60,12 +61,18 @@ class Known(NamedTuple):
         """Read and check what `register` was given.
 
         Args:
-            inputs: initial, fixed_labels, moving_labels, fixed_points, moving_points and rigid_labels, each perhaps
-                None; fixed_channels and moving_channels.
+            inputs: initial, fixed_labels, moving_labels, fixed_points, moving_points, rigid_labels, fixed_mask and
+                moving_mask, each perhaps None; fixed_channels and moving_channels.
 
         Raises:
             InputError: one of them cannot be used.
         """
+        unused = [name for name in ("fixed_mask", "moving_mask") if inputs[name] is not None]
+        unused += [name for name in ("fixed_channels", "moving_channels") if inputs[name]]
+        if config.points_only and unused:
+            raise InputError(
+                f"got {' and '.join(unused)} with --points-only, expected none as intensities do not count; drop one"
+            )
         return Known(
             initial_transform(inputs["initial"], *images),
             guiding_labels(inputs["fixed_labels"], inputs["moving_labels"], config),

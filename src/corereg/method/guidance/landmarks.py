@@ -43,9 +43,11 @@ def read_landmarks(
         unmatched: rows and names do not match, and the numbers may differ; see `correspondences`.
 
     Raises:
-        InputError: one is missing, they differ in number, or a pair lies outside both images.
+        InputError: one is missing or cannot be used, they differ in number, or a pair lies outside both images.
     """
     if fixed is None and moving is None:
+        if unmatched:
+            raise InputError("got --unmatched-points without points; add --fixed-points and --moving-points")
         return None
     if fixed is None or moving is None:
         side = "moving" if fixed is None else "fixed"
