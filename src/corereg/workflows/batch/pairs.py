@@ -22,7 +22,8 @@ from corereg.method.config import register_options
 __all__ = ["FILES", "Pair", "Source", "known_label_names", "pair_source"]
 
 SIDES = ("fixed", "moving")
-FILES = (*SIDES, "fixed_labels", "moving_labels", "fixed_mask", "moving_mask")
+GUIDES = ("initial", "fixed_points", "moving_points", "rigid_labels")
+FILES = (*SIDES, "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", *GUIDES)
 SPLIT = "split"
 """A column that data sets for training have; all their rows are registered."""
 
@@ -46,6 +47,10 @@ class Pair:
     moving_labels: Path | None = None
     fixed_mask: Path | None = None
     moving_mask: Path | None = None
+    initial: Path | None = None
+    fixed_points: Path | None = None
+    moving_points: Path | None = None
+    rigid_labels: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings by the names of the command's options, on top of those of the batch."""
 
