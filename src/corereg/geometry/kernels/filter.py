@@ -85,11 +85,10 @@ def box_band(size: int, times: int, *, adjoint: bool = False) -> Band:
 
 
 @cache
-def window_band(size: int, radius: int, *, adjoint: bool = False) -> Band:
-    """Mean over the up to 2 * radius + 1 voxels that exist around each, or the adjoint of that."""
+def window_band(size: int, radius: int) -> Band:
+    """Mean over the up to 2 * radius + 1 voxels that exist around each."""
     near = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) <= radius
-    matrix = near / near.sum(1, keepdims=True)
-    return band(matrix.T if adjoint else matrix)
+    return band(near / near.sum(1, keepdims=True))
 
 
 @cache
@@ -123,17 +122,11 @@ def _on_tensor(volume: Tensor, bands: tuple[Band, Band, Band], *, scale: float =
     return torch.from_numpy(values.reshape(*volume.shape[:2], *values.shape[1:]))
 
 
-def apply_bands(
-    volumes: Array, bands: tuple[Band, Band, Band], *, scale: float = 1.0, out: Array | None = None
-) -> Array:
-    """Apply the operators of the three axes to volumes (N, I, J, K), and multiply the result by `scale`.
-
-    Args:
-        out: where to write the result (N, X, Y, Z); by default into new memory.
-    """
+def apply_bands(volumes: Array, bands: tuple[Band, Band, Band], *, scale: float = 1.0) -> Array:
+    """Apply the operators of the three axes to volumes (N, I, J, K), and multiply the result by `scale`."""
     count, rows = volumes.shape[:2]
     shape = tuple(b.start.size for b in bands)
-    out = np.empty((count, *shape), np.float32) if out is None else out
+    out = np.empty((count, *shape), np.float32)
     together = count if count * rows * shape[1] * shape[2] <= TOGETHER else 1
     planes = np.empty(together * rows * shape[1] * shape[2], np.float32)
     along_i = bands[0]._replace(weights=bands[0].weights * np.float32(scale))

@@ -2,7 +2,8 @@
 
 A step makes three sweeps over the volume: first the displacement, from the planes of the parameters smoothed along j
 and k; then energy and gradient, with the adjoint smoothing along j and k of each plane; last the adjoint smoothing
-along i, the update and the next smoothing along j and k. No image with C channels is ever stored.
+along i, the update and the next smoothing along j and k. Local correlation takes two more, before the energy. No image
+with C channels is ever stored.
 
 Features are compared as 16-bit integers of one unit: half the memory to read, and reading bounds the speed.
 
@@ -21,7 +22,8 @@ from corereg.geometry.kernels.simd_loops import compare
 from corereg.geometry.kernels.threads import kernel, run_slabs
 from corereg.method.refine.inputs import Factors, Inputs
 from corereg.method.refine.integers import Integers, as_integers, padded_channels
-from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_force
+from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_planes
+from corereg.method.refine.kernels_cpu_places import locate
 from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
 from corereg.progress import counted
 
@@ -113,14 +115,16 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
     shape, features, correlation, mask, factors, channels, forward, adjoint, divergence = problem
     weights = np.array((factors.data, *factors.smooth, factors.volume, factors.correlation))
     slopes, energies = (2 * weights).astype(np.float32), np.zeros((shape[0], 6))
+    slopes[5] = weights[5]  # the force is the whole derivative
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, forward)
     if factors.volume:
         run_slabs(divergence_planes, shape[0], disp, divergence, shape)
-    volumes = disp, divergence, NONE, NONE
+    force = np.empty((3, 0), np.float32), NONE, NONE, NONE
     if correlation is not None:
-        energies[:, 5], force = correlation_force(correlation, disp, mask, factors.correlation)
-        volumes = disp, divergence, force, correlation.slopes
-    run_slabs(_energy_planes, shape[0], features, volumes, mask, slopes, channels, shape, adjoint, pulled, energies)
+        energies[:, 5] = correlation_planes(correlation, disp, mask)
+        force = correlation.spread, correlation.fixed, correlation.warped, correlation.slopes
+    given = features, (disp, divergence), force, mask
+    run_slabs(_energy_planes, shape[0], given, slopes, channels, shape, adjoint, pulled, energies)
     return float(weights @ energies.sum(0))
 
 
@@ -183,9 +187,9 @@ def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first,
 
 
 @kernel
-def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, out, energies, first, last):
+def _energy_planes(given, factors, channels, shape, adjoint, out, energies, first, last):
     """Sums of the energy per plane, and its gradient's planes after the adjoint smoothing along j and k."""
-    disp, divergence, force, slopes = volumes
+    features, (disp, divergence), force, mask = given
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     gradient = np.empty(U(3) * plane, np.float32)
@@ -196,8 +200,8 @@ def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, o
             energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
         else:
             gradient[:] = F(0)
-        if force.size:
-            add_force_pull(force, slopes, gradient, shape, i)
+        if force[0].size:
+            add_force_pull(force, factors[5], gradient, shape, i)
         if divergence.size:
             energy[4] = add_divergence_pull(divergence, gradient, shape, factors[4], i)
         for a in range(U(3)):
@@ -210,31 +214,6 @@ def _energy_planes(features, volumes, mask, factors, channels, shape, adjoint, o
                 sides = up, down, left, right
                 add_diffusion_pull(disp, line, sides, gradient, to + j * size_k, size_k, factors, energy)
             filter_plane(gradient, to, out, at, lines, shape[1:], adjoint[1], adjoint[2])
-
-
-@kernel
-def _locate(disp, shape, i, j, cell, share, free):
-    """For each sampling position of one line: the voxel of its lower corner, the upper corner's share per axis, and 1
-    if the position moves with the displacement, 0 beyond the edge, where it is held, and on it (as in grid_sample)."""
-    size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
-    last_i, last_j, last_k = F(shape[0] - 1), F(shape[1] - 1), F(shape[2] - 1)
-    cells_i, cells_j, cells_k = np.int32(shape[0] - 2), np.int32(shape[1] - 2), np.int32(shape[2] - 2)
-    line_j, line_k = np.int32(shape[1]), np.int32(shape[2])
-    volume = size_i * size_j * size_k
-    line = (i * size_j + j) * size_k
-    for k in range(size_k):
-        at = line + k
-        x, y, z = F(i) + disp[at], F(j) + disp[at + volume], F(k) + disp[at + volume + volume]
-        free[0, k] = F(1) if (x > 0) & (x < last_i) else F(0)
-        free[1, k] = F(1) if (y > 0) & (y < last_j) else F(0)
-        free[2, k] = F(1) if (z > 0) & (z < last_k) else F(0)
-        # The order of the comparisons sends NaN to 0.
-        x = min(x, last_i) if x > 0 else F(0)
-        y = min(y, last_j) if y > 0 else F(0)
-        z = min(z, last_k) if z > 0 else F(0)
-        a, b, c = min(np.int32(x), cells_i), min(np.int32(y), cells_j), min(np.int32(z), cells_k)
-        share[0, k], share[1, k], share[2, k] = x - F(a), y - F(b), z - F(c)
-        cell[k] = (a * line_j + b) * line_k + c
 
 
 @kernel
@@ -253,7 +232,7 @@ def _data_gradient(fixed, moving, disp, mask, factor, gradient, shape, channels,
     free = np.empty((3, size_k), np.float32)
     energy = 0.0
     for j in range(size_j):
-        _locate(disp, shape, i, j, cell, share, free)
+        locate(disp, shape, i, j, cell, share, free)
         for k in range(size_k):
             to = j * size_k + k
             at = i * plane + to
