@@ -126,7 +126,10 @@ def declared(*groups: str) -> set[str]:
     """Import names of what pyproject.toml installs: its dependencies and these extras."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    lines = project["dependencies"] + [line for name in groups for line in project["optional-dependencies"][name]]
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + [line for name in groups for line in extras[name]]
+    own = [name for line in lines if line.startswith("corereg[") for name in re.findall(r"\w+", line)[1:]]
+    lines += [line for name in own for line in extras[name]]
     names = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines}
     renamed = {"pyyaml": "yaml"}
     return {renamed.get(name, name) for name in names}

@@ -25,7 +25,7 @@ __all__ = ["Direction", "Refined", "refine_pair"]
 SYMMETRY_STEPS = 15
 """Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage."""
 
-FINE_SHARE = 0.6
+FINE_SHARE = 0.9
 """Steps on the full grid per step on the 1/2 grid."""
 
 LARGE_GRID, LARGE_SHARE = 3_000_000, 0.3
