@@ -28,8 +28,8 @@ SYMMETRY_STEPS = 15
 FINE_SHARE = 0.9
 """Steps on the full grid per step on the 1/2 grid."""
 
-LARGE_GRID, LARGE_SHARE = 3_000_000, 0.3
-"""Above this many voxels, each step takes seconds and half as many do: benchmarks/history/correlation.md."""
+LARGE_GRID, LARGE_SHARE = 3_000_000, 0.45
+"""Above this many voxels, each step takes a second and half as many do: benchmarks/history/refine-speed.md."""
 
 FINE_LEARNING_RATE = 1.0
 """Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
