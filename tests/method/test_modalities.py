@@ -45,4 +45,5 @@ def test_one_voxel_does_not_turn_a_pair_of_mrs_into_cts() -> None:
         array[20, 3, 4] = -321.0
     found = registered(*(Image(array, grid) for array in arrays))
     assert [each.modality for each in found.intensities] == ["mr", "mr"]
-    assert_allclose(found.refined.disp_vox.numpy(), plain.refined.disp_vox.numpy(), atol=0.1)
+    apart = np.abs(found.refined.disp_vox.numpy() - plain.refined.disp_vox.numpy())
+    assert np.quantile(apart, 0.999) < 0.1  # next to the voxel itself the refinement follows what was changed

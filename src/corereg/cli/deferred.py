@@ -2,7 +2,6 @@
 
 import sys
 import threading
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -46,9 +45,7 @@ class _Finder(MetaPathFinder):
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target) if name in self.names else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)

@@ -151,7 +151,7 @@ def draw_progress(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     steps = [row for row in rows if row.get("loss") is not None]
     cycles = [row for row in rows if row.get("sdlogj") is not None]
-    shown = [(keys, title) for keys, title in FIGURES if any(keys[-1] in row for row in cycles)]
+    shown = [(keys, title) for keys, title in FIGURES if any(row.get(keys[-1]) is not None for row in cycles)]
     figure = Figure(figsize=(4.5 * (2 + len(shown)), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 + len(shown))

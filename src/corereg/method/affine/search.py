@@ -49,6 +49,8 @@ NEAR_MM, NEAR_SHARE = 10.0, 0.15
 a share of the radius: then one search leads to both."""
 SMALL_ANGLE = 1e-3
 """Radians below which a series replaces a quotient of two small numbers."""
+LARGEST_LOG_SCALE = 10.0
+"""Far beyond what is searched: a step too long, which is then refused, must not overflow."""
 WORST = 1e4
 """Loss assigned to maps that cannot be evaluated."""
 
@@ -89,7 +91,8 @@ class Space:
 
         def matrix(parameters: Parameters) -> Matrix:
             turns, scale = parameters[:3] / self.radius_mm, parameters[3] / self.radius_mm
-            return self.matrix(np.exp(scale) * rotation(turns) @ linear, offset + parameters[4:])
+            factor = np.exp(np.clip(scale, -LARGEST_LOG_SCALE, LARGEST_LOG_SCALE))
+            return self.matrix(factor * rotation(turns) @ linear, offset + parameters[4:])
 
         def slopes(parameters: Parameters, matrix: Matrix, gradient: NDArray[np.float64]) -> Parameters:
             by_linear = self._about_centre(gradient)
