@@ -33,9 +33,9 @@ pytestmark = [
 
 KILLS = 40
 FRESH_EVERY = 4
-"""Every so many kills hit a run into an empty folder, the others one that replaces an earlier result."""
+"""One kill in this many hits a run into an empty folder, the others one that replaces an earlier result."""
 WHOLE_EVERY = 10
-"""Every so many kills the next run is left to end."""
+"""After this many kills the next run is left to end."""
 WRITING_SHARE = 0.3
 """Share of a run in which its files are written and published, at most."""
 

@@ -183,7 +183,7 @@ class _Given(NamedTuple):
     images: Sequence[Tensor] | None = None
 
     def between(self, fixed: int, moving: int) -> Compared:
-        """Those of two of the images."""
+        """What is compared between two of the images."""
         features, images = (None if each is None else (each[fixed], each[moving]) for each in self)
         return Compared(features, images)
 

@@ -60,13 +60,14 @@ IDENTITY = np.eye(4)
 
 
 class Moves(NamedTuple):
-    """A family of maps: its maps, and how a value changes with the parameters if it changes like this with the first
-    three rows of the map."""
+    """A family of maps with `size` parameters."""
 
     size: int
     matrix: Callable[[Parameters], Matrix]
+    """Parameters (size,) -> map (4, 4)."""
     slopes: Callable[[Parameters, Matrix, NDArray[np.float64]], Parameters]
-    """Of the parameters, their map and the derivatives (3, 4)."""
+    """Parameters, their map, and a value's derivatives by the first three rows of the map, (3, 4) -> the derivatives by
+    the parameters, (size,)."""
 
 
 class Space:

@@ -31,7 +31,8 @@ OUTLIERS = 0.3
 """Share of the points that is expected to have no partner."""
 
 AMPLITUDE_MM = 5.0
-"""Standard deviation of the displacement beside its affine trend. With 10 and 20 mm, more pairs of lungs are wrong."""
+"""Standard deviation of the displacement apart from its affine trend. With 10 and 20 mm, more pairs of lungs are
+wrong."""
 
 FARTHEST = 3
 """Distance of partners, in bounds of a point's error, beyond which they are none."""
@@ -105,7 +106,7 @@ def drifted(first_mm: Points, second_mm: Points, *, least_mm: float) -> Points:
 
 
 def _spread(points: Points, most: int) -> Points:
-    """At most so many of the points, each as far as possible from those before it."""
+    """At most `most` of the points, each as far as possible from those before it."""
     chosen, distance = [0], np.full(len(points), np.inf)
     while len(chosen) < min(most, len(points)):
         distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))

@@ -29,7 +29,7 @@ class Landmarks(NamedTuple):
     """(N, 3), RAS+ millimetres."""
     moving_mm: NDArray[np.float64]
     names: list[str]
-    """Of the fixed ones."""
+    """The names of the fixed landmarks, N of them."""
 
 
 def read_landmarks(

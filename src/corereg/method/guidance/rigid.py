@@ -49,7 +49,7 @@ class Structure(NamedTuple):
     distance_mm: NDArray[np.float64]
     """(P,), from that voxel."""
     part: NDArray[np.float64]
-    """(P,), the part of this structure's correction beside those of others: 1 far from them, 0 in them."""
+    """(P,), the share of this structure's correction: 1 far from all others, 0 in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,9 @@ class RigidGuide:
     before: tuple[Part, ...]
     """The pre-alignment and the initial transform, which the displacement comes before."""
 
-    def stiffener(self, stride: int = 1) -> Stiffener:
-        """What keeps the structures in shape in displacements of the grid of this stride."""
-        labels = np.ascontiguousarray(self.labels[::stride, ::stride, ::stride])
-        grid = self.working.strided(stride)
-        return Stiffener(grid, tuple(_structures(labels, min(grid.spacing))), self.before)
+    def stiffener(self) -> Stiffener:
+        """What keeps the structures in shape in displacements of the working grid."""
+        return Stiffener(self.working, tuple(_structures(self.labels, min(self.working.spacing))), self.before)
 
 
 def _structures(labels: NDArray[np.int64], spacing_mm: float) -> list[Structure]:

@@ -45,7 +45,7 @@ class Compared(NamedTuple):
     """The inputs of a data term: features whose differences count, images whose local correlation counts, or both."""
 
     features: tuple[Features, Features] | None
-    """Those of the fixed and of the moving image."""
+    """Features of the fixed and of the moving image."""
     images: tuple[Image5D, Image5D] | None = None
     """Fixed and moving."""
     weight: Float[Tensor, "B 1 I J K"] | None = None

@@ -37,7 +37,7 @@ class Inputs(NamedTuple):
 
     @staticmethod
     def of(compared: Compared, disp_vox: Tensor, config: RefineConfig) -> "Inputs":
-        """Those of a batch of one pair."""
+        """The inputs for a batch of one pair."""
         features, images, weight = compared
         channels = 1 if features is None else features[0].shape[1]
         data, smooth, volume = energy_factors(channels, disp_vox, config, weight)
