@@ -10,6 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from corereg import InputError, RegistrationResult, register
+from corereg.data.phantom import make_breathing_pair
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.affine.coarse_copies import CoarseCopy
@@ -17,7 +18,7 @@ from corereg.method.quality.judged import Judged
 from corereg.method.quality.uncertainty import LAW, LAW_ONE_WAY, bound_vox, signs_of, uncertainty_mm
 from helpers.grids import make_grid
 from helpers.pairs import FIXED, pair
-from helpers.phantoms import KINDS, body, pair_of
+from helpers.phantoms import KINDS, body
 from helpers.scenes import in_body, voxels_mm
 
 SHAPE = (32, 48, 64)
@@ -93,7 +94,7 @@ def result() -> RegistrationResult:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bound_holds_where_the_motion_is_known(kind: str) -> None:
-    breath = pair_of(kind)
+    breath = make_breathing_pair(0, kind, 4.0)
     found = register(Image(breath.fixed, breath.grid), Image(breath.moving, breath.grid), uncertainty=True)
     inside = body(breath.fixed)
     truth_mm = breath.disp_vox * np.float32(breath.grid.spacing[0])
