@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel, Image5D, project_features
 from corereg.method.features.network import NetworkConfig, random_model
 from corereg.method.pipeline import register_volumes
-from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
 
 SHAPES = [(96, 80, 128), (192, 160, 256)]
@@ -47,8 +48,12 @@ RUNS, LEAST_RUNS, PATIENCE_S = 20, 5, 2.0
 """Timed runs: RUNS, or as many as fit into PATIENCE_S, but at least LEAST_RUNS."""
 
 PAPER = RefineConfig(regularisation=40.0, volume_preservation=0.0)
-ENERGIES = {"the paper's energy": PAPER, "default energy": RefineConfig()}
-"""Without the volume term and with it."""
+ENERGIES = {
+    "the paper's energy": (PAPER, False),
+    "features, with the volume term": (RefineConfig(), False),
+    "local correlation": (RefineConfig(), True),
+}
+"""The settings, and whether images are compared by local correlation instead of features."""
 
 Run = Callable[[], object]
 Shape = tuple[int, int, int]
@@ -93,10 +98,12 @@ def milliseconds(run: Run) -> tuple[float, int]:
     return statistics.median(times), len(times)
 
 
-def refine_problem(generator: torch.Generator, batch: int, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    fixed, moving = (smooth_noise(generator, batch, CHANNELS, *shape, size=0.3) for _ in range(2))
+def refine_problem(generator: torch.Generator, batch: int, shape: Shape, correlated: bool) -> tuple[Compared, Tensor]:
+    channels = 1 if correlated else CHANNELS
+    fixed, moving = (smooth_noise(generator, batch, channels, *shape, size=0.3) for _ in range(2))
     fixed, moving = (f.contiguous(memory_format=torch.channels_last_3d) for f in (fixed, moving))
-    return fixed, moving, smooth_noise(generator, batch, 3, *shape, size=2.0)
+    compared = Compared(None, (fixed, moving)) if correlated else Compared((fixed, moving))
+    return compared, smooth_noise(generator, batch, 3, *shape, size=2.0)
 
 
 def check(shape: Shape) -> dict[str, float]:
@@ -111,12 +118,13 @@ def check(shape: Shape) -> dict[str, float]:
     fixed, moving = (smooth_noise(generator, 1, COST_CHANNELS, *quarter, size=0.2) for _ in range(2))
     config = CoupledConvexConfig()
     errors["match"] = relative(match(fixed, moving, config), match(fixed.double(), moving.double(), config))
-    fixed, moving, start = refine_problem(generator, 1, half)
+    start = refine_problem(generator, 1, half, correlated=False)[1]
     clear = _clear_of_borders(start)
     weight = clear * (smooth_noise(generator, 1, 1, *half) + 0.5).clamp(0, 1)
-    for kind, settings in ENERGIES.items():
+    for kind, (settings, correlated) in ENERGIES.items():
+        compared = refine_problem(generator, 1, half, correlated)[0]
         for name, given in (("", None), (", clear of borders", clear), (", clear, weighted", weight)):
-            compared = Compared(fixed, moving, given)
+            compared = compared._replace(weight=given)
             errors[f"{kind}{name}"], errors[f"gradient of {kind}{name}"] = _energy_errors(start, compared, settings)
     return errors
 
@@ -133,23 +141,20 @@ def _energy_errors(start: Tensor, compared: Compared, config: RefineConfig) -> t
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     exact = start.double().requires_grad_(True)
-    value = energy(
-        box_mean(exact, times=3), Compared(*(None if t is None else t.double() for t in compared.tensors)), config
-    )
+    value = energy(box_mean(exact, times=3), compared.each(Tensor.double), config)
     (gradient,) = torch.autograd.grad(value, exact)
-    factors = energy_factors(compared.fixed, start, config, compared.weight)
-    found, found_gradient = energy_gradient(Problem.of(*compared, *factors), start, smoothing=3)
+    found, found_gradient = energy_gradient(Problem.of(compared, start, config), start, smoothing=3)
     return abs(found.item() / value.item() - 1), relative(found_gradient, gradient)
 
 
-def check_batch(config: RefineConfig) -> dict[str, float]:
+def check_batch(config: RefineConfig, correlated: bool) -> dict[str, float]:
     generator = torch.Generator("cuda").manual_seed(2)
-    fixed, moving, start = refine_problem(generator, BATCHES[-1], BATCH_SHAPE)
-    together, losses = refine(fixed, moving, start, config)
-    singles = [refine(*(t[n : n + 1] for t in (fixed, moving, start)), config) for n in range(len(start))]
-    again = refine(fixed, moving, start, config)[0]
+    compared, start = refine_problem(generator, BATCHES[-1], BATCH_SHAPE, correlated)
+    together, losses = refine(compared, start, config)
+    singles = [refine(compared.pair(n), start[n : n + 1], config) for n in range(len(start))]
+    again = refine(compared, start, config)[0]
     with kernels("torch"):
-        plain = refine(fixed[:1], moving[:1], start[:1], config)
+        plain = refine(compared.pair(0), start[:1], config)
     return {
         "a batch gives what its pairs give alone": float(torch.equal(together, torch.cat([d for d, _ in singles]))),
         "the same bits again": float(torch.equal(together, again)),
@@ -168,7 +173,7 @@ def stages(shape: Shape) -> dict[str, Run]:
     }
     disp_full, disp_half = smooth_noise(generator, 1, 3, *shape, size=3.0), smooth_noise(generator, 1, 3, *half)
     disp_quarter = subsample_displacement(disp_half, 2).contiguous()
-    fixed, moving, start = refine_problem(generator, 1, half)
+    problems = {kind: refine_problem(generator, 1, half, correlated) for kind, (_, correlated) in ENERGIES.items()}
     shallow = smooth_noise(generator, 1, 64, *half).contiguous(memory_format=torch.channels_last_3d)
     config = CoupledConvexConfig()
     return {
@@ -181,8 +186,8 @@ def stages(shape: Shape) -> dict[str, Run]:
         "invert, full grid": lambda: invert(disp_full / 3),
         "project 64 -> 32 channels": lambda: project_features(shallow, CHANNELS, seed=0),
     } | {
-        f"refine, 50 steps, {kind}": lambda settings=settings: refine(fixed, moving, start, settings)
-        for kind, settings in ENERGIES.items()
+        f"refine, 50 steps, {kind}": partial(refine, *problems[kind], settings)
+        for kind, (settings, _) in ENERGIES.items()
     }
 
 
@@ -243,12 +248,12 @@ def _whole_pairs(
 
 def batches() -> dict[str, Run]:
     generator = torch.Generator("cuda").manual_seed(4)
-    problems = {n: refine_problem(generator, n, BATCH_SHAPE) for n in BATCHES}
-    return {
-        f"refine, 50 steps, batch of {n}, {kind}": lambda n=n, settings=settings: refine(*problems[n], settings)
-        for kind, settings in ENERGIES.items()
-        for n in BATCHES
-    }
+    runs: dict[str, Run] = {}
+    for kind, (settings, correlated) in ENERGIES.items():
+        for n in BATCHES:
+            problem = refine_problem(generator, n, BATCH_SHAPE, correlated)
+            runs[f"refine, 50 steps, batch of {n}, {kind}"] = partial(refine, *problem, settings)
+    return runs
 
 
 def provenance() -> dict[str, object]:
@@ -271,12 +276,12 @@ def main() -> None:
         sys.exit("no CUDA device here")
     shapes = [tuple(given)] if given else SHAPES
     begun = time.perf_counter()
-    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE), RefineConfig())
+    refine(*refine_problem(torch.Generator("cuda").manual_seed(0), 1, BATCH_SHAPE, correlated=False), RefineConfig())
     torch.cuda.synchronize()
     result: dict[str, object] = {"provenance": provenance() | {"first_refine_s": time.perf_counter() - begun}}
     print(json.dumps(result["provenance"]))
     result["checks"] = {str(shape): check(shape) for shape in shapes} | {
-        f"batch, {kind}": check_batch(settings) for kind, settings in ENERGIES.items()
+        f"batch, {kind}": check_batch(*settings) for kind, settings in ENERGIES.items()
     }
     print(json.dumps(result["checks"], indent=1), flush=True)
     header = "\n| {} | torch ms | triton ms | ratio |\n|---|---|---|---|"

@@ -10,34 +10,46 @@ from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
 from corereg.method.coarse.coupled_convex import match
 from corereg.method.config import CoupledConvexConfig, RefineConfig
-from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
 from helpers.cuda import DEVICE, FAR, assert_near, each_shape, in_the_interpreter_too, smooth_noise
 
 pytestmark = in_the_interpreter_too
 
 
-def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels: int, *, size: float, weighted: bool):
-    fixed, moving = (smooth_noise(generator, 2, channels, *shape) for _ in range(2))
+def energy_problem(
+    generator: torch.Generator,
+    shape: tuple[int, ...],
+    channels: int,
+    *,
+    size: float,
+    weighted: bool,
+    correlated: bool = False,
+) -> tuple[Compared, Tensor]:
+    """What two pairs compare, and displacements; without channels there are no features."""
+
+    def two(channels: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+        first, second = (smooth_noise(generator, 2, channels, *shape, size=size) for _ in range(2))
+        return first, second
+
     weight = (torch.rand(2, 1, *shape, generator=generator) * 2 - 0.5).clamp(0, 1).to(DEVICE) if weighted else None
-    return fixed, moving, smooth_noise(generator, 2, 3, *shape, size=size), weight
+    features, images = two(channels) if channels else None, two(1) if correlated else None
+    return Compared(features, images, weight), two(3, size)[0]
 
 
-def check_energy_gradient(problem: tuple[Tensor | None, ...], config: RefineConfig, *, smoothing: int = 3) -> None:
+def check_energy_gradient(problem: tuple[Compared, Tensor], config: RefineConfig, *, smoothing: int = 3) -> None:
     """Energies and gradients of two pairs against autograd in float64, pair by pair."""
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
-    fixed, moving, disp_vox, weight = problem
-    factors = energy_factors(fixed.shape[1], disp_vox, config, weight)
-    values, gradient = energy_gradient(Problem.of(fixed, moving, weight, *factors), disp_vox, smoothing=smoothing)
-    for n in (slice(0, 1), slice(1, 2)):
-        exact = disp_vox[n].double().requires_grad_(True)
-        part = None if weight is None else weight[n].double()
+    compared, disp_vox = problem
+    values, gradient = energy_gradient(Problem.of(compared, disp_vox, config), disp_vox, smoothing=smoothing)
+    for n in range(2):
+        exact = disp_vox[n : n + 1].double().requires_grad_(True)
         smooth = box_mean(exact, times=smoothing)
-        loss = energy(smooth, Compared((fixed[n].double(), moving[n].double()), weight=part), config)
+        loss = energy(smooth, compared.pair(n).each(Tensor.double), config)
         (expected,) = torch.autograd.grad(loss, exact)
         assert values[n].item() == pytest.approx(loss.item(), rel=1e-5)
-        assert_near(gradient[n], expected, relative=1e-5)
+        assert_near(gradient[n : n + 1], expected, relative=1e-5)
 
 
 @each_shape
@@ -60,28 +72,45 @@ def test_energy_gradient_with_the_volume_term(cuda_kernels, shape, weighted, gen
 
 @pytest.mark.parametrize("axis", [2, 3, 4])
 def test_energy_gradient_of_a_slab_that_has_no_inside_to_preserve(cuda_kernels, axis, generator):
-    *whole, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
-    slab = [part.narrow(axis, 1, 2).contiguous() for part in whole]
-    check_energy_gradient((*slab, None), RefineConfig(), smoothing=0)
+    compared, disp_vox = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
+    slab = compared.each(lambda part: part.narrow(axis, 1, 2)), disp_vox.narrow(axis, 1, 2).contiguous()
+    check_energy_gradient(slab, RefineConfig(), smoothing=0)
 
 
-@pytest.mark.parametrize(("weighted", "volume_preservation"), [(False, 0.0), (True, 1.0)])
-def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(cuda_kernels, weighted, volume_preservation, generator):
+@pytest.mark.parametrize(
+    ("shape", "channels", "size", "weighted"),
+    [
+        ((5, 6, 7), 0, 1.0, False),
+        ((5, 6, 7), 0, FAR, True),
+        ((5, 6, 7), 3, 1.0, True),
+        ((5, 9, 12), 0, 1.0, True),  # has more voxels than one program takes
+    ],
+    ids=str,
+)
+def test_energy_gradient_of_local_correlation(cuda_kernels, shape, channels, size, weighted, generator):
+    problem = energy_problem(generator, shape, channels, size=size, weighted=weighted, correlated=True)
+    check_energy_gradient(problem, RefineConfig())
+
+
+@pytest.mark.parametrize(
+    ("weighted", "volume_preservation", "correlated"), [(False, 0.0, False), (True, 1.0, False), (True, 1.0, True)]
+)
+def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(
+    cuda_kernels, weighted, volume_preservation, correlated, generator
+):
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
-    fixed, moving, start, weight = energy_problem(generator, (3, 5, 6), 5, size=2.0, weighted=weighted)
+    compared, start = energy_problem(generator, (5, 5, 6), 2, size=2.0, weighted=weighted, correlated=correlated)
     config = RefineConfig(steps=3, learning_rate=0.02, volume_preservation=volume_preservation)
 
-    def minimised(n: slice) -> tuple[Tensor, Tensor]:
-        part = None if weight is None else weight[n]
-        problem = Problem.of(fixed[n], moving[n], part, *energy_factors(fixed[n].shape[1], start[n], config, part))
-        return minimise(problem, start[n], steps=3, learning_rate=0.02, smoothing=3)
+    def minimised(compared: Compared, start: Tensor) -> tuple[Tensor, Tensor]:
+        return minimise(Problem.of(compared, start, config), start, steps=3, learning_rate=0.02, smoothing=3)
 
-    together, energies = minimised(slice(None))
-    expected, losses = refine(Compared((fixed, moving), weight=weight), start, config)
+    together, energies = minimised(compared, start)
+    expected, losses = refine(compared, start, config)
     assert_near(together, expected.double(), relative=1e-5)
     assert energies.mean(1).tolist() == pytest.approx(losses, rel=1e-4)
-    alone, energies_alone = minimised(slice(1, 2))
+    alone, energies_alone = minimised(compared.pair(1), start[1:])
     assert torch.equal(together[1:], alone)
     assert torch.equal(energies[:, 1:], energies_alone)
 
@@ -89,20 +118,22 @@ def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(cuda_kernels, wei
 def test_refine_without_steps_smoothes_the_start(cuda_kernels, generator):
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
-    fixed, moving, start, _ = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
-    problem = Problem.of(fixed, moving, None, *energy_factors(fixed.shape[1], start, RefineConfig(), None))
-    found, energies = minimise(problem, start, steps=0, learning_rate=0.5, smoothing=2)
+    compared, start = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
+    found, energies = minimise(
+        Problem.of(compared, start, RefineConfig()), start, steps=0, learning_rate=0.5, smoothing=2
+    )
     assert_near(found, box_mean(start.double(), times=2))
     assert energies.shape == (0, 2)
 
 
-def test_refine_takes_the_kernels_for_the_default_energy(cuda_kernels, monkeypatch, generator):
+@pytest.mark.parametrize("correlated", [False, True])
+def test_refine_takes_the_kernels_for_the_default_energy(cuda_kernels, monkeypatch, correlated, generator):
     """Both ways give the same, and are two ways."""
-    fixed, moving, start, weight = energy_problem(generator, (3, 5, 6), 5, size=2.0, weighted=True)
+    compared, start = energy_problem(generator, (5, 5, 6), 2, size=2.0, weighted=True, correlated=correlated)
     config = RefineConfig(steps=3, learning_rate=0.02)
-    expected, losses = refine(Compared((fixed, moving), weight=weight), start, config)
+    expected, losses = refine(compared, start, config)
     monkeypatch.setattr("corereg.method.refine.optimise.use_triton", lambda *tensors: True)
-    found, energies = refine(Compared((fixed, moving), weight=weight), start, config)
+    found, energies = refine(compared, start, config)
     assert config.volume_preservation > 0
     assert not torch.equal(found, expected)
     assert_near(found, expected.double(), relative=1e-4)
@@ -114,11 +145,13 @@ def test_public_functions_take_the_kernels_on_cuda(monkeypatch, generator):
     """Both ways give the same, and are two ways."""
     pytest.importorskip("triton")
     shape = (17, 22, 19)
-    fixed, moving, start, weight = energy_problem(generator, shape, 12, size=2.0, weighted=True)
+    compared, start = energy_problem(generator, shape, 12, size=2.0, weighted=True, correlated=True)
+    assert compared.features is not None
+    fixed, moving = compared.features
     config = RefineConfig(steps=4, learning_rate=0.02)
 
     def run() -> list[Tensor]:
-        refined = refine(Compared((fixed, moving), weight=weight), start, config)[0]
+        refined = refine(compared, start, config)[0]
         found = match(fixed, moving, CoupledConvexConfig())
         return [refined, found, warp(moving, start), compose(start, start), box_mean(fixed, times=2)]
 

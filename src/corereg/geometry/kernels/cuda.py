@@ -17,7 +17,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["Band", "band_row", "box_band", "box_mean", "filter_axis", "kernel", "locate", "pull", "try_out"]
+__all__ = [
+    "Band",
+    "band_row",
+    "box_band",
+    "box_mean",
+    "filter_axis",
+    "kernel",
+    "locate",
+    "pull",
+    "try_out",
+    "window_band",
+]
 
 BLOCK = 512
 """Number of values computed by one program."""
@@ -49,13 +60,20 @@ def _band(matrix: Tensor, device: torch.device) -> Band:
 @cache
 def box_band(size: int, times: int, device: torch.device, *, adjoint: bool = False) -> Band:
     """`times` normalised means of 3 neighbours along an axis, or their adjoint, which differs at the border."""
-    matrix = torch.linalg.matrix_power(_mean_matrix(size), times)
+    matrix = torch.linalg.matrix_power(_mean_matrix(size, radius=1), times)
     return _band(matrix.T if adjoint else matrix, device)
 
 
-def _mean_matrix(size: int) -> Tensor:
+@cache
+def window_band(size: int, radius: int, device: torch.device, *, adjoint: bool = False) -> Band:
+    """The mean over the window's voxels that exist, along an axis, or its adjoint."""
+    matrix = _mean_matrix(size, radius=radius)
+    return _band(matrix.T if adjoint else matrix, device)
+
+
+def _mean_matrix(size: int, *, radius: int) -> Tensor:
     place = torch.arange(size)
-    near = ((place[:, None] - place).abs() <= 1).double()
+    near = ((place[:, None] - place).abs() <= radius).double()
     return near / near.sum(1, keepdim=True)
 
 

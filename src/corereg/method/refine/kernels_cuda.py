@@ -2,8 +2,8 @@
 
 A step is seven launches: three smooth the parameters into the displacement, axis by axis; one computes energy and
 gradient; three apply the adjoint smoothing, the last of which also updates the parameters. The volume term adds an
-eighth, the divergence. No image with C channels is ever stored, and nothing is sent to the host: a step is captured as
-a CUDA graph and replayed.
+eighth, the divergence, and local correlation nine of its own. No image with C channels is ever stored, and nothing is
+sent to the host: a step is captured as a CUDA graph and replayed.
 
 Legend: B pairs, C channels, I J K axes of the 1/2 grid; tensors are contiguous float32. Features are channels-last,
 (B, I, J, K, C).
@@ -19,6 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from corereg.geometry.kernels.cuda import BLOCK, Band, band_row, box_band, filter_axis, kernel, locate
+from corereg.method.config import RefineConfig
+from corereg.method.refine.energy import Compared, correlation_factor, energy_factors
+from corereg.method.refine.kernels_cuda_correlation import Correlation, add_correlation, correlation_blocks
 from corereg.method.refine.kernels_cuda_smoothness import launch_divergence, smoothness
 
 __all__ = ["Problem", "energy_gradient", "minimise"]
@@ -37,10 +40,10 @@ ADAM_EPSILON = 1e-8
 
 class Problem(NamedTuple):
     """The energy to minimise: data[b] x weighted sum of squared differences + smooth[a] x sum of squared steps along
-    axis a + volume x sum of squared divergences."""
+    axis a + volume x sum of squared divergences + that of the correlation."""
 
     fixed: Tensor
-    """(B, I, J, K, C)."""
+    """(B, I, J, K, C), where C may be 0."""
     moving: Tensor
     weight: Tensor | None
     """(B, I, J, K), or None for 1 everywhere."""
@@ -49,14 +52,20 @@ class Problem(NamedTuple):
     smooth: tuple[float, ...]
     volume: float
 
+    correlation: Correlation | None
+
     @staticmethod
-    def of(
-        fixed: Tensor, moving: Tensor, weight: Tensor | None, data: Tensor, smooth: tuple[float, ...], volume: float
-    ) -> "Problem":
-        """From features (B, C, I, J, K), without a copy if they are channels-last in memory."""
-        fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in (fixed, moving))
+    def of(compared: Compared, disp_vox: Tensor, config: RefineConfig) -> "Problem":
+        """The energy of displacements like this, without a copy of features that are channels-last in memory."""
+        features, images, weight = compared
+        features = features or (disp_vox[:, :0], disp_vox[:, :0])
+        data, smooth, volume = energy_factors(max(features[0].shape[1], 1), disp_vox, config, weight)
+        fixed, moving = (f.detach().permute(0, 2, 3, 4, 1).contiguous() for f in features)
         weight = None if weight is None else weight.detach().contiguous()
-        return Problem(fixed, moving, weight, data.float(), smooth, volume)
+        if images is None:
+            return Problem(fixed, moving, weight, data.float(), smooth, volume, None)
+        correlation = Correlation.of(*images, correlation_factor(disp_vox, weight))
+        return Problem(fixed, moving, weight, data.float(), smooth, volume, correlation)
 
 
 def minimise(
@@ -73,7 +82,7 @@ def minimise(
     forward, adjoint = _bands(start, smoothing, adjoint=False), _bands(start, smoothing, adjoint=True)
     parameters, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     disp, gradient, scratch = (torch.empty_like(start) for _ in range(3))
-    energies = start.new_empty(steps, len(start), _tiles(start))
+    energies = _new_energies(problem, steps, start)
     done = torch.zeros(1, dtype=torch.int32, device=start.device)
     rates = _adam_rates(steps, learning_rate, like=start)
 
@@ -88,20 +97,20 @@ def minimise(
     with torch.cuda.device_of(start):
         _repeat(step, steps, start.device)
         _smooth(parameters, forward, disp, scratch)
-    return disp, energies.double().sum(2)
+    return disp, _totals(energies)
 
 
 def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: int) -> tuple[Tensor, Tensor]:
     """Energies (B,) of s(parameters) and their gradient with respect to the parameters, computed once as in
     `minimise`."""
     disp, gradient, scratch = (torch.empty_like(parameters) for _ in range(3))
-    energies = parameters.new_empty(1, len(parameters), _tiles(parameters))
+    energies = _new_energies(problem, 1, parameters)
     first = torch.zeros(1, dtype=torch.int32, device=parameters.device)
     with torch.cuda.device_of(parameters):
         _smooth(parameters, _bands(parameters, smoothing, adjoint=False), disp, scratch)
         _launch_energy(problem, disp, scratch, first, gradient, energies)
         _smooth(gradient, _bands(parameters, smoothing, adjoint=True), disp, scratch)
-    return energies[0].double().sum(1), disp
+    return _totals(energies)[0], disp
 
 
 def _repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
@@ -174,20 +183,33 @@ def _tiles(volume: Tensor) -> int:
     return int(i * j * k)
 
 
+def _new_energies(problem: Problem, steps: int, disp: Tensor) -> tuple[Tensor, ...]:
+    """Room for the energies of each step's and pair's tiles, and of the parts of its correlation if there is one."""
+    parts = [_tiles(disp)] if problem.correlation is None else [_tiles(disp), correlation_blocks(disp)]
+    return tuple(disp.new_empty(steps, len(disp), count) for count in parts)
+
+
+def _totals(energies: tuple[Tensor, ...]) -> Tensor:
+    """(steps, B) in float64."""
+    return torch.stack([part.double().sum(2) for part in energies]).sum(0)
+
+
 def _launch_energy(
-    problem: Problem, disp: Tensor, scratch: Tensor, done: Tensor, gradient: Tensor, energies: Tensor
+    problem: Problem, disp: Tensor, scratch: Tensor, done: Tensor, gradient: Tensor, energies: tuple[Tensor, ...]
 ) -> None:
-    """Compute the energy of each tile, and the gradient; `scratch` holds the divergence meanwhile."""
-    fixed, moving, weight, data, smooth, volume = problem
+    """Compute the energies, and the gradient; `scratch` holds the divergence meanwhile."""
+    fixed, moving, weight, data, smooth, volume, correlation = problem
     channels = fixed.shape[4]
-    chunk = min(CHUNK, triton.next_power_of_2(channels))
+    chunk = min(CHUNK, triton.next_power_of_2(max(channels, 1)))
     weighted, preserved = weight is not None, volume != 0
     if preserved:
         launch_divergence(disp, scratch)
-    _energy[energies.shape[2], len(disp)](
-        fixed, moving, disp, scratch, weight if weighted else disp, data, done, gradient, energies, *disp.shape[2:],
+    _energy[energies[0].shape[2], len(disp)](
+        fixed, moving, disp, scratch, weight if weighted else disp, data, done, gradient, energies[0], *disp.shape[2:],
         *smooth, volume, channels, chunk, *TILE, weighted, preserved, num_warps=TILE_WARPS,
     )  # fmt: skip
+    if correlation is not None:
+        add_correlation(correlation, weight, disp, done, gradient, energies[1])
 
 
 @kernel

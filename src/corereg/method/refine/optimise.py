@@ -16,7 +16,7 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
-from corereg.method.refine.energy import Compared, energy, energy_factors
+from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.inputs import Inputs
 from corereg.progress import counted
 
@@ -33,7 +33,7 @@ def refine(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[D
     """
     tensors = (*compared.tensors, start_vox)
     thick = min(start_vox.shape[2:]) > 1
-    if thick and compared.images is None and use_triton(*tensors):
+    if thick and use_triton(*tensors):
         disp_vox, energies = _refine_on_cuda(compared, start_vox, config)
     else:
         refine_one = _refine_on_cpu if thick and use_kernels(*tensors) else _refine_plainly
@@ -80,11 +80,8 @@ def _refine_on_cuda(compared: Compared, start_vox: Disp, config: RefineConfig) -
     """`_refine_plainly` on the compiled CUDA kernels, for all pairs at once."""
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
-    assert compared.features is not None
-    fixed, moving = compared.features
-    factors = energy_factors(fixed.shape[1], start_vox, config, compared.weight)
     return minimise(
-        Problem.of(fixed, moving, compared.weight, *factors),
+        Problem.of(compared, start_vox, config),
         start_vox.detach().contiguous(),
         steps=config.steps,
         learning_rate=config.learning_rate,
