@@ -50,3 +50,38 @@ def test_deferred_module_runs_at_its_first_use(tmp_path: Path) -> None:
 
 def test_torch_works_without_its_deferred_modules_and_loads_them_on_demand(tmp_path: Path) -> None:
     assert _run(META_TENSORS, tmp_path) == "torch.Size([1, 1, 2, 2, 2]) export\n"
+
+
+PARTS = """
+import sys
+from corereg.cli.deferred import defer
+defer(frozenset({"pack"}))
+import pack
+from pack.part import Thing
+from pack.other import Thing as same
+assert pack.whole is Thing and same is Thing and sys.modules["pack.part"].__spec__.name == "pack.part"
+print(pack.ran)
+"""
+
+WITHOUT = """
+from corereg.cli.deferred import defer
+defer()
+import sys
+assert "pydicom" not in sys.modules and "scipy.linalg" not in sys.modules
+import nibabel, pydicom
+from scipy.linalg import solve
+from pydicom.dataset import Dataset
+print(nibabel.Nifti1Image.__name__, Dataset.__name__, solve([[2.0]], [4.0])[0])
+"""
+
+
+def test_part_of_a_deferred_package_runs_the_package_first_and_once(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/__init__.py").write_text("ran = 1\nfrom pack.part import Thing as whole\nran += 1\n", "utf-8")
+    (tmp_path / "pack/part.py").write_text("import pack\nassert pack.ran == 1\nclass Thing: pass\n", "utf-8")
+    (tmp_path / "pack/other.py").write_text("from pack.part import Thing\n", "utf-8")
+    assert _run(PARTS, tmp_path) == "2\n"
+
+
+def test_what_a_registration_does_not_use_can_be_imported_later(tmp_path: Path) -> None:
+    assert _run(WITHOUT, tmp_path) == "Nifti1Image Dataset 2.0\n"

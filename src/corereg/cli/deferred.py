@@ -2,16 +2,22 @@
 
 import sys
 import threading
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 __all__ = ["UNUSED", "defer"]
 
-UNUSED = frozenset({"requests", "torch._meta_registrations", "torch.export"})
-"""Imported by nibabel by way of pydicom, and by torch: together half a second of processor time. `importlib.util`
-has a lazy loader, but it loads a module as soon as `inspect` looks for its file, as torch does for all modules."""
+UNUSED = frozenset({"torch._meta_registrations", "torch.distributions", "torch.export", "torch.utils.data"})
+"""Imported by torch, which takes a third longer with them. `importlib.util` has a lazy loader, but it loads a module as
+soon as `inspect` looks for its file, as torch does for all modules."""
+
+OPTIONAL = (("nibabel", "pydicom"), ("numba.np.arraymath", "scipy.linalg"))
+"""Modules, and what they import for abilities that a registration does not use: DICOM extensions of NIfTI files and
+linear algebra in kernels. Both work without, and each of the two imports takes 0.2 s."""
 
 _lock = threading.RLock()
 
@@ -20,10 +26,7 @@ class _Deferred(ModuleType):
     """A module that runs its code when a name is looked up that only its code defines."""
 
     def __getattr__(self, name: str) -> Any:
-        with _lock:  # another thread waits for the code that this one runs
-            loader = self.__dict__.pop("_loader", None)
-            if loader is not None:
-                loader.exec_module(self)
+        _run_code(self)
         if name not in self.__dict__:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return self.__dict__[name]
@@ -41,11 +44,36 @@ class _Later(Loader):
         module.__class__ = _Deferred
 
 
+def _run_code(module: _Deferred) -> None:
+    with _lock:  # another thread waits for the code that this one runs
+        loader = module.__dict__.pop("_loader", None)
+        if loader is not None:
+            loader.exec_module(module)
+
+
+class _Present(Loader):
+    """Finds a module that has been imported while it was looked for."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
+
+
 class _Finder(MetaPathFinder):
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        package = sys.modules.get(name.rpartition(".")[0])
+        if isinstance(package, _Deferred):  # its own code comes before that of its parts, and may import this one
+            _run_code(package)
+            if name in sys.modules:
+                return ModuleSpec(name, _Present(sys.modules[name]))
         spec = PathFinder.find_spec(name, path, target) if name in self.names else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)
@@ -53,6 +81,19 @@ class _Finder(MetaPathFinder):
 
 
 def defer(names: frozenset[str] = UNUSED) -> None:
-    """Make later imports of these modules cost nothing until the modules are used."""
+    """Make later imports of these modules cost nothing until the modules are used, and import `OPTIONAL`."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(names))
+    for module, unused in OPTIONAL:
+        _import_without(module, unused)
+
+
+def _import_without(module: str, unused: str) -> None:
+    """Import a module as if another one, which it can do without, were not installed."""
+    if module in sys.modules or unused in sys.modules or not find_spec(module.partition(".")[0]):
+        return
+    sys.modules[unused] = None  # type: ignore[assignment]
+    try:
+        import_module(module)
+    finally:
+        del sys.modules[unused]

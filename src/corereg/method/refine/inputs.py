@@ -9,9 +9,11 @@ from torch import Tensor
 from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, correlation_factor, energy_factors
 
-__all__ = ["Factors", "Inputs"]
+__all__ = ["Factors", "Inputs", "Sampled"]
 
 Array = NDArray[np.float32]
+Sampled = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shape of the moving image, and which of its voxels the displacement's first voxel is."""
 
 
 class Factors(NamedTuple):
@@ -34,6 +36,8 @@ class Inputs(NamedTuple):
     weight: Array | None
     """(I, J, K), or None for 1 everywhere."""
     factors: Factors
+    origin: tuple[int, ...] = (0, 0, 0)
+    """Voxel of the moving image at which the fixed one, the weight and the displacement begin."""
 
     @staticmethod
     def of(compared: Compared, disp_vox: Tensor, config: RefineConfig) -> "Inputs":
@@ -47,6 +51,17 @@ class Inputs(NamedTuple):
             None if images is None else (_channels_last(images[0])[..., 0], _channels_last(images[1])[..., 0]),
             None if weight is None else weight[0, 0].detach().contiguous().numpy(),
             Factors(float(data), smooth, volume, correlation),
+        )
+
+    def within(self, box: tuple[slice, ...]) -> "Inputs":
+        """The inputs of a box of the fixed image, of the same energy: the factors stay those of the whole."""
+        features, images, weight, factors, _ = self
+        return Inputs(
+            None if features is None else (np.ascontiguousarray(features[0][box]), features[1]),
+            None if images is None else (np.ascontiguousarray(images[0][box]), images[1]),
+            None if weight is None else np.ascontiguousarray(weight[box]),
+            factors,
+            tuple(side.start for side in box),
         )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from corereg.geometry.kernels.filter import Band, box_band, filter_plane, filter_row
 from corereg.geometry.kernels.simd_loops import compare
 from corereg.geometry.kernels.threads import kernel, run_slabs
-from corereg.method.refine.inputs import Factors, Inputs
+from corereg.method.refine.inputs import Factors, Inputs, Sampled
 from corereg.method.refine.integers import Integers, as_integers, padded_channels
 from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_planes
 from corereg.method.refine.kernels_cpu_places import locate
@@ -80,6 +80,7 @@ class _Problem(NamedTuple):
     """What stays the same from step to step, in the form the kernels take."""
 
     shape: tuple[int, ...]
+    sampled: Sampled
     features: tuple[Integers, Integers]
     correlation: Correlation | None
     mask: Array
@@ -92,18 +93,20 @@ class _Problem(NamedTuple):
 
 
 def _prepare(inputs: Inputs, shape: tuple[int, ...], smoothing: int) -> _Problem:
-    given, images, weight, factors = inputs
+    given, images, weight, factors, origin = inputs
     mask = NONE if weight is None else weight.reshape(-1)
     forward = tuple(box_band(n, smoothing) for n in shape)
     adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
     features, channels = (np.empty(0, np.int16),) * 2, padded_channels(1)
+    whole = next((each[1].shape[:3] for each in (given, images) if each is not None), shape)
     if given is not None:
         features, unit = as_integers(*given)
         channels = padded_channels(given[0].shape[3])
         factors = factors._replace(data=factors.data * unit**2)
-    correlation = None if images is None else Correlation.of(*images)
+    correlation = None if images is None else Correlation.of(*images, origin)
     divergence = np.empty(shape[0] * shape[1] * shape[2] if factors.volume else 0, np.float32)
-    return _Problem(shape, features, correlation, mask, factors, channels, forward, adjoint, divergence)
+    sampled, terms = (whole, origin), (correlation, mask, factors)
+    return _Problem(shape, sampled, features, *terms, channels, forward, adjoint, divergence)
 
 
 def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
@@ -112,7 +115,7 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
     Args:
         planes: the parameters smoothed along j and k.
     """
-    shape, features, correlation, mask, factors, channels, forward, adjoint, divergence = problem
+    shape, sampled, features, correlation, mask, factors, channels, forward, adjoint, divergence = problem
     weights = np.array((factors.data, *factors.smooth, factors.volume, factors.correlation))
     slopes, energies = (2 * weights).astype(np.float32), np.zeros((shape[0], 6))
     slopes[5] = weights[5]  # the force is the whole derivative
@@ -124,7 +127,7 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
         energies[:, 5] = correlation_planes(correlation, disp, mask)
         force = correlation.spread, correlation.fixed, correlation.warped, correlation.slopes
     given = features, (disp, divergence), force, mask
-    run_slabs(_energy_planes, shape[0], given, slopes, channels, shape, adjoint, pulled, energies)
+    run_slabs(_energy_planes, shape[0], given, slopes, channels, (shape, sampled), adjoint, pulled, energies)
     return float(weights @ energies.sum(0))
 
 
@@ -187,9 +190,10 @@ def _adam_planes(pulled, state, factors, planes, shape, adjoint, forward, first,
 
 
 @kernel
-def _energy_planes(given, factors, channels, shape, adjoint, out, energies, first, last):
+def _energy_planes(given, factors, channels, shapes, adjoint, out, energies, first, last):
     """Sums of the energy per plane, and its gradient's planes after the adjoint smoothing along j and k."""
     features, (disp, divergence), force, mask = given
+    shape = shapes[0]
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     gradient = np.empty(U(3) * plane, np.float32)
@@ -197,7 +201,7 @@ def _energy_planes(given, factors, channels, shape, adjoint, out, energies, firs
     for i in range(U(first), U(last)):
         energy = energies[i]
         if features[0].size:
-            energy[0] = _data_gradient(features[0], features[1], disp, mask, factors[0], gradient, shape, channels, i)
+            energy[0] = _data_gradient(features, disp, mask, factors[0], gradient, shapes, channels, i)
         else:
             gradient[:] = F(0)
         if force[0].size:
@@ -217,22 +221,24 @@ def _energy_planes(given, factors, channels, shape, adjoint, out, energies, firs
 
 
 @kernel
-def _data_gradient(fixed, moving, disp, mask, factor, gradient, shape, channels, i):
+def _data_gradient(features, disp, mask, factor, gradient, shapes, channels, i):
     """Sum of the squared feature differences of plane i; writes its gradient into gradient (3, J, K).
 
     Args:
         channels: a tuple with one entry per channel, so that the compiler knows their number from its type.
     """
+    (fixed, moving), (shape, sampled) = features, shapes
     C = U(len(channels))  # noqa: N806 - the legend's name
     size_j, size_k = U(shape[1]), U(shape[2])
-    steps = np.int64(size_j * size_k * C), np.int64(size_k * C), np.int64(C)
+    row, sheet = U(sampled[0][2]), U(sampled[0][1]) * U(sampled[0][2])
+    steps = np.int64(sheet * C), np.int64(row * C), np.int64(C)
     plane = size_j * size_k
     cell = np.empty(size_k, np.int32)
     share = np.empty((3, size_k), np.float32)
     free = np.empty((3, size_k), np.float32)
     energy = 0.0
     for j in range(size_j):
-        locate(disp, shape, i, j, cell, share, free)
+        locate(disp, shape, sampled, i, j, cell, share, free)
         for k in range(size_k):
             to = j * size_k + k
             at = i * plane + to

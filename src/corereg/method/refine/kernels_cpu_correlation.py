@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from corereg.geometry.kernels.filter import apply_bands, window_band
 from corereg.geometry.kernels.threads import kernel, run_slabs
 from corereg.method.refine.correlation import NOISE, RADIUS
+from corereg.method.refine.inputs import Sampled
 from corereg.method.refine.kernels_cpu_places import locate
 
 __all__ = ["Correlation", "add_force_pull", "correlation_planes"]
@@ -46,6 +47,7 @@ class Correlation(NamedTuple):
     fixed_variance: Array
     """With the noise floor added."""
     shape: tuple[int, ...]
+    sampled: Sampled
     shares: tuple[Array, Array, Array]
     """1 / the number of voxels in the window, along each axis."""
     warped: Array
@@ -58,8 +60,8 @@ class Correlation(NamedTuple):
     """The same of the coefficients."""
 
     @staticmethod
-    def of(fixed: Array, moving: Array) -> "Correlation":
-        """Prepare two images (I, J, K)."""
+    def of(fixed: Array, moving: Array, origin: tuple[int, ...]) -> "Correlation":
+        """Prepare a fixed image (I, J, K), which begins at voxel `origin` of the moving one's grid."""
         i, j, k = (window_band(n, RADIUS) for n in fixed.shape)
         mean, square = apply_bands(np.stack([fixed, fixed * fixed]), (i, j, k))
         variance = np.maximum(square - mean * mean, 0) + np.float32(NOISE)
@@ -67,8 +69,8 @@ class Correlation(NamedTuple):
         warped, slopes = np.empty(fixed.size, np.float32), np.empty(3 * fixed.size, np.float32)
         sums, spread = np.empty((3, fixed.size), np.float32), np.empty((3, fixed.size), np.float32)
         return Correlation(
-            fixed.reshape(-1), moving.reshape(-1), mean.reshape(-1), variance.reshape(-1), fixed.shape, shares,
-            warped, slopes, sums, spread,
+            fixed.reshape(-1), moving.reshape(-1), mean.reshape(-1), variance.reshape(-1), fixed.shape,
+            (moving.shape, origin), shares, warped, slopes, sums, spread,
         )  # fmt: skip
 
 
@@ -82,7 +84,8 @@ def correlation_planes(data: Correlation, disp: Array, mask: Array) -> NDArray[n
     """Sum of 1 - cc^2 over each plane's voxels, weighted by the mask. Leaves in `data` what `add_force_pull` takes."""
     shape = data.shape
     energies = np.empty(shape[0])
-    run_slabs(_warp_planes, shape[0], data.moving, data.fixed, disp, data.warped, data.slopes, data.sums, shape)
+    images = data.moving, data.fixed
+    run_slabs(_warp_planes, shape[0], images, disp, data.warped, data.slopes, data.sums, shape, data.sampled)
     given = data.fixed_mean, data.fixed_variance, F(NOISE), mask
     run_slabs(_coefficient_planes, shape[0], data.sums, given, data.shares, data.spread, energies, shape)
     return energies
@@ -154,12 +157,15 @@ def _sum_in_plane(values, lines, out, to, shape):
 
 
 @kernel
-def _warp_planes(moving, fixed, disp, warped, slopes, sums, shape, first, last):
+def _warp_planes(images, disp, warped, slopes, sums, shape, sampled, first, last):
     """The warped image and its slopes, 0 where it is held constant beyond the edge; and sums within planes of the
     warped image, its square and its product with the fixed image."""
+    moving, fixed = images
     size_i, size_j, size_k = U(shape[0]), U(shape[1]), U(shape[2])
     plane = size_j * size_k
     volume = size_i * plane
+    row = U(sampled[0][2])
+    sheet = U(sampled[0][1]) * row
     cell = np.empty(size_k, np.int32)
     share, free = np.empty((3, size_k), np.float32), np.empty((3, size_k), np.float32)
     squares, products = np.empty(plane, np.float32), np.empty(plane, np.float32)
@@ -167,11 +173,11 @@ def _warp_planes(moving, fixed, disp, warped, slopes, sums, shape, first, last):
     for i in range(U(first), U(last)):
         for j in range(size_j):
             line = i * plane + j * size_k
-            locate(disp, shape, i, j, cell, share, free)
+            locate(disp, shape, sampled, i, j, cell, share, free)
             for k in range(size_k):
                 at, n000 = line + k, U(cell[k])
                 u, v, w = share[0, k], share[1, k], share[2, k]
-                n010, n100, n110 = n000 + size_k, n000 + plane, n000 + plane + size_k
+                n010, n100, n110 = n000 + row, n000 + sheet, n000 + sheet + row
                 v000, v001, v010, v011 = moving[n000], moving[n000 + U(1)], moving[n010], moving[n010 + U(1)]
                 v100, v101, v110, v111 = moving[n100], moving[n100 + U(1)], moving[n110], moving[n110 + U(1)]
                 step00, step01, step10, step11 = v001 - v000, v011 - v010, v101 - v100, v111 - v110

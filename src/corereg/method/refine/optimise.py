@@ -16,6 +16,7 @@ from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
+from corereg.method.refine.active import active_box, continued
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.inputs import Inputs
 from corereg.progress import counted
@@ -63,17 +64,22 @@ def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -
 
 
 def _refine_on_cpu(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
-    """`_refine_plainly` on the compiled CPU kernels."""
+    """`_refine_plainly` on the compiled CPU kernels, in the box outside which nothing pulls."""
     from corereg.method.refine.kernels_cpu import minimise
 
+    inputs, box = Inputs.of(compared, start_vox, config), active_box(compared, start_vox)
+    start = start_vox.detach() if box is None else start_vox.detach()[(..., *box)]
     disp_vox, energies = minimise(
-        Inputs.of(compared, start_vox, config),
-        start_vox[0].detach().contiguous().numpy(),
+        inputs if box is None else inputs.within(box),
+        start[0].contiguous().numpy(),
         steps=config.steps,
         learning_rate=config.learning_rate,
         smoothing=config.smoothing,
     )
-    return torch.from_numpy(disp_vox)[None], torch.tensor(energies, dtype=torch.float64)[:, None]
+    found = torch.from_numpy(disp_vox)[None]
+    if box is not None:
+        found = continued(found, box_mean(start_vox.detach(), times=config.smoothing), box)
+    return found, torch.tensor(energies, dtype=torch.float64)[:, None]
 
 
 def _refine_on_cuda(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S B"]]:

@@ -22,8 +22,9 @@ from corereg.method.refine.velocity import refine_velocity
 
 __all__ = ["Direction", "Refined", "refine_pair"]
 
-SYMMETRY_STEPS = 15
-"""Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage."""
+SYMMETRY_STEPS, FINE_SYMMETRY_STEPS = 15, 7
+"""Fixed-point steps that make the two directions inverse to each other: as many as in the coarse stage, and on the full
+grid, where the directions then miss each other by 0.017 voxels on average instead of 0.012."""
 
 FINE_SHARE = 0.9
 """Steps on the full grid per step on the 1/2 grid."""
@@ -107,7 +108,8 @@ def _refine_level(
     if len(fields) > 1:
         forward, backward = fields
         disagreement = stride * compose(backward, forward).norm(dim=1)
-        fields = list(inverse_consistent(forward, backward, steps=SYMMETRY_STEPS))
+        steps = FINE_SYMMETRY_STEPS if stride == 1 else SYMMETRY_STEPS
+        fields = list(inverse_consistent(forward, backward, steps=steps))
     return fields, found[0][1], disagreement
 
 
