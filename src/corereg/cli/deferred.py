@@ -73,7 +73,9 @@ class _Finder(MetaPathFinder):
         if isinstance(package, _Deferred):  # its own code comes before that of its parts, and may import this one
             _run_code(package)
             if name in sys.modules:
-                return ModuleSpec(name, _Present(sys.modules[name]))
+                present = sys.modules[name]
+                present.__spec__ = ModuleSpec(name, _Present(present))  # the import system takes it from here
+                return present.__spec__
         spec = PathFinder.find_spec(name, path, target) if name in self.names else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)
