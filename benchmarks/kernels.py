@@ -3,6 +3,7 @@
     python benchmarks/kernels.py                       # full size, 192 x 160 x 256
     python benchmarks/kernels.py --shape 96 80 128     # an eighth of it
     python benchmarks/kernels.py --cold                # with an empty cache: the cost of compiling
+    python benchmarks/kernels.py --only refine --loops # the refinement with plain loops for its explicit vectors
 
 Prints a markdown table, or with --json one object, with the machine, the load and the versions it was measured with.
 Times are medians; on a shared machine, trust the ratios. The first call is reported separately.
@@ -21,17 +22,20 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from corereg.geometry.displacement import compose, invert, jacobian_determinant, upsample_displacement
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
+from corereg.geometry.kernels.threads import FASTMATH
 from corereg.geometry.strided import box_mean, strided_shape
 from corereg.geometry.warp import warp
 from corereg.method.coarse.coupled_convex import match
 from corereg.method.config import CoupledConvexConfig, RefineConfig
 from corereg.method.features.convolution.inference import convolve, fold
 from corereg.method.features.mind import mind_ssc_half
+from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 
 COST_CHANNELS = 16
@@ -77,10 +81,10 @@ def cases(shape: tuple[int, int, int], channels: list[int], steps: int) -> Itera
     full = upsample_displacement(first, 2, shape)
     yield "warp, full grid", lambda: warp(image, full), True
     yield "Jacobian determinant, full grid", lambda: jacobian_determinant(full), True
-    for channels_in, out, stride, grid in ((1, 32, 2, shape), (32, 64, 1, half), (128, 128, 1, quarter)):
-        block = nn.Sequential(nn.Conv3d(channels_in, out, 3, stride, 1), nn.BatchNorm3d(out)).eval()
+    for channels_in, out, grid in ((32, 64, half), (128, 128, quarter)):
+        block = nn.Sequential(nn.Conv3d(channels_in, out, 3, 1, 1), nn.BatchNorm3d(out)).eval()
         source = smooth_noise(generator, 1, channels_in, *grid).contiguous(memory_format=torch.channels_last_3d)
-        name = f"convolution {channels_in} -> {out} of stride {stride}, {grid[0]} x {grid[1]} x {grid[2]}"
+        name = f"convolution {channels_in} -> {out} of stride 1, {grid[0]} x {grid[1]} x {grid[2]}"
         yield name, lambda b=block, s=source: convolved(b, s), True
     for count in channels:
         fixed = smooth_noise(generator, 1, count, *half)
@@ -88,13 +92,47 @@ def cases(shape: tuple[int, int, int], channels: list[int], steps: int) -> Itera
         start = torch.full((1, 3, *half), 0.3)
         short, long = RefineConfig(steps=steps), RefineConfig(steps=LONG_RUN_STEPS)
         name = f"refine, {{}} steps x {count} channels"
-        yield name.format(steps), lambda f=fixed, m=moving, s=start, c=short: refine(f, m, s, c), True
-        yield name.format(LONG_RUN_STEPS), lambda f=fixed, m=moving, s=start, c=long: refine(f, m, s, c), False
+        compared = Compared((fixed, moving))
+        yield name.format(steps), lambda given=compared, s=start, c=short: refine(given, s, c), True
+        yield name.format(LONG_RUN_STEPS), lambda given=compared, s=start, c=long: refine(given, s, c), False
+    images = Compared(None, (image, warp(image, full)))
+    one, still = RefineConfig(steps=steps), torch.full_like(full, 0.3)
+    yield f"refine, {steps} steps by local correlation, full grid", lambda: refine(images, still, one), True
 
 
 @torch.no_grad()
 def convolved(block: nn.Sequential, source: torch.Tensor) -> torch.Tensor:
     return convolve(fold(block, torch.float32), source)
+
+
+def without_explicit_vectors() -> None:
+    """Let the refinement compare features in loops that the compiler vectorises, if it can."""
+    from numba import njit
+
+    from corereg.method.refine import kernels_cpu
+
+    @njit(nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=True)  # type: ignore[untyped-decorator]
+    def compare(moving, cell, step_i, step_j, step_k, wi, wj, wk, fixed, at, channels, ahead):  # type: ignore[no-untyped-def]
+        total = along_i = along_j = along_k = np.float32(0)
+        one = np.float32(1)
+        for c in range(len(channels)):
+            m = cell + c
+            a, b = np.float32(moving[m]), np.float32(moving[m + step_k])
+            e, f = np.float32(moving[m + step_j]), np.float32(moving[m + step_j + step_k])
+            n = m + step_i
+            g, h = np.float32(moving[n]), np.float32(moving[n + step_k])
+            p, q = np.float32(moving[n + step_j]), np.float32(moving[n + step_j + step_k])
+            low0, low1, high0, high1 = a + wk * (b - a), e + wk * (f - e), g + wk * (h - g), p + wk * (q - p)
+            low, high = low0 + wj * (low1 - low0), high0 + wj * (high1 - high0)
+            d = low + wi * (high - low) - np.float32(fixed[at + c])
+            total += d * d
+            along_i += d * (high - low)
+            along_j += d * ((one - wi) * (low1 - low0) + wi * (high1 - high0))
+            flat = (one - wj) * (b - a) + wj * (f - e)
+            along_k += d * (flat + wi * ((one - wj) * (h - g) + wj * (q - p) - flat))
+        return total, along_i, along_j, along_k
+
+    kernels_cpu.compare = compare
 
 
 def seconds(run: Run, choice: str) -> float:
@@ -144,10 +182,13 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--cold", action="store_true", help="compile everything: use an empty cache")
+    parser.add_argument("--loops", action="store_true", help="compare features in plain loops, from an empty cache")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    if arguments.cold:
+    if arguments.cold or arguments.loops:
         os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="corereg-kernels-")
+    if arguments.loops:
+        without_explicit_vectors()
     birth = provenance(arguments)
     os.environ[KERNELS_VARIABLE] = "torch"  # make inputs without the kernels, so that each first call is measured
     rows = []

@@ -15,7 +15,7 @@ from corereg.method.features.convolution.inference import Folded
 
 wide = pytest.mark.skipif(not kernels_winograd.WIDE, reason="convolutions are torch's with this processor's vectors")
 
-LAYERS = [(32, 64, 1), (64, 32, 1), (1, 32, 2), (1, 96, 2)]
+LAYERS = [(32, 64, 1), (64, 32, 1)]
 """Channels in and out, stride; multiples of every processor's vectors."""
 
 
@@ -99,7 +99,7 @@ def test_the_same_bits_for_any_number_of_threads():
     assert torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize(("channels", "out", "stride"), [(20, 64, 1), (32, 20, 1), (32, 64, 2), (2, 32, 2), (1, 32, 1)])
+@pytest.mark.parametrize(("channels", "out", "stride"), [(20, 64, 1), (32, 20, 1), (32, 64, 2), (1, 32, 2), (1, 32, 1)])
 def test_other_convolutions_are_left_to_torch(channels, out, stride):
     one, source = layer(channels, out, stride), noise(1, channels, 6, 5, 7)
     assert one.compiled is None

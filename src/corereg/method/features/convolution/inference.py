@@ -94,13 +94,11 @@ def compiled_convolution(weight: Tensor, bias: Tensor, stride: int) -> Compiled 
     weight, bias = weight.detach(), bias.detach()
     if not use_kernels(weight, bias):
         return None
-    from corereg.method.features.convolution import first_layer as kernels_first_layer
-    from corereg.method.features.convolution import winograd as kernels_winograd
+    from corereg.method.features.convolution import winograd
 
-    for kernels in (kernels_winograd, kernels_first_layer):
-        if kernels.suits(weight, stride):
-            return Compiled(kernels.convolve, kernels.transform_weight(weight, bias))
-    return None
+    if not winograd.suits(weight, stride):
+        return None
+    return Compiled(winograd.convolve, winograd.transform_weight(weight, bias))
 
 
 def convolve(
