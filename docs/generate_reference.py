@@ -194,7 +194,7 @@ def _annotation(hint: Any) -> str:
     if origin is tuple:
         return f"Sequence[{'int' if get_origin(args[0]) is Literal else _annotation(args[0])}]"
     if origin in (Union, UnionType):
-        return " | ".join(arg.__name__ for arg in args)
+        return " | ".join(arg.__name__ if isinstance(arg, type) else _annotation(arg) for arg in args)
     return {str: "str | PathLike[str]"}.get(hint, hint.__name__)
 
 

@@ -17,6 +17,7 @@ from corereg.geometry.displacement import sdlogj
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image, read_image
 from corereg.method.config import PipelineConfig
+from corereg.method.refine.regularisation_choice import CANDIDATES
 from corereg.preprocessing.working_grid import choose_working_grid
 from corereg.workflows.register import register_to_folder
 from helpers.motions import motion
@@ -115,6 +116,18 @@ def test_target_sdlogj_is_reached_within_0005_where_it_is_reported(target: float
     found = register(*pair(), affine="none", spacing=4.5, target_sdlogj=target)
     assert abs(found.metrics["sdlogj"] - target) <= 0.005
     assert found.regularisation != found.config.stages.refine.regularisation
+
+
+def test_auto_chooses_one_r_for_a_pair_and_folds_nothing() -> None:
+    first, second = (register(*pair(), **QUICK | {"regularisation": "auto"}) for _ in range(2))
+    assert first.regularisation == second.regularisation
+    assert first.regularisation in CANDIDATES
+    assert torch.equal(first.refined.disp_vox, second.refined.disp_vox)
+    assert first.metrics["fold_percent"] == 0
+    assert first.summary()["regularisation"] == first.regularisation
+    assert first.summary()["configuration"]["stages"]["refine"]["regularisation"] == "auto"
+    fixed = register(*pair(), **QUICK | {"regularisation": first.regularisation})
+    assert torch.equal(fixed.refined.disp_vox, first.refined.disp_vox)
 
 
 def test_without_refinement_the_refined_displacement_is_the_coarse_one() -> None:

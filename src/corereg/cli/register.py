@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,10 +23,11 @@ def _option(setting: Setting) -> Any:
     """The option of a setting. Values stay texts: they are checked where those of YAML files are."""
     choices = [kind for kind in kinds_in(setting.hint) if isinstance(kind, str)]
     default = None if setting.kind is bool else setting.default
+    expected = f"one of {allowed(setting.hint)}" if setting.kind is Literal else allowed(setting.hint)
     option = typer.Option(
         setting.flag,
         help=setting.meaning
-        + (f" One of {allowed(setting.hint)}." if choices else "")
+        + (f" {expected.capitalize()}." if choices else "")
         + ("" if default is None else f" Default: {default}."),
         metavar={int: "<int>", float: "<float>"}.get(setting.kind),
         show_default=False,

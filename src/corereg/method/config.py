@@ -15,6 +15,7 @@ from corereg.preprocessing.modality import Modality
 from corereg.settings import Option, Setting, allowed, check, settings_of, with_options, with_settings
 
 __all__ = [
+    "AUTO",
     "CORRELATION",
     "DEFAULT_MODEL",
     "DIFFEOMORPHIC",
@@ -51,6 +52,7 @@ MODELS = {
 DIFFEOMORPHIC: Final = "diffeomorphic"
 FEATURES: Final = "features"
 CORRELATION: Final = "correlation"
+AUTO: Final = "auto"
 
 Affine = Literal["auto", "none", "rigid", "rigid-only", "affine-only"]
 Similarity = Literal["auto", "features", "correlation"]
@@ -91,9 +93,9 @@ class RefineConfig:
     """Adam steps of the instance optimisation; 0 skips it."""
     learning_rate: Annotated[float, Gt(0)] = 0.5
     """Learning rate in voxels of the 1/2 grid. The paper uses 1, at which more voxels fold for the same overlap."""
-    regularisation: Annotated[float, Ge(0), Option()] = 3.0
+    regularisation: Annotated[Annotated[float, Ge(0)] | Literal["auto"], Option()] = 3.0
     """R, weight of the smoothness: larger is smoother. The paper trains with 1 and tests with the value that reaches a
-    target SDlogJ."""
+    target SDlogJ; auto tries several on a copy of the pair whose motion is known, and takes the most accurate."""
     volume_preservation: Annotated[float, Ge(0), Option()] = 1.0
     """Weight of volume change relative to the other smoothness; tissue bends and slides more easily than it changes
     volume. 0 in the paper."""
@@ -110,6 +112,12 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def smoothness(self) -> float:
+        """R as a number, where it is one: `auto` is resolved before anything is refined."""
+        assert self.regularisation != AUTO
+        return float(self.regularisation)
 
 
 def paper_refine() -> RefineConfig:
@@ -182,8 +190,8 @@ class RegisterConfig:
     modality: Annotated[Modality, Option()] = "auto"
     """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
     affine: Annotated[Affine, Option()] = "auto"
-    """Pre-alignment: auto finds an affine map for pairs that need it and have no initial transform, rigid a rigid one;
-    none trusts the headers. rigid-only and affine-only stop there: nothing deforms."""
+    """Pre-alignment: auto finds an affine map for pairs without an initial transform, or a rigid one where stretching
+    gains little; rigid a rigid one; none trusts the headers. rigid-only and affine-only stop there: nothing deforms."""
     spacing_mm: Annotated[float | None, Gt(0), Option("spacing")] = None
     """Voxel size of the working grid in mm; by default chosen from the scans and the memory."""
     device: Annotated[Device, Option()] = "auto"

@@ -3,6 +3,7 @@
 Legend: volumes are (1, 1, I, J, K) on one working grid whose sizes are multiples of 16.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,19 +14,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corereg.geometry.displacement import Disp, sdlogj, unfold
-from corereg.geometry.strided import halve
+from corereg.geometry.strided import halve, subsample
 from corereg.geometry.warp import warp
 from corereg.method.coarse.passes import coarse_displacement, default_passes, full_grid_displacement
-from corereg.method.config import CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, Similarity
+from corereg.method.config import AUTO, CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, RefineConfig, Similarity
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
 from corereg.method.guidance.known import NO_GUIDE, Guide
 from corereg.method.guidance.labels import joined
 from corereg.method.guidance.point_guide import PointGuide
 from corereg.method.refine.correlation import contrast_agreement
 from corereg.method.refine.energy import Compared
-from corereg.method.refine.pair import Direction, Refined, refine_pair
+from corereg.method.refine.optimise import refine
+from corereg.method.refine.pair import Direction, Refined, compared_at_start, refine_pair
+from corereg.method.refine.regularisation_choice import FIRST, choose_regularisation, rehearsed
 from corereg.method.refine.regularisation_search import search_regularisation
 from corereg.method.stopwatch import Stopwatch
+from corereg.preprocessing.body import body_threshold
 from corereg.preprocessing.working_grid import FINE_VOXELS, FINE_VOXELS_CORRELATED, GRID_MULTIPLE
 
 __all__ = ["Registration", "no_deformation", "register_volumes"]
@@ -48,7 +52,8 @@ class Registration:
     losses: tuple[float, ...]
     """Energy before each step of the instance optimisation, on the 1/2 grid and then on the full grid."""
     regularisation: float
-    """The R that was used: the configured one, or the one that reached the target SDlogJ."""
+    """The R that was used: the configured one, the one that reached the target SDlogJ, or the one that the pair chose;
+    NaN where R was to be chosen and nothing was refined."""
     similarity: Similarity
     """What the refinement compared: features alone, or correlation with them."""
     seconds: Mapping[str, float]
@@ -62,7 +67,7 @@ class Registration:
 def no_deformation(fixed: Image5D, config: PipelineConfig) -> Registration:
     """The result where nothing is to deform."""
     still = fixed.new_zeros(len(fixed), 3, *fixed.shape[2:])
-    return Registration(still, still, (), config.refine.regularisation, FEATURES, {})
+    return Registration(still, still, (), _configured(config.refine), FEATURES, {})
 
 
 def register_volumes(
@@ -131,7 +136,7 @@ def register_volumes(
             coarse_full = full_grid_displacement(coarse[0])
         if config.refine.steps == 0:
             final = coarse_full if stiff is None else unfold(stiff(coarse_full))
-            return Registration(coarse_full, final, (), config.refine.regularisation, FEATURES, watch.seconds, points)
+            return Registration(coarse_full, final, (), _configured(config.refine), FEATURES, watch.seconds, points)
         with watch("features"):
             similarity = _similarity(images, counts[0], coarse_full, config)
             half, full = _compared(model, images, [_shallow(one) for one in encoded], similarity, config)
@@ -142,6 +147,18 @@ def register_volumes(
             Direction(start, half.between(f, m), None if full is None else full.between(f, m), (counts[f], counts[m]))
             for start, (f, m) in zip(coarse, orders, strict=True)
         ]
+
+    def rehearsal() -> float:
+        """R by a pair like this one whose motion is known."""
+        first, *_ = refine(compared_at_start(directions[0]), coarse[0], replace(config.refine, regularisation=FIRST))
+        generator = torch.Generator().manual_seed(config.seed)
+        like = rehearsed(
+            *images, full_grid_displacement(first), one_contrast=similarity == CORRELATION, generator=generator
+        )
+        shallow = [_shallow(model.encode(image, (), project=project)) for image in like]
+        given, _ = _compared(model, like, shallow, similarity, replace(config, fine=False))
+        compared = compared_at_start(directions[0]._replace(half=given.between(0, 1)))
+        return choose_regularisation(compared, coarse[0], first, _body(fixed, fixed_weight), config.refine)
 
     def refined_with(regularisation: float) -> tuple[float, Refined]:
         with watch("refine"), torch.no_grad():
@@ -156,13 +173,28 @@ def register_volumes(
         reached = sdlogj(full[:, :, :i, :j, :k]) if config.target_sdlogj else 0.0
         return reached, found._replace(disp_vox=full)
 
-    regularisation = config.refine.regularisation
-    if config.target_sdlogj is None:
-        _, found = refined_with(regularisation)
+    if config.target_sdlogj is not None:
+        start = RefineConfig().smoothness if config.refine.regularisation == AUTO else config.refine.smoothness
+        regularisation, found = search_regularisation(refined_with, target=config.target_sdlogj, start=start)
     else:
-        regularisation, found = search_regularisation(refined_with, target=config.target_sdlogj, start=regularisation)
+        if config.refine.regularisation == AUTO:
+            with watch("regularisation"), torch.no_grad():
+                regularisation = rehearsal()
+        else:
+            regularisation = config.refine.smoothness
+        _, found = refined_with(regularisation)
     end = points, found.disagreement_vox
     return Registration(coarse_full, found.disp_vox, found.losses, regularisation, similarity, watch.seconds, *end)
+
+
+def _body(image: Image5D, weight: Tensor | None) -> Tensor:
+    """1 on the 1/2 grid where the image shows a body, by its weight."""
+    body = (image > body_threshold(image.cpu().numpy())).to(image.dtype)
+    return subsample(body if weight is None else weight * body, 2)
+
+
+def _configured(config: RefineConfig) -> float:
+    return math.nan if config.regularisation == AUTO else config.smoothness
 
 
 def _similarity(

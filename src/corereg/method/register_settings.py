@@ -17,8 +17,8 @@ class RegisterSettings(TypedDict, total=False):
     modality: Literal["auto", "ct", "ct-abdomen", "mr"] | None
     """How intensities are scaled: ct, ct-abdomen (the abdominal window) or mr; auto decides for each image."""
     affine: Literal["auto", "none", "rigid", "rigid-only", "affine-only"] | None
-    """Pre-alignment: auto finds an affine map for pairs that need it and have no initial transform, rigid a rigid one;
-    none trusts the headers. rigid-only and affine-only stop there: nothing deforms."""
+    """Pre-alignment: auto finds an affine map for pairs without an initial transform, or a rigid one where stretching
+    gains little; rigid a rigid one; none trusts the headers. rigid-only and affine-only stop there: nothing deforms."""
     spacing: float | None
     """Voxel size of the working grid in mm; by default chosen from the scans and the memory."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None
@@ -52,9 +52,9 @@ class RegisterSettings(TypedDict, total=False):
     above 3 million voxels. The paper's are 8,8."""
     refine_steps: int | None
     """Adam steps of the instance optimisation; 0 skips it."""
-    regularisation: float | None
+    regularisation: float | Literal["auto"] | None
     """R, weight of the smoothness: larger is smoother. The paper trains with 1 and tests with the value that reaches a
-    target SDlogJ."""
+    target SDlogJ; auto tries several on a copy of the pair whose motion is known, and takes the most accurate."""
     volume_preservation: float | None
     """Weight of volume change relative to the other smoothness; tissue bends and slides more easily than it changes
     volume. 0 in the paper."""

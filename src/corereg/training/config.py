@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval, Lt, MinLen, MultipleOf
 
 from corereg.errors import InputError
-from corereg.method.config import CoupledConvexConfig, RefineConfig
+from corereg.method.config import AUTO, CoupledConvexConfig, RefineConfig
 from corereg.method.features.network import NetworkConfig
 from corereg.preprocessing.modality import Modality
 from corereg.settings import check
@@ -174,6 +174,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        for name, refine in (
+            ("pseudo_labels.refine", self.pseudo_labels.refine),
+            ("validation_refine", self.validation_refine),
+        ):
+            if refine.regularisation == AUTO:
+                raise InputError(f"got {name}.regularisation = auto, expected a number; only `register` chooses it")
         if self.final_learning_rate > self.learning_rate:
             raise InputError(
                 f"got learning rates from {self.learning_rate:g} to {self.final_learning_rate:g}, which must fall"

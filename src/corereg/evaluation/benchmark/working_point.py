@@ -65,7 +65,7 @@ def find_working_point(
         tried.append((regularisation, float(np.mean(found))))
         return tried[-1][1], None
 
-    start = RegisterConfig().stages.refine.regularisation
+    start = RegisterConfig().stages.refine.smoothness
     regularisation, _ = search_regularisation(irregularity, target=target, start=start)
     reached = dict(tried)[regularisation]
     return WorkingPoint(regularisation, reached, len(cases.cases), cases.split, tuple(tried))

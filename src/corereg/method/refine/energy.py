@@ -112,7 +112,7 @@ def smoothness_energy(disp_vox: Disp, config: RefineConfig) -> Float[Tensor, ""]
     smooth = diffusion_energy(disp_vox)
     if config.volume_preservation:
         smooth = smooth + config.volume_preservation * volume_energy(disp_vox)
-    return config.regularisation * DIFFUSION_WEIGHT * smooth
+    return config.smoothness * DIFFUSION_WEIGHT * smooth
 
 
 def energy(disp_vox: Disp, compared: Compared, config: RefineConfig) -> Float[Tensor, ""]:
@@ -127,10 +127,10 @@ def energy_factors(
     axis a + volume x sum of squared divergences; `correlation_factor` is that of the images' term."""
     shape = start_vox.shape[2:]
     steps = [3 * shape.numel() // n * (n - 1) for n in shape]
-    smooth = tuple(config.regularisation * DIFFUSION_WEIGHT / count for count in steps)
+    smooth = tuple(config.smoothness * DIFFUSION_WEIGHT / count for count in steps)
     inside = math.prod(max(n - 2, 0) for n in shape)
     preserved = config.volume_preservation if inside else 0.0
-    volume = config.regularisation * DIFFUSION_WEIGHT * preserved / max(inside, 1)
+    volume = config.smoothness * DIFFUSION_WEIGHT * preserved / max(inside, 1)
     return DATA_WEIGHT * FEATURE_SCALE**2 / channels / _counted(start_vox, weight), smooth, volume
 
 

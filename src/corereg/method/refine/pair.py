@@ -20,7 +20,7 @@ from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.velocity import refine_velocity
 
-__all__ = ["Direction", "Refined", "refine_pair"]
+__all__ = ["Direction", "Refined", "compared_at_start", "refine_pair"]
 
 SYMMETRY_STEPS, FINE_SYMMETRY_STEPS = 15, 7
 """Fixed-point steps that make the two directions inverse to each other: as many as in the coarse stage, and on the full
@@ -78,6 +78,11 @@ def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> Refine
         found, fine_losses, _ = _refine_level(directions, starts, 1, fine)
         full, losses = _displacements(found, config)[0], losses + fine_losses
     return Refined(full if len(directions) == 1 else unfold(full), losses, disagreement)
+
+
+def compared_at_start(direction: Direction) -> Compared:
+    """What the 1/2 grid compares, with the weights that the coarse displacement gives its voxels."""
+    return direction.half._replace(weight=_weight(direction.coarse, *direction.counts, stride=2))
 
 
 def _starts(directions: Sequence[Direction], config: RefineConfig) -> list[Disp]:
