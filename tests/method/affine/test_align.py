@@ -152,3 +152,18 @@ def test_plausible_scale_of_a_child_is_found() -> None:
     truth = motion(degrees=(3, 0, -4), scale=0.75, shift_mm=(4, 6, -5))
     found = aligned(scan(FIXED), moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2))))
     assert error_mm(found.affine, truth) < 1
+
+
+@pytest.mark.parametrize("misplaced", [motion(), motion(degrees=(2, -2, 1), shift_mm=(3, -2, 2))])
+def test_pair_of_nearly_one_size_gets_the_same_rigid_map_wherever_the_header_puts_it(
+    misplaced: NDArray[np.float64],
+) -> None:
+    """Stretching it would gain little, and keeping a header that is nearly right would leave it where it is."""
+    turned = motion(degrees=(3, -1, 2), shift_mm=(4, 3, -3))
+    stretched = turned @ motion(scale=(1.02, 0.99, 1.0))
+    moving = moved_scan(stretched, centred_grid((44, 36, 38), (3.8, 4.0, 4.0), "LPS"))
+    elsewhere = Image(moving.array, Grid(moving.grid.shape, misplaced @ moving.grid.affine))
+    found = aligned(scan(FIXED), elsewhere)
+    assert found.needed
+    np.testing.assert_allclose(np.linalg.svd(found.affine[:3, :3], compute_uv=False), 1, atol=1e-6)
+    assert error_mm(np.linalg.inv(misplaced) @ found.affine, turned) < 0.7

@@ -30,7 +30,7 @@ from corereg.method.affine.search import (
 )
 from corereg.method.affine.translation import best_translation
 
-__all__ = ["NEEDED_GAIN", "Alignment", "align"]
+__all__ = ["Alignment", "align"]
 
 TILT_DEGREES = 15.0
 """Rotation about each axis of the additional, tilted starts."""
@@ -38,10 +38,12 @@ FINALISTS, FOLLOWED = 6, 3
 """How many results of the first and of the second search the next one continues from."""
 SAME_MM = 15.0
 """Two maps count as one finalist if they send every corner of the fixed image to places this close together."""
-NEEDED_GAIN = 0.10
-"""Relative gain in mutual information below which the pair counts as already aligned. On 15 aligned pairs of
-head-and-neck CT, the affine map changed the mean Dice after the deformable stages by -0.005 in the 11 pairs that gained
-2 to 6 %, and by +0.003 in the 4 that gained 10 to 21 %."""
+STRETCH_GAIN = 0.075
+"""Relative gain in mutual information over the best rigid map below which a pair is not stretched: benchmarks/
+robustness.md."""
+GAIN = 0.015
+"""Relative gain in mutual information below which the headers count as right. It must be small: two headers that are
+both kept lead to different ends."""
 
 Found = tuple[float, str, Matrix]
 """The value of a map, the start that led to it and the map."""
@@ -72,15 +74,16 @@ def align(
     seed: int = 0,
     rigid: bool = False,
     only_from_identity: bool = False,
-    needed_gain: float = NEEDED_GAIN,
+    any_gain: bool = False,
 ) -> Alignment:
-    """Search a similarity from several starts, then an affine map from the best; keep the identity if it is as good.
+    """Search a similarity from several starts, then an affine map from the best; take a rigid map or the identity if it
+    is nearly as good.
 
     Args:
         seed: shifts the places at which the images are compared.
         rigid: search rigid maps throughout.
         only_from_identity: search near the identity alone.
-        needed_gain: relative gain in mutual information up to which the identity is kept.
+        any_gain: take the map whatever it gains, because no deformation follows.
     """
     places: dict[Level, Places] = {}
 
@@ -132,10 +135,10 @@ def align(
     found = run_tasks(finished, found)
     _, name, affine = max(found, key=lambda result: result[0])
     affine = affine @ optimised(metric(FINE, affine), IDENTITY, affines, FINE, affine)[1]
-    kept = affine if within(PLAUSIBLE, affine) else _rigid_instead(affine, metric, space)
+    kept = _no_more_than_needed(affine, metric, space, 0.0 if rigid or any_gain else STRETCH_GAIN)
     fine = metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
-    if after <= before * (1 + needed_gain):
+    if after <= before * (1 if any_gain else 1 + GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
     _warn_of_stretches(affine)
     return Alignment(kept, name, before, after, True)
@@ -171,13 +174,19 @@ def _distinct(found: list[Found], grid: Grid) -> list[Found]:
     return kept
 
 
-def _rigid_instead(affine: Matrix, metric: Callable[[Level, Matrix], MutualInformation], space: Space) -> Matrix:
-    """The best rigid map near an implausible one."""
+def _no_more_than_needed(
+    affine: Matrix, metric: Callable[[Level, Matrix], MutualInformation], space: Space, gain: float
+) -> Matrix:
+    """The affine map, or the best rigid map near it if stretching is implausible or gains too little."""
+    plausible = within(PLAUSIBLE, affine)
+    if plausible and gain == 0:
+        return affine
     left, _, right = np.linalg.svd(affine[:3, :3])
     rigid = space.matrix(left @ right, space.shift(affine))
     for level in (COARSE, FINE):
         rigid = rigid @ optimised(metric(level, rigid), IDENTITY, space.rigid, level, rigid)[1]
-    return rigid
+    fine = metric(FINE, affine)
+    return affine if plausible and fine(IDENTITY) > (1 + gain) * fine(np.linalg.inv(affine) @ rigid) else rigid
 
 
 def _warn_of_stretches(affine: Matrix) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from corereg.method.affine.align import NEEDED_GAIN, Alignment, align
+from corereg.method.affine.align import Alignment, align
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.config import RegisterConfig
 
@@ -22,5 +22,5 @@ def pre_alignment(copies: Sequence[CoarseCopy], config: RegisterConfig, *, start
         seed=config.stages.seed,
         rigid=config.affine.startswith("rigid"),
         only_from_identity=started,
-        needed_gain=NEEDED_GAIN if config.deforms else 0.0,
+        any_gain=not config.deforms,
     )
