@@ -55,11 +55,12 @@ def minimise(
     shape = problem.shape
     parameters = start.flatten()
     state = parameters, np.zeros_like(parameters), np.zeros_like(parameters)
-    disp, planes, pulled = (np.empty_like(parameters) for _ in range(3))
+    planes, disp = np.empty_like(parameters), np.empty_like(parameters)
     losses = []
     run_slabs(_smooth_planes, shape[0], parameters, planes, shape, problem.forward)
     for step in counted(range(1, steps + 1), "refining"):
-        losses.append(_evaluate(problem, planes, disp, pulled))
+        losses.append(_evaluate(problem, planes, disp))
+        pulled, planes, disp = planes, disp, planes
         adam = _adam_factors(step, learning_rate)
         run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, problem.adjoint, problem.forward)
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, problem.forward)
@@ -69,10 +70,10 @@ def minimise(
 def energy_gradient(inputs: Inputs, parameters: Array, *, smoothing: int) -> tuple[float, Array]:
     """The energy of s(parameters) and its gradient with respect to the parameters, computed once as in `minimise`."""
     problem = _prepare(inputs, parameters.shape[1:], smoothing)
-    disp, planes, pulled = (np.empty(parameters.size, np.float32) for _ in range(3))
+    disp, planes = (np.empty(parameters.size, np.float32) for _ in range(2))
     run_slabs(_smooth_planes, problem.shape[0], parameters.flatten(), planes, problem.shape, problem.forward)
-    energy = _evaluate(problem, planes, disp, pulled)
-    run_slabs(_smooth_along_i, problem.shape[0], pulled, disp, problem.shape, problem.adjoint)
+    energy = _evaluate(problem, planes, disp)
+    run_slabs(_smooth_along_i, problem.shape[0], planes, disp, problem.shape, problem.adjoint)
     return energy, disp.reshape(parameters.shape)
 
 
@@ -109,11 +110,11 @@ def _prepare(inputs: Inputs, shape: tuple[int, ...], smoothing: int) -> _Problem
     return _Problem(shape, sampled, features, *terms, channels, forward, adjoint, divergence)
 
 
-def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> float:
-    """The energy. Leaves the displacement in `disp`, and in `pulled` its gradient, not yet smoothed along i.
+def _evaluate(problem: _Problem, planes: Array, disp: Array) -> float:
+    """The energy. Leaves the displacement in `disp`, and in `planes` its gradient, not yet smoothed along i.
 
     Args:
-        planes: the parameters smoothed along j and k.
+        planes: the parameters smoothed along j and k; after their use, work space of the correlation.
     """
     shape, sampled, features, correlation, mask, factors, channels, forward, adjoint, divergence = problem
     weights = np.array((factors.data, *factors.smooth, factors.volume, factors.correlation))
@@ -124,10 +125,10 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array, pulled: Array) -> f
         run_slabs(divergence_planes, shape[0], disp, divergence, shape)
     force = np.empty((3, 0), np.float32), NONE, NONE, NONE
     if correlation is not None:
-        energies[:, 5] = correlation_planes(correlation, disp, mask)
+        energies[:, 5] = correlation_planes(correlation, disp, mask, planes.reshape(3, -1))
         force = correlation.spread, correlation.fixed, correlation.warped, correlation.slopes
     given = features, (disp, divergence), force, mask
-    run_slabs(_energy_planes, shape[0], given, slopes, channels, (shape, sampled), adjoint, pulled, energies)
+    run_slabs(_energy_planes, shape[0], given, slopes, channels, (shape, sampled), adjoint, planes, energies)
     return float(weights @ energies.sum(0))
 
 

@@ -53,11 +53,8 @@ class Correlation(NamedTuple):
     warped: Array
     slopes: Array
     """(3, I, J, K), derivatives of the moving image at its sampling positions."""
-    sums: Array
-    """(3, I * J * K), sums over the windows' parts in one plane: fresh memory at each step would cost as much as its
-    arithmetic."""
     spread: Array
-    """The same of the coefficients."""
+    """(3, I * J * K), sums of the coefficients over the windows' parts in one plane."""
 
     @staticmethod
     def of(fixed: Array, moving: Array, origin: tuple[int, ...]) -> "Correlation":
@@ -67,10 +64,10 @@ class Correlation(NamedTuple):
         variance = np.maximum(square - mean * mean, 0) + np.float32(NOISE)
         shares = _shares(fixed.shape[0]), _shares(fixed.shape[1]), _shares(fixed.shape[2])
         warped, slopes = np.empty(fixed.size, np.float32), np.empty(3 * fixed.size, np.float32)
-        sums, spread = np.empty((3, fixed.size), np.float32), np.empty((3, fixed.size), np.float32)
+        spread = np.empty((3, fixed.size), np.float32)
         return Correlation(
             fixed.reshape(-1), moving.reshape(-1), mean.reshape(-1), variance.reshape(-1), fixed.shape,
-            (moving.shape, origin), shares, warped, slopes, sums, spread,
+            (moving.shape, origin), shares, warped, slopes, spread,
         )  # fmt: skip
 
 
@@ -80,14 +77,18 @@ def _shares(size: int) -> Array:
     return (1 / count).astype(np.float32)
 
 
-def correlation_planes(data: Correlation, disp: Array, mask: Array) -> NDArray[np.float64]:
-    """Sum of 1 - cc^2 over each plane's voxels, weighted by the mask. Leaves in `data` what `add_force_pull` takes."""
+def correlation_planes(data: Correlation, disp: Array, mask: Array, sums: Array) -> NDArray[np.float64]:
+    """Sum of 1 - cc^2 over each plane's voxels, weighted by the mask. Leaves in `data` what `add_force_pull` takes.
+
+    Args:
+        sums: work space (3, I * J * K), for sums of the images over the windows' parts in one plane.
+    """
     shape = data.shape
     energies = np.empty(shape[0])
     images = data.moving, data.fixed
-    run_slabs(_warp_planes, shape[0], images, disp, data.warped, data.slopes, data.sums, shape, data.sampled)
+    run_slabs(_warp_planes, shape[0], images, disp, data.warped, data.slopes, sums, shape, data.sampled)
     given = data.fixed_mean, data.fixed_variance, F(NOISE), mask
-    run_slabs(_coefficient_planes, shape[0], data.sums, given, data.shares, data.spread, energies, shape)
+    run_slabs(_coefficient_planes, shape[0], sums, given, data.shares, data.spread, energies, shape)
     return energies
 
 
