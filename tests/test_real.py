@@ -42,6 +42,27 @@ def test_pair_aligned_beforehand_is_not_stretched(data_dir):
     np.testing.assert_allclose(stretches, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(("fixed", "moving"), [("0027", "0028"), ("0036", "0037")])
+def test_scans_blanked_beyond_oblique_planes_are_not_stretched_until_the_blanks_agree(data_dir, fixed, moving):
+    pair = [data_dir / "headneck" / "imagesTr" / f"HeadNeckCT_{number}_0000.nii.gz" for number in (fixed, moving)]
+    alignment = corereg.register(*pair, refine_steps=0).alignment
+    assert alignment is not None
+    labels = [read_labels(str(path).replace("imagesTr", "labelsTr")) for path in pair]
+    there = corereg.Transform((alignment.affine,), fixed=labels[0]).apply(labels[1], labels=True).array
+    before, after = (
+        mean_over_labels(dice(labels[0].array, each, labels[1].array)) for each in (labels[1].array, there)
+    )
+    assert after > before - 0.02
+
+
+@pytest.mark.parametrize("patient", ["011", "016", "022"])
+def test_ct_and_mr_of_one_patient_are_not_stretched(data_dir, patient):
+    scans = [data_dir / "sarcoma_ct_mr" / f"sts_{patient}_{kind}.nii.gz" for kind in ("ct", "mr")]
+    alignment = corereg.register(*scans, refine_steps=0, spacing=6.0).alignment
+    assert alignment is not None
+    np.testing.assert_allclose(np.linalg.svd(alignment.affine[:3, :3], compute_uv=False), 1, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_mean_dice_on_head_and_neck_validation(data_dir):
     scores = np.array([dice_of(pair)[:2] for pair in headneck_pairs(data_dir)])

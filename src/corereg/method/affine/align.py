@@ -5,13 +5,14 @@ the affine part of the transform.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from corereg.geometry.grid import Grid, Matrix, transform_points
 from corereg.geometry.kernels.threads import run_tasks
+from corereg.method.affine.agreement import local_agreement
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation, Places
 from corereg.method.affine.search import (
@@ -21,6 +22,7 @@ from corereg.method.affine.search import (
     MIDDLE,
     PLAUSIBLE,
     START,
+    Family,
     Level,
     Space,
     middle,
@@ -38,12 +40,15 @@ FINALISTS, FOLLOWED = 6, 3
 """How many results of the first and of the second search the next one continues from."""
 SAME_MM = 15.0
 """Two maps count as one finalist if they send every corner of the fixed image to places this close together."""
-STRETCH_GAIN = 0.075
-"""Relative gain in mutual information over the best rigid map below which a pair is not stretched: benchmarks/
-robustness.md."""
 GAIN = 0.015
 """Relative gain in mutual information below which the headers count as right. It must be small: two headers that are
 both kept lead to different ends."""
+LEAST_COMPARED = 0.5
+"""A map is left out if it makes less than this share of what another one does appear in both images."""
+MARGINS = {"rigid": 0.025, "affine": 0.05}
+"""Relative gains in local agreement for which a rigid map is preferred to the identity, and an affine one to either.
+Mutual information also rises where an affine map makes the edges of the fields of view or of blanked regions agree, and
+the anatomy less: benchmarks/robustness.md."""
 
 Found = tuple[float, str, Matrix]
 """The value of a map, the start that led to it and the map."""
@@ -76,45 +81,25 @@ def align(
     only_from_identity: bool = False,
     any_gain: bool = False,
 ) -> Alignment:
-    """Search a similarity from several starts, then an affine map from the best; take a rigid map or the identity if it
-    is nearly as good.
+    """Search a similarity from several starts, then an affine and a rigid map from the best; prefer the simplest of
+    them and the identity that agrees about as well.
 
     Args:
         seed: shifts the places at which the images are compared.
         rigid: search rigid maps throughout.
         only_from_identity: search near the identity alone.
-        any_gain: take the map whatever it gains, because no deformation follows.
+        any_gain: move the image even if that gains little, because no deformation follows.
     """
-    places: dict[Level, Places] = {}
-
-    def metric(level: Level, moved_by: Matrix = IDENTITY) -> MutualInformation:
-        samples, smoothing_mm = level
-        if level not in places:
-            places[level] = Places.of(fixed, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
-        # The moving image is placed where the map puts it, so that its smoothing does not depend on a header in error.
-        grid = Grid(moving.grid.shape, np.linalg.inv(moved_by) @ moving.grid.affine)
-        placed = moving._replace(grid=grid)
-        return MutualInformation(fixed, placed, samples=samples, smoothing_mm=smoothing_mm, places=places[level])
-
-    space = Space(fixed.grid)
-    similars, affines = (space.rigid, space.rigid) if rigid else (space.similar, space.affine)
+    search = _Search(fixed, moving, seed)
+    space = search.space
+    similars = space.rigid if rigid else space.similar
     starts = _starts(fixed, moving, space)[: 1 if only_from_identity else None]
-    first, coarse = metric(START), metric(COARSE)
+    first = search.metric(START)
 
     def searched(start: tuple[str, Matrix]) -> Found:
         name, matrix = start
         value, similar = optimised(first, matrix, similars, START, stop=lambda near: space.near(near, known))
         return value, name, similar
-
-    def followed(result: Found) -> Found:
-        value, affine = optimised(coarse, result[2], affines, COARSE)
-        return value, result[1], affine
-
-    def finished(result: Found) -> Found:
-        _, name, affine = result
-        for level in (COARSE, MIDDLE):
-            affine = affine @ optimised(metric(level, affine), IDENTITY, affines, level, affine)[1]
-        return metric(MIDDLE, affine)(IDENTITY) if several else 0.0, name, affine
 
     known: list[Matrix] = []
     found = run_tasks(searched, starts[:1])
@@ -129,19 +114,75 @@ def align(
             stacklevel=2,
         )
         return Alignment(IDENTITY.copy(), "identity", -np.inf, -np.inf, False)
-    found = run_tasks(followed, _distinct(found, fixed.grid)[:FINALISTS])
-    found = _distinct(found, fixed.grid)[:FOLLOWED]
-    several = len(found) > 1
-    found = run_tasks(finished, found)
-    _, name, affine = max(found, key=lambda result: result[0])
-    affine = affine @ optimised(metric(FINE, affine), IDENTITY, affines, FINE, affine)[1]
-    kept = _no_more_than_needed(affine, metric, space, 0.0 if rigid or any_gain else STRETCH_GAIN)
-    fine = metric(FINE, kept)
+    found = _distinct(found, fixed.grid)[:FINALISTS]
+    families = {"rigid": space.rigid} if rigid else {"rigid": space.rigid, "affine": space.affine}
+    maps = {name: search.best(found, family) for name, family in families.items()}
+    _, freest = list(maps.values())[-1]
+    plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
+    name, kept = _simplest(plausible, fixed, moving, MARGINS | ({"rigid": 0.0} if any_gain else {}))
+    fine = search.metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
     if after <= before * (1 if any_gain else 1 + GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
-    _warn_of_stretches(affine)
+    _warn_of_stretches(freest)
     return Alignment(kept, name, before, after, True)
+
+
+class _Search:
+    """Searches for the map that maximises the mutual information of two images, which are prepared once."""
+
+    def __init__(self, fixed: CoarseCopy, moving: CoarseCopy, seed: int) -> None:
+        self.space = Space(fixed.grid)
+        self._fixed, self._moving, self._seed = fixed, moving, seed
+        self._places: dict[Level, Places] = {}
+
+    def metric(self, level: Level, moved_by: Matrix = IDENTITY) -> MutualInformation:
+        """The mutual information once the map has moved the moving image."""
+        samples, smoothing_mm = level
+        if level not in self._places:
+            self._places[level] = Places.of(self._fixed, samples=samples, smoothing_mm=smoothing_mm, seed=self._seed)
+        # The moving image is placed where the map puts it, so that its smoothing does not depend on a header in error.
+        grid = Grid(self._moving.grid.shape, np.linalg.inv(moved_by) @ self._moving.grid.affine)
+        placed = self._moving._replace(grid=grid)
+        return MutualInformation(
+            self._fixed, placed, samples=samples, smoothing_mm=smoothing_mm, places=self._places[level]
+        )
+
+    def best(self, found: list[Found], family: Family) -> tuple[str, Matrix]:
+        """The best map of a family near the results of an earlier search, and the start that led to it."""
+        coarse = self.metric(COARSE)
+
+        def followed(result: Found) -> Found:
+            value, matrix = optimised(coarse, result[2], family, COARSE)
+            return value, result[1], matrix
+
+        def finished(result: Found) -> Found:
+            _, name, matrix = result
+            for level in (COARSE, MIDDLE):
+                matrix = self._continued(matrix, family, level)
+            return self.metric(MIDDLE, matrix)(IDENTITY) if several else 0.0, name, matrix
+
+        found = _distinct(run_tasks(followed, found), self._fixed.grid)[:FOLLOWED]
+        several = len(found) > 1
+        _, name, matrix = max(run_tasks(finished, found), key=lambda result: result[0])
+        return name, self._continued(matrix, family, FINE)
+
+    def _continued(self, matrix: Matrix, family: Family, level: Level) -> Matrix:
+        return np.asarray(matrix @ optimised(self.metric(level, matrix), IDENTITY, family, level, matrix)[1])
+
+
+def _simplest(
+    maps: Mapping[str, tuple[str, Matrix]], fixed: CoarseCopy, moving: CoarseCopy, margins: Mapping[str, float]
+) -> tuple[str, Matrix]:
+    """Of the identity and maps of growing freedom, the last that agrees better, by its margin, than the one before."""
+    every = {"identity": ("identity", IDENTITY), **maps}
+    agreements = {name: local_agreement(fixed, moving, matrix) for name, (_, matrix) in every.items()}
+    most = max(agreement.compared for agreement in agreements.values())
+    kept, least = list(every)[-1], -np.inf
+    for name, (share, compared) in agreements.items():
+        if compared >= LEAST_COMPARED * most and share > least * (1 + margins.get(name, 0.0)):
+            kept, least = name, share
+    return every[kept]
 
 
 def _starts(fixed: CoarseCopy, moving: CoarseCopy, space: Space) -> list[tuple[str, Matrix]]:
@@ -172,21 +213,6 @@ def _distinct(found: list[Found], grid: Grid) -> list[Found]:
         if all(np.abs(transform_points(other[2], corners) - there).max() > SAME_MM for other in kept):
             kept.append(result)
     return kept
-
-
-def _no_more_than_needed(
-    affine: Matrix, metric: Callable[[Level, Matrix], MutualInformation], space: Space, gain: float
-) -> Matrix:
-    """The affine map, or the best rigid map near it if stretching is implausible or gains too little."""
-    plausible = within(PLAUSIBLE, affine)
-    if plausible and gain == 0:
-        return affine
-    left, _, right = np.linalg.svd(affine[:3, :3])
-    rigid = space.matrix(left @ right, space.shift(affine))
-    for level in (COARSE, FINE):
-        rigid = rigid @ optimised(metric(level, rigid), IDENTITY, space.rigid, level, rigid)[1]
-    fine = metric(FINE, affine)
-    return affine if plausible and fine(IDENTITY) > (1 + gain) * fine(np.linalg.inv(affine) @ rigid) else rigid
 
 
 def _warn_of_stretches(affine: Matrix) -> None:

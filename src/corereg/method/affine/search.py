@@ -22,6 +22,7 @@ __all__ = [
     "MIDDLE",
     "PLAUSIBLE",
     "START",
+    "Family",
     "Level",
     "Space",
     "middle",
@@ -70,6 +71,10 @@ class Moves(NamedTuple):
     the parameters, (size,)."""
 
 
+Family = Callable[[Matrix], Moves]
+"""From a map at which a search starts to the maps that it may reach."""
+
+
 class Space:
     """Builds maps (4, 4) from parameters: 7 for a similarity, 6 for a rigid and 12 for an affine map. All parameters 0
     give the map from which a search starts.
@@ -105,8 +110,9 @@ class Space:
         return Moves(7, matrix, slopes)
 
     def rigid(self, start: Matrix) -> Moves:
-        """`start` followed by a rotation and a shift."""
-        similar = self.similar(start)
+        """`start`, its stretches undone, followed by a rotation and a shift."""
+        left, _, right = np.linalg.svd(start[:3, :3])
+        similar = self.similar(self.matrix(left @ right, self.shift(start)))
 
         def full(parameters: Parameters) -> Parameters:
             return np.insert(parameters, 3, 0.0)
@@ -167,7 +173,7 @@ def _across(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 def optimised(
     metric: MutualInformation,
     start: Matrix,
-    space: Callable[[Matrix], Moves],
+    space: Family,
     level: Level,
     before: Matrix = IDENTITY,
     stop: Callable[[Matrix], bool] = lambda matrix: False,

@@ -8,20 +8,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
+
+from corereg.method.affine.agreement import WINDOW, explained_shares
 
 __all__ = ["similarity_above_chance"]
 
-WINDOW = 5
-"""Width in voxels of the windows that are compared."""
 SHIFT = 2 * WINDOW
 """Voxels by which shifted copies lie apart: far enough that windows share nothing."""
-FEWEST_WINDOWS = 500
-"""With fewer windows to compare, nothing is said."""
-MOST = 0.6
-"""Share of a window whose voxels must count for the window to count."""
-TINY = 1e-6
-"""Added to variances, in the square of scaled intensities."""
 
 
 def similarity_above_chance(
@@ -43,37 +36,12 @@ def similarity_above_chance(
     for weight in (fixed_weight, warped_weight):
         if weight is not None:
             counted = counted * (weight > 0.5)
-    found = _explained(fixed, warped, counted)
-    chance = [shares for parts in _shifted(fixed, warped, counted) if (shares := _explained(*parts))]
+    found = explained_shares(fixed, warped, counted)
+    chance = [shares for parts in _shifted(fixed, warped, counted) if (shares := explained_shares(*parts))]
     if found is None or not chance:
         return math.nan
     expected = (sum(shares) / len(chance) for shares in zip(*chance, strict=True))
     return float(max(share - shifted for share, shifted in zip(found, expected, strict=True)))
-
-
-def _explained(fixed: Tensor, warped: Tensor, counted: Tensor) -> tuple[float, float] | None:
-    """Share of each image's local variance that lines through the values of the other explain; None if too few windows
-    count."""
-    if min(counted.shape[2:]) < WINDOW:
-        return None
-    share_counted = _mean(counted)
-    inside = share_counted > MOST
-    if int(inside.sum()) < FEWEST_WINDOWS:
-        return None
-    size = share_counted[inside].double()
-
-    def mean(values: Tensor) -> Tensor:
-        return _mean(counted * values)[inside].double() / size
-
-    mean_f, mean_w = mean(fixed), mean(warped)
-    variance_f = (mean(fixed * fixed) - mean_f * mean_f).clamp(min=0)
-    variance_w = (mean(warped * warped) - mean_w * mean_w).clamp(min=0)
-    squared = (mean(fixed * warped) - mean_f * mean_w) ** 2
-
-    def share(own: Tensor, other: Tensor) -> float:
-        return min(float((squared / (other + TINY)).sum()) / max(float(own.sum()), TINY), 1.0)
-
-    return share(variance_f, variance_w), share(variance_w, variance_f)
 
 
 def _shifted(fixed: Tensor, warped: Tensor, counted: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -83,9 +51,3 @@ def _shifted(fixed: Tensor, warped: Tensor, counted: Tensor) -> Iterator[tuple[T
         by = min(SHIFT, size // 2)
         f, w = fixed.narrow(axis, by, size - by), warped.narrow(axis, 0, size - by)
         yield f, w, counted.narrow(axis, by, size - by) * counted.narrow(axis, 0, size - by)
-
-
-def _mean(volume: Tensor) -> Tensor:
-    for axis in range(3):
-        volume = avg_pool3d(volume, [WINDOW if a == axis else 1 for a in range(3)], stride=1)
-    return volume
