@@ -33,7 +33,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="default, abdomen-ct, chest-ct, head-neck-ct, head-neck-ct-labels, lumir, nlst, thorax-cbct or tiny."
+            help="default, abdomen-ct, any-contrast, chest-ct, head-neck-ct, head-neck-ct-labels, lumir, nlst, "
+            "thorax-cbct or tiny."
         ),
     ] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, on top of the recipe.")] = None,

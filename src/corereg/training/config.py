@@ -100,6 +100,9 @@ class LabelsConfig:
     """Standard deviation of what is added to a scan's scaled intensities."""
     noise: Deviation = 0.05
     """Standard deviation of the noise's own standard deviation."""
+    painted: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Share of the views that are painted anew, each structure in a random grey: such networks read any contrast. With
+    1, label maps without scans are enough."""
     sure: Annotated[float, Interval(ge=0, le=1)] = 0.9
     """Probability from which a voxel's prediction trains, on scans without a label map."""
 

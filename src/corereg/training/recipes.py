@@ -12,6 +12,7 @@ from corereg.training.config import ContrastConfig, LabelsConfig, PseudoLabelCon
 __all__ = [
     "RECIPES",
     "abdomen_ct",
+    "any_contrast",
     "chest_ct",
     "default",
     "get_recipe",
@@ -88,6 +89,12 @@ def head_neck_ct_labels() -> TrainConfig:
     )
 
 
+def any_contrast() -> TrainConfig:
+    """Label maps of one body part, painted anew at every step: scans of any contrast, and no scan is needed."""
+    labels = head_neck_ct_labels()
+    return replace(labels, modality="mr", labels=replace(labels.labels, painted=1.0))
+
+
 def lumir() -> TrainConfig:
     """Learn2Reg's LUMIR: brain MR of different people, already aligned, 160 x 224 x 192 voxels.
 
@@ -133,6 +140,7 @@ def tiny() -> TrainConfig:
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "default": default,
     "abdomen-ct": abdomen_ct,
+    "any-contrast": any_contrast,
     "chest-ct": chest_ct,
     "head-neck-ct": head_neck_ct,
     "head-neck-ct-labels": head_neck_ct_labels,

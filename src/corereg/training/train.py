@@ -108,7 +108,7 @@ def train(
     if settled.val_fraction:
         dataset = hold_out(dataset, settled.val_fraction, seed=settled.seed)
     if settled.objective == "labels":
-        check_labelled(dataset)
+        check_labelled(dataset, painted=settled.labels.painted == 1)
     task = Task(
         dataset=dataset,
         folder=folder,

@@ -63,7 +63,9 @@ class Validation:
             scans = sorted({scan for pair in chosen for scan in pair})
             labels = {rows[s]: labels_on_grid(dataset.scans[s], volumes, s) for s in scans}
         else:
-            training = [(f, m) for f, m in dataset.training if f in rows and m in rows]
+            # Label maps that are painted as scans show nothing by themselves.
+            shown = {n for n in rows if not dataset.scans[n].map_only}
+            training = [(f, m) for f, m in dataset.training if f in shown and m in shown]
             chosen, labels = _spread(usable or training, min(LABEL_FREE_PAIRS, config.validation_pairs)), {}
         return cls(volumes, tuple((rows[f], rows[m]) for f, m in chosen), labels)
 

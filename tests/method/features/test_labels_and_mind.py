@@ -7,6 +7,7 @@ import torch
 
 from corereg.method import pipeline
 from corereg.method.config import PipelineConfig, RefineConfig
+from corereg.method.features import labels_and_mind
 from corereg.method.features.label_network import LabelNetworkConfig, random_label_network
 from corereg.method.features.labels_and_mind import CORRELATED_WEIGHT, COST_WEIGHT, HALF_WEIGHT, LabelsAndMind
 from corereg.method.features.mind import CT_INTENSITY, MindModel
@@ -59,6 +60,21 @@ def test_labels_keep_their_say_on_the_full_grid_where_correlation_replaces_descr
     with_descriptors = model.fine(image)
     assert with_descriptors.shape[1] == 13 + 3
     assert MindModel(intensity=CT_INTENSITY).fine(image, correlated=True) is None
+
+
+def test_many_labels_share_few_channels_in_which_each_differs_from_every_other(monkeypatch):
+    image = volume()
+    classes = (torch.arange(image.numel()) % 54).view(image.shape[2:])
+    sure = torch.nn.functional.one_hot(classes, 54).permute(3, 0, 1, 2)[None].float()
+    network = random_label_network(LabelNetworkConfig(labels=tuple(range(1, 54)), channels=(4, 6)), seed=0)
+    monkeypatch.setattr(network, "probabilities", lambda image: sure)
+    monkeypatch.setattr(labels_and_mind, "SMOOTHING", 0)
+    found = LabelsAndMind(network, both_ct=True).fine(image, correlated=True)[0]
+    assert found.shape[0] <= 8
+    codes = torch.cat([found[:, classes == n].T.unique(dim=0) for n in range(54)])
+    assert len(codes) == 54
+    assert torch.cdist(codes, codes).fill_diagonal_(9.0).min() >= 0.5 * CORRELATED_WEIGHT
+    torch.testing.assert_close(codes[1:].norm(dim=1), torch.full((53,), CORRELATED_WEIGHT))
 
 
 @pytest.mark.parametrize("similarity", ["correlation", "features"])

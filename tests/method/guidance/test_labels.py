@@ -12,7 +12,8 @@ from corereg.evaluation.metrics import dice
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.config import GuidanceConfig
-from corereg.method.guidance.labels import LabelGuide, codes_of, guiding_labels, joined
+from corereg.method.features.label_codes import codes_of
+from corereg.method.guidance.labels import LabelGuide, guiding_labels, joined
 from corereg.method.refine.energy import Compared, data_energy
 from helpers.motions import motion
 from helpers.pairs import FIXED, MOVING

@@ -41,6 +41,11 @@ class Scan:
     points: Path | None = None
     """Landmarks or keypoints in voxels of the image; row i marks the same place in every scan that has points."""
 
+    @property
+    def map_only(self) -> bool:
+        """Whether the image is the label map itself, from which training paints scans."""
+        return self.labels is not None and self.image.resolve() == self.labels.resolve()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:

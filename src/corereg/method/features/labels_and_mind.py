@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from corereg.geometry.strided import box_mean, halve
+from corereg.method.features.label_codes import codes_of
 from corereg.method.features.label_network import LabelNetwork
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import Encoded, Image5D, Projection
@@ -32,6 +33,8 @@ class LabelsAndMind(nn.Module):
         super().__init__()
         self.network, self.name = network, network.name
         self.descriptors = MindModel(intensity=CT_INTENSITY if both_ct else 0.0)
+        codes = torch.from_numpy(codes_of(len(network.config.labels)))
+        self.codes = codes / codes.sum(1).max().sqrt()
 
     def encode(
         self, image: Image5D, strides: Iterable[int], *, shallow: bool = True, project: Projection | None = None
@@ -63,6 +66,8 @@ class LabelsAndMind(nn.Module):
         """Does nothing: instance normalisation has no statistics to fill."""
 
     def _learned(self, image: Image5D) -> Tensor:
-        """Probabilities of the labels, without the background, which they imply."""
+        """Probabilities of the labels, without the background, which they imply; of many labels, sums of them."""
         with torch.no_grad():
-            return box_mean(self.network.probabilities(image)[:, 1:].contiguous(), times=SMOOTHING)
+            chances = self.network.probabilities(image)
+            coded = torch.einsum("lc,blijk->bcijk", self.codes.to(chances), chances)
+            return box_mean(coded.contiguous(), times=SMOOTHING)

@@ -9,13 +9,11 @@ Legend: C channels, N labels, I J K axes of the working grid.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.errors import InputError
@@ -24,21 +22,17 @@ from corereg.geometry.strided import box_mean, halve
 from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import GuidanceConfig
+from corereg.method.features.label_codes import Codes, codes_of
 from corereg.method.guidance.start import placed_labels
 from corereg.preprocessing.working_grid import resample_labels
 
-__all__ = ["GuidingLabels", "LabelGuide", "codes_of", "guiding_labels", "joined", "label_guide"]
-
-ONE_HOT = 8
-"""Up to this many labels have a channel each."""
+__all__ = ["GuidingLabels", "LabelGuide", "guiding_labels", "joined", "label_guide"]
 
 COARSE_GAIN = 0.3
 """Difference of a label from the background in the features of a cost volume."""
 
 SMOOTHING = 1
 """3x3x3 means of the channels, without which a displacement of less than a voxel changes nothing."""
-
-Codes = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +136,6 @@ def joined(features: Tensor | None, channels: Tensor) -> Float[Tensor, "1 C I J 
         return guiding
     both = torch.cat([math.sqrt(total / own) * features, guiding], 1)
     return both.contiguous(memory_format=torch.channels_last_3d)
-
-
-def codes_of(labels: int) -> Codes:
-    """Up to `ONE_HOT` labels, a channel each. More get different choices of half of as few channels as suffice."""
-    if labels <= ONE_HOT:
-        return np.eye(labels + 1, dtype=np.float32)[:, 1:]
-    channels = next(c for c in range(1, labels) if math.comb(c, c // 2) >= labels)
-    codes = np.zeros((labels + 1, channels), np.float32)
-    for code, chosen in zip(codes[1:], combinations(range(channels), channels // 2), strict=False):
-        code[list(chosen)] = 1
-    return codes
 
 
 def _numbers(only: Sequence[int | str], maps: Sequence[Image]) -> set[int]:

@@ -1,4 +1,5 @@
-"""A scan and its label map as they might have been: resampled by a random affine map, with other intensities."""
+"""A scan and its label map as they might have been: resampled by a random affine map, with other intensities, or
+painted anew."""
 
 import torch
 from jaxtyping import Float, Shaped
@@ -7,6 +8,7 @@ from torch import Tensor
 from corereg.geometry.warp import affine_coords, sample, sample_labels
 from corereg.training.config import LabelsConfig
 from corereg.training.labels.loss import IGNORED
+from corereg.training.labels.painting import painted
 from corereg.training.objective.views import random_affine
 
 __all__ = ["augmented"]
@@ -25,7 +27,10 @@ def augmented(
     affine = random_affine(config.affine, image.shape[2:], generator=generator) @ start
     coords = affine_coords(part.tolist(), affine.numpy(), like=image)
     gain, offset, noise = (float(torch.randn((), generator=generator)) for _ in range(3))
-    moved = sample(image, coords) * (1 + config.gain * gain) + config.offset * offset
+    seen, drawn = sample(image, coords), sample_labels(classes, coords, outside=IGNORED)
+    if config.painted > float(torch.rand((), generator=generator)):
+        seen = painted(seen, drawn, generator=generator)
+    moved = seen * (1 + config.gain * gain) + config.offset * offset
     on_device = torch.Generator(moved.device).manual_seed(seed)
     noises = torch.randn(moved.shape, generator=on_device, device=moved.device)
-    return moved + config.noise * abs(noise) * noises, sample_labels(classes, coords, outside=IGNORED)
+    return moved + config.noise * abs(noise) * noises, drawn

@@ -81,14 +81,24 @@ def _with_map(scan: Scan, files: Mapping[str, Path]) -> Scan:
     return replace(scan, labels=found) if found else scan
 
 
-def check_labelled(dataset: Dataset) -> None:
+def check_labelled(dataset: Dataset, *, painted: bool) -> None:
     """Refuse a data set without a label map to learn from.
 
+    Args:
+        painted: whether every view is painted from a map, which then needs no image but itself.
+
     Raises:
-        InputError: no training scan has one.
+        InputError: no training scan has a map, or a map stands in place of an image that is needed.
     """
-    training = {scan for pair in dataset.training for scan in pair}
-    if not any(dataset.scans[scan].labels for scan in training):
+    training, validating = (
+        [dataset.scans[n] for n in sorted({scan for pair in pairs for scan in pair})]
+        for pairs in (dataset.training, dataset.validation)
+    )
+    alone = [scan for scan in (validating if painted else training + validating) if scan.map_only]
+    if alone:
+        cure = "validate on scans, or not at all" if painted else "give the images, or set labels.painted=1"
+        raise InputError(f"got the label map {alone[0].image} in place of an image, expected a scan; {cure}")
+    if not any(scan.labels for scan in training):
         raise InputError(
             f"got --labels and {dataset.name}, none of whose {len(training)} training scans has a label map, expected "
             "at least one; add maps to the data set, give their folder, or train without --labels"

@@ -6,7 +6,7 @@ A scan is opened once. After that its files are hashed again only if their size 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +78,27 @@ def inspect_scans(scans: Sequence[Scan], folder: Path, progress: Callable[[str],
             contents[sha256] = _inspect(scan)
             save_json(folder / INDEX, index)
             changed = False
-        findings.append(_finding(sha256, **contents[sha256]))
+        findings.append(_finding(sha256, **contents[sha256], map_only=scan.map_only))
     if changed:
         save_json(folder / INDEX, index)
     return findings
 
 
 def _finding(
-    sha256: str, shape: list[int], affine: list[list[float]], intensities: dict[str, Any], problem: str | None
+    sha256: str,
+    shape: list[int],
+    affine: list[list[float]],
+    intensities: dict[str, Any],
+    problem: str | None,
+    *,
+    map_only: bool,
 ) -> Finding:
-    if problem is not None:
+    if problem is not None and not (shape and map_only):
         return Finding(sha256, problem=problem)
     i, j, k = shape
-    return Finding(sha256, Grid((i, j, k), np.array(affine)), Intensities(**intensities))
+    found = Finding(sha256, Grid((i, j, k), np.array(affine)))
+    # The numbers of labels are no intensities.
+    return found if map_only else replace(found, intensities=Intensities(**intensities))
 
 
 def _inspect(scan: Scan) -> dict[str, Any]:
