@@ -22,9 +22,9 @@ from corereg.method.refine.velocity import refine_velocity
 
 __all__ = ["Direction", "Refined", "compared_at_start", "refine_pair"]
 
-SYMMETRY_STEPS, FINE_SYMMETRY_STEPS = 15, 7
-"""Fixed-point steps that make the two directions inverse to each other: as many as in the coarse stage, and on the full
-grid, where the directions then miss each other by 0.017 voxels on average instead of 0.012."""
+SYMMETRY_STEPS = 15
+"""Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage. They smooth as
+well: with 7 on the full grid, the chest phantom's error is 1.23 mm instead of 1.19."""
 
 FINE_SHARE = 0.9
 """Steps on the full grid per step on the 1/2 grid."""
@@ -113,8 +113,7 @@ def _refine_level(
     if len(fields) > 1:
         forward, backward = fields
         disagreement = stride * compose(backward, forward).norm(dim=1)
-        steps = FINE_SYMMETRY_STEPS if stride == 1 else SYMMETRY_STEPS
-        fields = list(inverse_consistent(forward, backward, steps=steps))
+        fields = list(inverse_consistent(forward, backward, steps=SYMMETRY_STEPS))
     return fields, found[0][1], disagreement
 
 
