@@ -133,7 +133,10 @@ def _volumes(fabric: Fabric, task: Task) -> Volumes:
         size = " x ".join(map(str, volumes.grid.shape))
         task.log(f"{len(volumes.rows)} scans on {size} voxels, {len(volumes.skipped)} skipped")
         if not task.dataset.validation and task.config.validation_pairs:
-            task.log("no validation pairs: training pairs are measured after each cycle; --val-fraction holds some out")
+            painted = any(task.dataset.scans[scan].map_only for scan in volumes.rows)
+            instead = "label maps without scans are not measured; list scans in a CSV to validate on them"
+            usually = "training pairs are measured after each cycle; --val-fraction holds some out"
+            task.log(f"no validation pairs: {instead if painted else usually}")
     return volumes
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,8 +71,11 @@ def maps(cohort_json: Path, tmp_path: Path) -> Path:
 
 
 def test_label_maps_alone_train_a_network(maps: Path, tmp_path: Path):
-    settings = {"labels__painted": 1.0, "cycles": 1, "labels__channels": [8, 16], "labels__crop": 32}
-    run(maps, tmp_path / "run", tmp_path / "cache", labels=maps, steps_per_cycle=40, learning_rate=0.01, **settings)
+    settings: dict[str, Any] = {"labels__painted": 1.0, "cycles": 1, "labels__channels": [8, 16], "labels__crop": 32}
+    lines: list[str] = []
+    settings |= {"labels": maps, "log": lines.append, "validation_pairs": 3}
+    run(maps, tmp_path / "run", tmp_path / "cache", steps_per_cycle=40, learning_rate=0.01, **settings)
+    assert any("label maps without scans are not measured" in line for line in lines)
     network, card = load_model(tmp_path / "run" / MODEL), read_card(tmp_path / "run" / MODEL)
     assert isinstance(network, LabelNetwork)
     assert (network.config.labels, card["data"]["labelled_scans"]) == ((1, 2), 5)
