@@ -9,7 +9,7 @@ from corereg.io.images.image import read_image, write_image
 from corereg.io.transforms.transform import Transform
 from helpers import transforms
 from helpers.pairs import FIXED, MOVING
-from helpers.scenes import scan, wave
+from helpers.scenes import affine_map, scan, wave
 from helpers.transforms import label_map, wavy
 
 
@@ -17,9 +17,9 @@ from helpers.transforms import label_map, wavy
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """fixed.nii.gz, moving.nii.gz and label maps of both; not to be changed."""
     folder = tmp_path_factory.mktemp("scans")
-    for name, image in (("fixed", scan(FIXED)), ("moving", scan(MOVING, wave))):
-        write_image(folder / f"{name}.nii.gz", image.array.astype(np.int16), image.grid)
-        write_image(folder / f"{name}_labels.nii.gz", label_map(image.grid, np.uint8).array, image.grid)
+    for name, grid, motion in (("fixed", FIXED, affine_map(np.eye(4))), ("moving", MOVING, wave)):
+        write_image(folder / f"{name}.nii.gz", scan(grid, motion).array.astype(np.int16), grid)
+        write_image(folder / f"{name}_labels.nii.gz", label_map(grid, np.uint8, motion).array, grid)
     return folder
 
 

@@ -18,7 +18,7 @@ from corereg.io.images.image import Image
 from corereg.io.transforms.formats.registry import FORMATS
 from corereg.io.transforms.transform import Transform
 from helpers.grids import ORIENTATIONS
-from helpers.scenes import centred_grid, voxels_mm, wave
+from helpers.scenes import Map, centred_grid, voxels_mm, wave
 
 FIXED = centred_grid((26, 24, 30), (4.0, 4.2, 3.0), "oblique")
 MOVING = centred_grid((27, 24, 31), (4.0, 4.5, 3.5), "oblique", (-3.0, 6.0, 2.0))
@@ -79,9 +79,9 @@ def reoriented(image: Image, letters: str) -> Image:
     return Image(np.asarray(stored.dataobj), Grid(stored.shape, stored.affine))
 
 
-def label_map(grid: Grid, dtype: type) -> Image:
-    """Nested regions with labels that a linear interpolation would fill up."""
-    distance = np.linalg.norm(voxels_mm(grid), axis=-1)
+def label_map(grid: Grid, dtype: type, into_patient: Map = lambda points_mm: points_mm) -> Image:
+    """Nested regions with labels that a linear interpolation would fill up; `into_patient` as in `scan`."""
+    distance = np.linalg.norm(into_patient(voxels_mm(grid)), axis=-1)
     return Image(np.select([distance < 15, distance < 30, distance < 42], [3, 90, 17], 0).astype(dtype), grid)
 
 

@@ -32,9 +32,9 @@ TINY = 1e-6
 class Agreement(NamedTuple):
     """What two images have in common."""
 
-    share: float
-    """Of one image's local variance, the share that the other explains, in the direction that explains more; minus
-    infinity where too little can be compared."""
+    odds: float
+    """Of one image's local variance, what the other explains over what it does not, in the direction that explains
+    more; minus infinity where too little can be compared."""
     compared: float
     """Share of the fixed image that counts in both."""
 
@@ -54,7 +54,8 @@ def local_agreement(fixed: CoarseCopy, moving: CoarseCopy, matrix: Matrix) -> Ag
     if fixed.mask is not None:
         counted = counted * _volume(fixed.mask)
     shares = explained_shares(_volume(fixed.array), there(moving.array), counted)
-    return Agreement(-np.inf if shares is None else max(shares), float(counted.mean()))
+    odds = -np.inf if shares is None else max(shares) / max(1 - max(shares), TINY)
+    return Agreement(odds, float(counted.mean()))
 
 
 def _volume(array: NDArray[np.float32] | NDArray[np.bool_]) -> Tensor:

@@ -45,7 +45,7 @@ GAIN = 0.015
 both kept lead to different ends."""
 LEAST_COMPARED = 0.5
 """A map is left out if it makes less than this share of what another one does appear in both images."""
-MARGINS = {"rigid": -0.1, "affine": 0.05}
+MARGINS = {"rigid": -0.1, "affine": 0.12}
 """Relative gains in local agreement for which a rigid map is preferred to the identity, and an affine one to either.
 Mutual information also rises where an affine map makes the edges of the fields of view or of blanked regions agree, and
 the anatomy less. A rigid map may lose a little, since several headers that are kept lead to several ends:
@@ -120,6 +120,8 @@ def align(
     maps = {name: search.best(found, family) for name, family in families.items()}
     _, freest = list(maps.values())[-1]
     plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
+    if any_gain:
+        plausible = dict(list(plausible.items())[-1:])
     name, kept = _simplest(plausible, fixed, moving)
     fine = search.metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
@@ -178,9 +180,9 @@ def _simplest(maps: Mapping[str, tuple[str, Matrix]], fixed: CoarseCopy, moving:
     agreements = {name: local_agreement(fixed, moving, matrix) for name, (_, matrix) in every.items()}
     most = max(agreement.compared for agreement in agreements.values())
     kept, least = list(every)[-1], -np.inf
-    for name, (share, compared) in agreements.items():
-        if compared >= LEAST_COMPARED * most and share > least * (1 + MARGINS.get(name, 0.0)):
-            kept, least = name, max(share, least)
+    for name, (odds, compared) in agreements.items():
+        if compared >= LEAST_COMPARED * most and odds > least * (1 + MARGINS.get(name, 0.0)):
+            kept, least = name, max(odds, least)
     return every[kept]
 
 
