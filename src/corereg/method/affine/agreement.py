@@ -33,8 +33,8 @@ class Agreement(NamedTuple):
     """What two images have in common."""
 
     odds: float
-    """Of one image's local variance, what the other explains over what it does not, in the direction that explains
-    more; minus infinity where too little can be compared."""
+    """Explained over unexplained local variance of one image, given the other. Of the two directions, the better one
+    counts; minus infinity if too little can be compared."""
     compared: float
     """Share of the fixed image that counts in both."""
 

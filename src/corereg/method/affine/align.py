@@ -120,9 +120,7 @@ def align(
     maps = {name: search.best(found, family) for name, family in families.items()}
     _, freest = list(maps.values())[-1]
     plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
-    if any_gain:
-        plausible = dict(list(plausible.items())[-1:])
-    name, kept = _simplest(plausible, fixed, moving)
+    name, kept = list(plausible.values())[-1] if any_gain else _simplest(plausible, fixed, moving)
     fine = search.metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
     if after <= before * (1 if any_gain else 1 + GAIN):
@@ -175,7 +173,7 @@ class _Search:
 
 
 def _simplest(maps: Mapping[str, tuple[str, Matrix]], fixed: CoarseCopy, moving: CoarseCopy) -> tuple[str, Matrix]:
-    """Of the identity and maps of growing freedom, the last that agrees better, by its margin, than those before."""
+    """Start with the identity and try maps of growing freedom; keep each that agrees better by its margin."""
     every = {"identity": ("identity", IDENTITY), **maps}
     agreements = {name: local_agreement(fixed, moving, matrix) for name, (_, matrix) in every.items()}
     most = max(agreement.compared for agreement in agreements.values())

@@ -20,7 +20,10 @@ Codes = NDArray[np.float32]
 
 
 def codes_of(labels: int) -> Codes:
-    """Up to `ONE_HOT` labels, a channel each. More get different choices of half of as few channels as suffice."""
+    """The channels of the background and of each label, (N + 1, C), 0 or 1.
+
+    Up to `ONE_HOT` labels have a channel each. Each of more labels has a different half of as few channels as suffice.
+    """
     if labels <= ONE_HOT:
         return np.eye(labels + 1, dtype=np.float32)[:, 1:]
     channels = next(c for c in range(1, labels) if math.comb(c, c // 2) >= labels)
