@@ -38,6 +38,7 @@ from corereg.method.quality.verdict import judge, warn_if_failed
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
+from corereg.preprocessing.blank_ends import without_blank_ends
 from corereg.preprocessing.body import body_threshold
 from corereg.preprocessing.detection import Intensities, find_intensities
 from corereg.preprocessing.pair import Scan, prepare_pair
@@ -152,7 +153,7 @@ def register(
         )
     passes = config.stages.passes or default_passes(choice.model.passes, math.prod(working.shape))
     config = with_settings(config, {"stages.passes": passes})
-    scans = [Scan(*scan) for scan in zip(images, intensities, masks, strict=True)]
+    scans = [without_blank_ends(Scan(*scan)) for scan in zip(images, intensities, masks, strict=True)]
     scans[1] = placed(scans[1], known.start, working)
     progress("pre-alignment")
     with watch("affine"):
