@@ -21,16 +21,20 @@ def noise(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("value", [-1024.0, 0.0, 3071.0])
-def test_ends_of_one_value_are_left_out_and_voxels_keep_their_places(value: float) -> None:
+def test_ends_of_one_value_count_nothing_and_are_held_constant(value: float, masked: bool) -> None:
     array = noise((14, 17, 12))
     array[:3], array[:, -4:], array[:, :, :2], array[:, :, -1:] = value, value, value, value + 1
-    image = Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (5.0, 6.0, 7.0)))
-    mask = noise(array.shape) > 0
-    shown, _, cropped = without_blank_ends(Scan(image, CT, mask))
-    np.testing.assert_array_equal(shown.array, array[3:, :-4, 2:-1])
-    np.testing.assert_array_equal(cropped, mask[3:, :-4, 2:-1])
-    np.testing.assert_allclose(shown.grid.to_world((1, 2, 3)), image.grid.to_world((4, 2, 5)))
+    grid = make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (5.0, 6.0, 7.0))
+    given = noise(array.shape) > 0 if masked else np.ones(array.shape, np.bool_)
+    found, _, mask = without_blank_ends(Scan(Image(array, grid), CT, given if masked else None))
+    shown = np.zeros(array.shape, np.bool_)
+    shown[3:, :-4, 2:-1] = True
+    np.testing.assert_array_equal(mask, shown & given)
+    nearest = np.ix_(np.arange(14).clip(3), np.arange(17).clip(0, 12), np.arange(12).clip(2, 10))
+    np.testing.assert_array_equal(found.array, array[nearest])
+    assert found.grid == grid
 
 
 def ball(shape: tuple[int, int, int], *, above: int = 0) -> NDArray[np.float32]:
@@ -49,7 +53,10 @@ def test_background_around_a_body_is_kept(array: NDArray[Any]) -> None:
 def test_body_without_background_ends_where_it_is_cut_off() -> None:
     array = ball((24, 30, 36), above=15)
     given = Scan(Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "RAS", (0.0, 0.0, 0.0))), CT)
-    assert without_blank_ends(given).image.array.shape == (24, 30, 21)
+    mask = without_blank_ends(given).mask
+    assert mask is not None
+    assert mask[:, :, 15:].all()
+    assert not mask[:, :, :15].any()
 
 
 def test_blank_part_of_a_scan_does_not_move_the_rest() -> None:

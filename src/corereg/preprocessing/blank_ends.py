@@ -1,8 +1,9 @@
 """Parts of a scan that only fill up its array: planes of one value at the ends of an axis, where the body is cut off.
 
-A scan that was resampled onto the grid of another has them, and so have many MRs. They count as outside the field of
-view: as images, their edges would pull anatomy to where the field of view ends. A background around the body, as after
-skull stripping, is kept.
+A scan that was resampled onto the grid of another has them, and so have many MRs. Their edges would pull anatomy to
+where the field of view ends, so they count nothing, and the planes next to them take their place. What the other scan
+shows there is kept, since anatomy may move across the cut. So is a background around a whole body, as after skull
+stripping.
 """
 
 from dataclasses import replace
@@ -11,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.geometry.grid import Grid
-from corereg.io.images.image import Image
 from corereg.kept import kept
-from corereg.preprocessing.pair import Scan
+from corereg.preprocessing.pair import Mask, Scan
 
 __all__ = ["without_blank_ends"]
 
@@ -24,21 +23,21 @@ plane. Where a body ends by itself, its planes fill up slowly."""
 
 
 def without_blank_ends(scan: Scan) -> Scan:
-    """The scan limited to where it shows something; the same object if that is everywhere."""
+    """The scan with its blank ends masked and held constant; the same object if it has none."""
     image = scan.image
     box = _box(image.array)
     if box == tuple(slice(0, n) for n in image.array.shape):
         return scan
-    shown = kept(("without blank ends", image.grid), lambda: _cropped(image, box), of=(image.array,))
-    return scan._replace(image=shown, mask=None if scan.mask is None else scan.mask[box])
+    held, shown = kept("without blank ends", lambda: _held(image.array, box), of=(image.array,))
+    return scan._replace(image=replace(image, array=held), mask=shown if scan.mask is None else shown & scan.mask)
 
 
-def _cropped(image: Image, box: tuple[slice, ...]) -> Image:
-    affine = image.grid.affine.copy()
-    affine[:3, 3] = image.grid.to_world([part.start for part in box])
-    array = image.array[box]
-    i, j, k = array.shape
-    return replace(image, array=array, grid=Grid((i, j, k), affine), header=None)
+def _held(array: NDArray[Any], box: tuple[slice, ...]) -> tuple[NDArray[Any], Mask]:
+    """The array, held constant beyond the box, and the box as a mask."""
+    ends = [(part.start, n - part.stop) for part, n in zip(box, array.shape, strict=True)]
+    shown = np.zeros(array.shape, np.bool_)
+    shown[box] = True
+    return np.pad(array[box], ends, "edge"), shown
 
 
 def _box(array: NDArray[Any]) -> tuple[slice, ...]:

@@ -16,7 +16,7 @@ from corereg.preprocessing.detection import Intensities
 from corereg.preprocessing.intensity import normalise
 from corereg.preprocessing.working_grid import resample_image, resample_mask
 
-__all__ = ["PreparedPair", "Scan", "prepare_pair"]
+__all__ = ["Mask", "PreparedPair", "Scan", "prepare_pair"]
 
 Mask = NDArray[np.bool_]
 
