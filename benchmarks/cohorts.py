@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from beating_hearts import beating_heart
+from breathing_lungs import breathing_pair, read_landmarks
 from known_motion import body, random_diffeomorphism, warped_pair
 from numpy.typing import NDArray
 from painted_heads import add_scanner, paint, read_head, structures
@@ -31,6 +33,12 @@ HIPPOCAMPUS_NAMES, ABDOMEN_STEP = 30, 3
 PHANTOM_SPACING_MM, PHANTOM_SEEDS = 3.0, 3
 HEADS_ONE_CONTRAST, HEADS_TWO_CONTRASTS, HEADS_KNOWN = 20, 10, (1, 7, 13)
 KNOWN_SEEDS = 2
+HEART_SLICES = (10, 9, 6, 5)
+"""Number of slices of each painted heart, which is registered either way."""
+LUNGS = ("l2r_001", "l2r_017", "l2r_002", "l2r_009", "l2r_005")
+"""Patients whose lungs move far."""
+LUNGS_CUT, CUT_PERCENTS, BLANK_HU = 2, (25.0, 90.0), -1024
+"""So many of them also with an exhale scan that is blank below and above these percentiles of the lungs' height."""
 SUBJECT_E_SCALE = 1000.0
 """Its intensities lie between 0 and 1; tools that store integers would lose them."""
 
@@ -164,6 +172,41 @@ def _known_ct(path: Path, labelled: bool, seed: int, folder: Path) -> None:
     _write(folder, pair.grid, images, pair.labels, pair.disp_vox, body(pair.fixed))
 
 
+def _hearts(data: Path) -> Found:
+    for seed, slices in enumerate(HEART_SLICES):
+        for name, order in (("diastole fixed", (0, 1)), ("systole fixed", (1, 0))):
+            made = partial(_heart, seed, slices, order)
+            yield (
+                f"heart {seed}, {slices} slices, {name}",
+                partial(_made, f"heart-{seed}-{slices}-{name.split()[0]}", made),
+            )
+
+
+def _heart(seed: int, slices: int, order: tuple[int, int], folder: Path) -> None:
+    heart = beating_heart(seed, slices)
+    for number, side in zip(order, ("fixed", "moving"), strict=True):
+        write_image(folder / f"{side}.nii.gz", (heart.diastole, heart.systole)[number], heart.grid)
+        write_image(folder / f"{side}_labels.nii.gz", heart.labels[number], heart.grid)
+
+
+def _lung_known(data: Path) -> Found:
+    for name in LUNGS:
+        yield name, partial(_made, f"lung-{name}", partial(_known_lung, data, name, False))
+    for name in LUNGS[:LUNGS_CUT]:
+        yield f"{name} cut", partial(_made, f"lung-{name}-cut", partial(_known_lung, data, name, True))
+
+
+def _known_lung(data: Path, name: str, cut: bool, folder: Path) -> None:
+    landmarks = read_landmarks(data / "lung_keypoints" / "correspondences" / f"{name}.csv")
+    breath = breathing_pair(read_image(data / "chest" / "patient_d.nii.gz"), landmarks, LUNGS.index(name))
+    exhale, lungs = breath.exhale, breath.lungs
+    if cut:
+        low, high = np.percentile(np.argwhere(lungs)[:, 2], CUT_PERCENTS).astype(int)
+        for array, blank in ((exhale, BLANK_HU), (lungs, False)):
+            array[:, :, :low] = array[:, :, high:] = blank
+    _write(folder, breath.grid, (exhale, breath.inhale), None, breath.disp_vox, lungs)
+
+
 def _phantoms(data: Path, kind: str) -> Found:
     for seed in range(PHANTOM_SEEDS):
         yield f"phantom {kind} {seed}", partial(_made, f"phantom-{kind}-{seed}", partial(_phantom, kind, seed))
@@ -223,6 +266,8 @@ REGIONS: dict[str, Callable[[Path], Found]] = {
     "brain_known": _brain_known,
     "abdomen_known": partial(_ct_known, scan="abdomen/patient_a", labelled=True),
     "chest_known": partial(_ct_known, scan="chest/patient_d", labelled=False),
+    "heart_painted": _hearts,
+    "lung_known": _lung_known,
     "phantom_abdomen": partial(_phantoms, kind="abdomen"),
     "phantom_chest": partial(_phantoms, kind="chest"),
 }
