@@ -1,10 +1,11 @@
 """Strided grids: means and upsampling up to the rim."""
 
 import numpy as np
+import pytest
 import torch
 from torch.testing import assert_close
 
-from corereg.geometry.strided import box_mean, subsample, upsample
+from corereg.geometry.strided import box_mean, subsample, upsample, window_mean
 from helpers.fields import random_volume
 
 
@@ -26,3 +27,10 @@ def test_box_mean_equals_a_loop_over_existing_neighbours():
     for i, j, k in np.ndindex(volume.shape):
         expected[i, j, k] = volume[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, max(k - 1, 0) : k + 2].mean()
     assert_close(box_mean(torch.as_tensor(volume)[None, None])[0, 0], torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_window_means_are_those_of_every_window_within(width, generator):
+    volume = torch.rand(1, 2, 7, 9, 6, generator=generator)
+    windows = np.lib.stride_tricks.sliding_window_view(volume.double().numpy(), (width,) * 3, (2, 3, 4))
+    assert_close(window_mean(volume, width).double(), torch.from_numpy(windows.mean((-3, -2, -1))), rtol=1e-6, atol=0)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
 
 from corereg.geometry.grid import Matrix
 from corereg.geometry.resample import resample
+from corereg.geometry.strided import window_mean
 from corereg.method.affine.coarse_copies import CoarseCopy
 
 __all__ = ["WINDOW", "Agreement", "explained_shares", "local_agreement"]
@@ -71,27 +71,22 @@ def explained_shares(fixed: Tensor, warped: Tensor, counted: Tensor) -> tuple[fl
     """
     if min(counted.shape[2:]) < WINDOW:
         return None
-    share_counted = _mean(counted)
+    share_counted = window_mean(counted, WINDOW)
     inside = share_counted > MOST
     if int(inside.sum()) < FEWEST_WINDOWS:
         return None
-    size = share_counted[inside].double()
+    scale = inside / share_counted.clamp(min=MOST)
 
     def mean(values: Tensor) -> Tensor:
-        return _mean(counted * values)[inside].double() / size
+        return window_mean(counted * values, WINDOW).mul_(scale)
 
     mean_f, mean_w = mean(fixed), mean(warped)
-    variance_f = (mean(fixed * fixed) - mean_f * mean_f).clamp(min=0)
-    variance_w = (mean(warped * warped) - mean_w * mean_w).clamp(min=0)
-    squared = (mean(fixed * warped) - mean_f * mean_w) ** 2
+    variance_f = mean(fixed * fixed).addcmul_(mean_f, mean_f, value=-1).clamp_(min=0)
+    variance_w = mean(warped * warped).addcmul_(mean_w, mean_w, value=-1).clamp_(min=0)
+    squared = mean(fixed * warped).addcmul_(mean_f, mean_w, value=-1).square_()
 
     def share(own: Tensor, other: Tensor) -> float:
-        return min(float((squared / (other + TINY)).sum()) / max(float(own.sum()), TINY), 1.0)
+        explained, all_of_it = (float(t.sum(dtype=torch.float64)) for t in (squared / (other + TINY), own))
+        return min(explained / max(all_of_it, TINY), 1.0)
 
     return share(variance_f, variance_w), share(variance_w, variance_f)
-
-
-def _mean(volume: Tensor) -> Tensor:
-    for axis in range(3):
-        volume = avg_pool3d(volume, [WINDOW if a == axis else 1 for a in range(3)], stride=1)
-    return volume

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from corereg.geometry.strided import window_mean
 from corereg.method.features.model import Image5D
 
 __all__ = ["NOISE", "RADIUS", "contrast_agreement", "local_correlation"]
@@ -40,8 +41,13 @@ def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, 
 def _moments(fixed: Image5D, warped: Image5D, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     """Covariance and variances in the window around each voxel."""
 
+    def padded_mean(volume: Tensor) -> Tensor:
+        return window_mean(functional.pad(volume, [radius] * 6), 2 * radius + 1)
+
+    existing = padded_mean(torch.ones_like(fixed[:1, :1]))
+
     def mean(volume: Tensor) -> Tensor:
-        return functional.avg_pool3d(volume, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+        return padded_mean(volume) / existing
 
     fixed_mean, warped_mean = mean(fixed), mean(warped)
     return (
