@@ -1,7 +1,11 @@
-"""Modules that libraries import and a registration does not use: deferred until something does use them."""
+"""Faster imports: modules that a registration does not use are deferred until something does use them, and nothing is
+collected meanwhile."""
 
+import gc
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -9,7 +13,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["UNUSED", "defer"]
+__all__ = ["UNUSED", "defer", "light_imports"]
 
 UNUSED = frozenset({"torch._meta_registrations", "torch.distributions", "torch.export", "torch.utils.data"})
 """Imported by torch, which takes a third longer with them. `importlib.util` has a lazy loader, but it loads a module as
@@ -80,6 +84,20 @@ class _Finder(MetaPathFinder):
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)
         return spec
+
+
+@contextmanager
+def light_imports() -> Iterator[None]:
+    """Imports inside take as little time as possible."""
+    collecting = gc.isenabled()
+    gc.disable()  # modules are made of many objects that stay; going through them takes a tenth of the time
+    try:
+        defer()
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def defer(names: frozenset[str] = UNUSED) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from corereg.cli.common import Force, Out, Strict, command, command_line
-from corereg.cli.deferred import defer
+from corereg.cli.deferred import light_imports
 from corereg.cli.endings import BAD_VERDICT
 from corereg.cli.messages import elapsed, log, progress_bar, show, show_result
 from corereg.method.config import MODELS, register_options, with_keywords
@@ -100,10 +100,10 @@ def register(
     **settings: Any,
 ) -> None:
     """Register MOVING onto FIXED; writes warped image, transforms, numbers and a report into a folder."""
-    defer()
-    from corereg.io.json_files import load_json
-    from corereg.method.wording import affine_words, grid_words, metric_words, modality_words
-    from corereg.workflows.register import register_to_folder
+    with light_imports():
+        from corereg.io.json_files import load_json
+        from corereg.method.wording import affine_words, grid_words, metric_words, modality_words
+        from corereg.workflows.register import register_to_folder
 
     with progress_bar(inner=True) as progress:
         result = register_to_folder(
