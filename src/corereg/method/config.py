@@ -89,11 +89,15 @@ class CoupledConvexConfig:
 class RefineConfig:
     """Settings of the instance optimisation."""
 
-    steps: Annotated[int, Ge(0), Option("refine_steps")] = 50
+    steps: Annotated[int, Ge(0), Option("refine_steps")] = 25
     """Adam steps of the instance optimisation; 0 skips it."""
     learning_rate: Annotated[float, Gt(0)] = 0.5
     """Learning rate in voxels of the 1/2 grid. The paper uses 1, at which more voxels fold for the same overlap."""
-    regularisation: Annotated[Annotated[float, Ge(0)] | Literal["auto"], Option()] = 3.0
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.7
+    """Decay rate of Adam's mean of the gradient; 0.9 in the paper."""
+    settling: Annotated[float, Interval(ge=0, le=1)] = 0.4
+    """Share of the steps, at the end, over which the learning rate falls to 0; 0 in the paper."""
+    regularisation: Annotated[Annotated[float, Ge(0)] | Literal["auto"], Option()] = 4.0
     """R, weight of the smoothness: larger is smoother. The paper trains with 1 and tests with the value that reaches a
     target SDlogJ; auto tries several on a copy of the pair whose motion is known, and takes the most accurate."""
     volume_preservation: Annotated[float, Ge(0), Option()] = 1.0
@@ -122,7 +126,15 @@ class RefineConfig:
 
 def paper_refine() -> RefineConfig:
     """The instance optimisation as published."""
-    return RefineConfig(learning_rate=1.0, regularisation=1.0, volume_preservation=0.0, similarity=FEATURES)
+    return RefineConfig(
+        steps=50,
+        learning_rate=1.0,
+        momentum=0.9,
+        settling=0.0,
+        regularisation=1.0,
+        volume_preservation=0.0,
+        similarity=FEATURES,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from corereg.method.coarse.coupled_convex import match
 from corereg.method.config import CoupledConvexConfig, RefineConfig
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
+from corereg.method.refine.schedule import Schedule
 from helpers.cuda import DEVICE, FAR, assert_near, each_shape, in_the_interpreter_too, smooth_noise
 
 pytestmark = in_the_interpreter_too
@@ -104,7 +105,7 @@ def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(
     config = RefineConfig(steps=3, learning_rate=0.02, volume_preservation=volume_preservation)
 
     def minimised(compared: Compared, start: Tensor) -> tuple[Tensor, Tensor]:
-        return minimise(Problem.of(compared, start, config), start, steps=3, learning_rate=0.02, smoothing=3)
+        return minimise(Problem.of(compared, start, config), start, Schedule.of(config), smoothing=3)
 
     together, energies = minimised(compared, start)
     expected, losses = refine(compared, start, config)
@@ -119,9 +120,8 @@ def test_refine_without_steps_smoothes_the_start(cuda_kernels, generator):
     from corereg.method.refine.kernels_cuda import Problem, minimise
 
     compared, start = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
-    found, energies = minimise(
-        Problem.of(compared, start, RefineConfig()), start, steps=0, learning_rate=0.5, smoothing=2
-    )
+    config = RefineConfig(steps=0)
+    found, energies = minimise(Problem.of(compared, start, config), start, Schedule.of(config), smoothing=2)
     assert_near(found, box_mean(start.double(), times=2))
     assert energies.shape == (0, 2)
 

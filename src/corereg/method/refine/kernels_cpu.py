@@ -25,6 +25,7 @@ from corereg.method.refine.integers import Integers, as_integers, padded_channel
 from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_planes
 from corereg.method.refine.kernels_cpu_places import locate
 from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
+from corereg.method.refine.schedule import EPSILON, Schedule
 from corereg.progress import counted
 
 __all__ = ["energy_gradient", "minimise"]
@@ -37,13 +38,8 @@ U, F = np.uint64, np.float32
 AHEAD = U(8)
 """How many voxels ahead of the comparison features are fetched from memory."""
 
-ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
-"""The defaults of torch.optim.Adam."""
 
-
-def minimise(
-    inputs: Inputs, start: Array, *, steps: int, learning_rate: float, smoothing: int
-) -> tuple[Array, list[float]]:
+def minimise(inputs: Inputs, start: Array, schedule: Schedule, *, smoothing: int) -> tuple[Array, list[float]]:
     """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means.
 
     Args:
@@ -58,10 +54,10 @@ def minimise(
     planes, disp = np.empty_like(parameters), np.empty_like(parameters)
     losses = []
     run_slabs(_smooth_planes, shape[0], parameters, planes, shape, problem.forward)
-    for step in counted(range(1, steps + 1), "refining"):
+    for size, correction in counted(schedule.rates, "refining"):
         losses.append(_evaluate(problem, planes, disp))
         pulled, planes, disp = planes, disp, planes
-        adam = _adam_factors(step, learning_rate)
+        adam = _adam_factors(schedule.betas, size, correction)
         run_slabs(_adam_planes, shape[0], pulled, state, adam, planes, shape, problem.adjoint, problem.forward)
     run_slabs(_smooth_along_i, shape[0], planes, disp, shape, problem.forward)
     return disp.reshape(start.shape), losses
@@ -132,11 +128,10 @@ def _evaluate(problem: _Problem, planes: Array, disp: Array) -> float:
     return float(weights @ energies.sum(0))
 
 
-def _adam_factors(step: int, learning_rate: float) -> Array:
+def _adam_factors(betas: tuple[float, float], size: float, correction: float) -> Array:
     """1 - beta1, beta2, 1 - beta2, step size, 1 / sqrt of the second bias correction, epsilon."""
-    beta1, beta2 = ADAM_BETAS
-    size = learning_rate / (1 - beta1**step)
-    return np.array([1 - beta1, beta2, 1 - beta2, size, (1 - beta2**step) ** -0.5, ADAM_EPSILON], np.float32)
+    beta1, beta2 = betas
+    return np.array([1 - beta1, beta2, 1 - beta2, size, correction, EPSILON], np.float32)
 
 
 @kernel

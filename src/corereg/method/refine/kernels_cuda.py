@@ -23,6 +23,7 @@ from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, correlation_factor, energy_factors
 from corereg.method.refine.kernels_cuda_correlation import Correlation, add_correlation, correlation_blocks
 from corereg.method.refine.kernels_cuda_smoothness import launch_divergence, smoothness
+from corereg.method.refine.schedule import EPSILON, Schedule
 
 __all__ = ["Problem", "energy_gradient", "minimise"]
 
@@ -32,10 +33,6 @@ TILE_WARPS = 2
 """Warps per program. With 2, a thread holds 16 values of each of the eight corners; its registers cannot hold 32."""
 CHUNK = 32
 """Channels per iteration, a power of 2."""
-
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
-"""The defaults of torch.optim.Adam."""
 
 
 class Problem(NamedTuple):
@@ -68,9 +65,7 @@ class Problem(NamedTuple):
         return Problem(fixed, moving, weight, data.float(), smooth, volume, correlation)
 
 
-def minimise(
-    problem: Problem, start: Tensor, *, steps: int, learning_rate: float, smoothing: int
-) -> tuple[Tensor, Tensor]:
+def minimise(problem: Problem, start: Tensor, schedule: Schedule, *, smoothing: int) -> tuple[Tensor, Tensor]:
     """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means. A pair's result does not depend on the
     rest of its batch.
 
@@ -82,16 +77,17 @@ def minimise(
     forward, adjoint = _bands(start, smoothing, adjoint=False), _bands(start, smoothing, adjoint=True)
     parameters, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     disp, gradient, scratch = (torch.empty_like(start) for _ in range(3))
+    steps = len(schedule.rates)
     energies = _new_energies(problem, steps, start)
     done = torch.zeros(1, dtype=torch.int32, device=start.device)
-    rates = _adam_rates(steps, learning_rate, like=start)
+    rates = start.new_tensor(schedule.rates)
 
     def step() -> None:
         _smooth(parameters, forward, disp, scratch)
         _launch_energy(problem, disp, scratch, done, gradient, energies)
         filter_axis(gradient, adjoint[2], 4, scratch)
         filter_axis(scratch, adjoint[1], 3, gradient)
-        _launch_adam(gradient, adjoint[0], (parameters, mean, square), done, rates)
+        _launch_adam(gradient, adjoint[0], (parameters, mean, square), done, rates, schedule.betas)
         done.add_(1)
 
     with torch.cuda.device_of(start):
@@ -143,18 +139,18 @@ def _smooth(volume: Tensor, bands: tuple[Band, ...], out: Tensor, scratch: Tenso
     filter_axis(scratch, bands[0], 2, out)
 
 
-def _adam_rates(steps: int, learning_rate: float, *, like: Tensor) -> Tensor:
-    """(steps, 2): step size, and 1 / sqrt of the second bias correction."""
-    number = torch.arange(1, steps + 1, dtype=torch.float64, device=like.device)
-    beta1, beta2 = ADAM_BETAS
-    return torch.stack([learning_rate / (1 - beta1**number), (1 - beta2**number) ** -0.5], 1).float()
-
-
-def _launch_adam(pulled: Tensor, band: Band, state: tuple[Tensor, Tensor, Tensor], done: Tensor, rates: Tensor) -> None:
+def _launch_adam(
+    pulled: Tensor,
+    band: Band,
+    state: tuple[Tensor, Tensor, Tensor],
+    done: Tensor,
+    rates: Tensor,
+    betas: tuple[float, float],
+) -> None:
     shape, count = pulled.shape, pulled.numel()
     sizes = count, shape[2], pulled.stride(2)
     _adam[(triton.cdiv(count, BLOCK),)](
-        pulled, *band, *state, done, rates, *sizes, *ADAM_BETAS, ADAM_EPSILON, len(band.weights), BLOCK
+        pulled, *band, *state, done, rates, *sizes, *betas, EPSILON, len(band.weights), BLOCK
     )
 
 

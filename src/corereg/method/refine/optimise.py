@@ -19,6 +19,7 @@ from corereg.method.config import RefineConfig
 from corereg.method.refine.active import active_box, continued
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.inputs import Inputs
+from corereg.method.refine.schedule import Schedule, betas, learning_rate
 from corereg.progress import counted
 
 __all__ = ["refine"]
@@ -50,9 +51,10 @@ def refine(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[D
 
 def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
     parameters = start_vox.detach().clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
+    optimiser = torch.optim.Adam([parameters], betas=betas(config))
     losses = parameters.new_empty(config.steps, 1, requires_grad=False)
     for step in counted(range(config.steps), "refining"):
+        optimiser.param_groups[0]["lr"] = learning_rate(config, step)
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)
@@ -72,8 +74,7 @@ def _refine_on_cpu(compared: Compared, start_vox: Disp, config: RefineConfig) ->
     disp_vox, energies = minimise(
         inputs if box is None else inputs.within(box),
         start[0].contiguous().numpy(),
-        steps=config.steps,
-        learning_rate=config.learning_rate,
+        Schedule.of(config),
         smoothing=config.smoothing,
     )
     found = torch.from_numpy(disp_vox)[None]
@@ -89,7 +90,6 @@ def _refine_on_cuda(compared: Compared, start_vox: Disp, config: RefineConfig) -
     return minimise(
         Problem.of(compared, start_vox, config),
         start_vox.detach().contiguous(),
-        steps=config.steps,
-        learning_rate=config.learning_rate,
+        Schedule.of(config),
         smoothing=config.smoothing,
     )

@@ -26,11 +26,9 @@ SYMMETRY_STEPS = 15
 """Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage. They smooth as
 well: with 7 on the full grid, the chest phantom's error is 1.23 mm instead of 1.19."""
 
-FINE_SHARE = 0.9
-"""Steps on the full grid per step on the 1/2 grid."""
-
-LARGE_GRID, LARGE_SHARE = 3_000_000, 0.45
-"""Above this many voxels, each step takes a second and half as many do: benchmarks/history/refine-speed.md."""
+LARGE_GRID, LARGE_SHARE = 3_000_000, 0.5
+"""The full grid takes as many steps as the 1/2 grid, or this share of them above this many voxels, where each takes a
+second: benchmarks/history/refine-speed.md."""
 
 FINE_LEARNING_RATE = 1.0
 """Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
@@ -73,7 +71,7 @@ def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> Refine
         full = full_grid_displacement(_displacements(found, config)[0], smoothing=FINAL_SMOOTHING)
     else:
         starts = [full_grid_displacement(u, smoothing=1) for u in found]
-        share = FINE_SHARE if starts[0][0, 0].numel() <= LARGE_GRID else LARGE_SHARE
+        share = 1.0 if starts[0][0, 0].numel() <= LARGE_GRID else LARGE_SHARE
         fine = replace(config, steps=math.ceil(share * config.steps), learning_rate=FINE_LEARNING_RATE)
         found, fine_losses, _ = _refine_level(directions, starts, 1, fine)
         full, losses = _displacements(found, config)[0], losses + fine_losses

@@ -23,6 +23,7 @@ from corereg.geometry.velocity import exponential
 from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, data_energy, smoothness_energy
 from corereg.method.refine.inputs import Inputs
+from corereg.method.refine.schedule import betas, learning_rate
 from corereg.progress import counted
 
 __all__ = ["refine_velocity", "velocity_energy"]
@@ -51,9 +52,10 @@ def refine_velocity(
     Returns: the velocity s(v), and E before each step.
     """
     parameters = start_vox.detach().clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
+    optimiser = torch.optim.Adam([parameters], betas=betas(config))
     losses = []
-    for _ in counted(range(config.steps), "refining"):
+    for step in counted(range(config.steps), "refining"):
+        optimiser.param_groups[0]["lr"] = learning_rate(config, step)
         optimiser.zero_grad()
         with torch.enable_grad():
             smooth = box_mean(parameters, times=config.smoothing)
