@@ -16,7 +16,7 @@ from torch.nn import functional
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
 from corereg.geometry.positions import linear_map
-from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample
+from corereg.geometry.strided import box_mean, strided_shape, subsample, upsample, window_mean
 from corereg.geometry.warp import identity_coords, sample
 
 __all__ = [
@@ -96,7 +96,7 @@ def invert(
         if float(correction.abs().amax()) < tolerance_vox:
             break
         inverse = inverse - INVERSION_STEP * correction
-    return inverse, (inverse + sample(disp_vox, identity + inverse)).norm(dim=1)
+    return inverse, (inverse + sample(disp_vox, identity + inverse)).square().sum(1).sqrt()
 
 
 def unfold(disp_vox: Disp) -> Disp:
@@ -108,7 +108,7 @@ def unfold(disp_vox: Disp) -> Disp:
         folded = jacobian_determinant(disp_vox) <= LEAST_JACOBIAN
         if not bool(folded.any()):
             break
-        around = functional.max_pool3d(folded[:, None].to(disp_vox), 5, stride=1, padding=2)
+        around = (window_mean(functional.pad(folded[:, None].to(disp_vox), [2] * 6), 5) > 0).to(disp_vox)
         disp_vox = torch.lerp(disp_vox, box_mean(disp_vox, times=2), box_mean(around))
     return disp_vox
 

@@ -47,7 +47,7 @@ def inverse_error(
     errors = []
     for planes, world in slabs(Grid(thinned.shape, matrix)):
         there = inverse(world)
-        back = (transform(there) - world).norm(dim=1, keepdim=True)
+        back = (transform(there) - world).square().sum(1, keepdim=True).sqrt()
         matched = inside(linear_map(fixed.inverse_affine, there), fixed.shape)
         errors.append(back[matched if counted is None else matched & counted[:, :, planes]])
     error = torch.cat(errors).numpy()

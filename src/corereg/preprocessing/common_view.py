@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corereg.geometry.grid import Grid, Matrix, transform_points
+from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.positions import inverse_matrix
 from corereg.geometry.warp import affine_coords, sample
 
@@ -43,13 +43,20 @@ def hold_beyond_common_view(
     beyond = (~shown[0, 0]).nonzero()
     if len(beyond) == 0:
         return list(volumes)
-    position = np.asarray(beyond.cpu().numpy(), dtype=np.float64)
+    position, placed = beyond.T.double(), np.eye(4)
     # Onto each view in turn. The first is visited again, because the second may have led out of it.
     for n in (0, 1, 0):
-        there = transform_points(to_views[n], position).clip(0, [size - 1 for size in views[n][0].shape])
-        position = transform_points(inverse_matrix(to_views[n]), there)
-    coords = torch.as_tensor(position.T, dtype=like.dtype, device=like.device)[None, :, :, None, None]
+        last = torch.tensor(views[n][0].shape, device=like.device)[:, None] - 1.0
+        position = _moved(to_views[n] @ placed, position).clamp_(min=0).minimum(last)
+        placed = inverse_matrix(to_views[n])
+    coords = _moved(placed, position).to(like.dtype)[None, :, :, None, None]
     return [_replaced(volume, beyond, sample(volume, coords)[0, 0, :, 0, 0]) for volume in volumes]
+
+
+def _moved(matrix: Matrix, points: Tensor) -> Tensor:
+    """Apply a matrix (4, 4) to points (3, N) in float64."""
+    affine = torch.from_numpy(matrix).to(points)
+    return torch.addmm(affine[:3, 3:], affine[:3, :3], points)
 
 
 def _replaced(volume: Tensor, voxels: Tensor, values: Tensor) -> Tensor:

@@ -123,8 +123,8 @@ def _motion(pair: _Reduced) -> dict[str, float]:
     inside = _body(pair.fixed, pair.fixed_weight)[0, 0]
     if not bool(inside.any()):
         inside = torch.ones_like(inside)
-    length = pair.spacing_mm * pair.disp_vox[0].norm(dim=0)[inside].double().numpy()
-    apart = pair.spacing_mm * (pair.disp_vox - pair.coarse_vox)[0].norm(dim=0)[inside].double()
+    length = pair.spacing_mm * pair.disp_vox[0].square().sum(0).sqrt()[inside].double().numpy()
+    apart = pair.spacing_mm * (pair.disp_vox - pair.coarse_vox)[0].square().sum(0).sqrt()[inside].double()
     measures = {
         "displacement_mean_mm": float(length.mean()),
         "displacement_p95_mm": float(np.percentile(length, 95)),

@@ -110,7 +110,7 @@ def _refine_level(
     disagreement = None
     if len(fields) > 1:
         forward, backward = fields
-        disagreement = stride * compose(backward, forward).norm(dim=1)
+        disagreement = stride * compose(backward, forward).square().sum(1).sqrt()
         fields = list(inverse_consistent(forward, backward, steps=SYMMETRY_STEPS))
     return fields, found[0][1], disagreement
 
