@@ -21,10 +21,10 @@ from corereg.method.refine.optimise import refine
 
 __all__ = ["CANDIDATES", "FIRST", "choose_regularisation", "noise_level", "rehearsed"]
 
-FIRST = 4.0
+FIRST = 3.0
 """R of the displacement that serves as the truth, and the one that is tried first."""
 
-CANDIDATES = (1.0, 1.5, 2.0, 3.0, FIRST, 6.0, 9.0)
+CANDIDATES = (1.0, 1.5, 2.0, FIRST, 4.5, 6.0, 9.0)
 """The values that may be chosen."""
 
 NORMAL_MEDIAN = 0.6745
