@@ -55,8 +55,8 @@ OFFSET = 0.1
 """Voxels added to the error in the fit, so that its logarithm is finite."""
 
 LEAST = (0.01, 0.05, 0.02)
-LAW = Law(2.42, (0.367, 0.194, 0.342), LEAST)
-LAW_ONE_WAY = Law(2.47, (0.431, 0.433), (LEAST[0], LEAST[2]))
+LAW = Law(2.24, (0.360, 0.204, 0.310), LEAST)
+LAW_ONE_WAY = Law(2.33, (0.428, 0.412), (LEAST[0], LEAST[2]))
 """The law for registrations without a disagreement."""
 
 
