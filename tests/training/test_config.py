@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from corereg.method.config import paper_refine
+from corereg.method.config import RefineConfig, paper_refine
 from corereg.settings import as_settings, changed_keys, read_settings, with_settings
 from corereg.training.config import TrainConfig
 from corereg.training.recipes import get_recipe
@@ -64,7 +64,8 @@ def test_changed_settings_are_named_by_their_keys():
 def test_the_file_of_an_earlier_run_is_read_and_written_as_it_was():
     config = with_settings(TrainConfig(), read_settings(OLD_RUN))
     now = get_recipe("abdomen-ct")  # since then the recipe names its grid, the paper's negatives and features
-    paper = replace(paper_refine(), similarity="auto")
+    usual = RefineConfig()  # what earlier files do not name
+    paper = replace(paper_refine(), similarity=usual.similarity, momentum=usual.momentum, settling=usual.settling)
     assert config == replace(
         now,
         spacing_mm=None,
