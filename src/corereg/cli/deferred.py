@@ -95,7 +95,6 @@ def light_imports() -> Iterator[None]:
         defer()
         yield
     finally:
-        gc.freeze()
         if collecting:
             gc.enable()
 
