@@ -1,7 +1,7 @@
 """The steps of Adam that the instance optimisation makes: decay rates and learning rate, in the form that kernels take.
 
 Adam averages over about ten gradients by default. From a start near the optimum, averaging over three and a learning
-rate that falls at the end reach the same displacement in half the steps: benchmarks/history/refine-speed.md.
+rate that falls at the end reach the same overlap in half the steps: benchmarks/history/refine-speed.md.
 Downstream: optimise, velocity.
 """
 
