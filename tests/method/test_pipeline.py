@@ -7,8 +7,11 @@ from corereg.geometry.displacement import jacobian_determinant, sdlogj
 from corereg.geometry.warp import warp
 from corereg.method import pipeline as stages
 from corereg.method.config import CoupledConvexConfig, PipelineConfig, RefineConfig
+from corereg.method.features.label_codes import codes_of
 from corereg.method.features.mind import MindModel
 from corereg.method.features.network import NetworkConfig, random_model
+from corereg.method.guidance.known import Guide
+from corereg.method.guidance.labels import LabelGuide
 from corereg.method.pipeline import register_volumes
 from helpers.windows import SHAPE, scene, shifted_pair
 
@@ -147,6 +150,24 @@ def test_local_correlation_is_chosen_for_one_contrast_and_features_otherwise():
     config = PipelineConfig(refine=RefineConfig(steps=1))
     assert register_volumes(volume, bias * volume, MindModel(), config).similarity == "correlation"
     assert register_volumes(volume, 1 - volume, MindModel(), config).similarity == "features"
+
+
+def test_flat_regions_weigh_less_unless_labels_guide_there(monkeypatch):
+    """What the refinement is given, at each voxel: images of one contrast, images with labels, and features alone."""
+    fixed = 0.3 * scene(extra=0, seed=4)[None, None]
+    fixed[..., :20, :] = 0  # air
+    drawn = (fixed[0, 0] > 0.1).to(torch.int64)
+    given = []
+    plain = stages.refine_pair
+    monkeypatch.setattr(stages, "refine_pair", lambda *pair: given.append(pair[0]) or plain(*pair))
+    config = PipelineConfig(refine=RefineConfig(steps=1))
+    register_volumes(fixed, fixed, MindModel(), config)
+    register_volumes(fixed, fixed, MindModel(), config, guide=Guide(LabelGuide((drawn, drawn), codes_of(1), 3.0)))
+    register_volumes(fixed, 1 - fixed, MindModel(), config)
+    weights = [directions[0].half.weight for directions in given]
+    assert float(weights[0][..., :8, :].max()) == 0
+    assert float(weights[0].mean()) > 0.3
+    assert weights[1] is weights[2] is None
 
 
 def test_fine_features_put_a_network_without_descriptors_off():

@@ -97,7 +97,7 @@ class RefineConfig:
     """Decay rate of Adam's mean of the gradient; 0.9 in the paper."""
     settling: Annotated[float, Interval(ge=0, le=1)] = 0.4
     """Share of the steps, at the end, over which the learning rate falls to 0; 0 in the paper."""
-    regularisation: Annotated[Annotated[float, Ge(0)] | Literal["auto"], Option()] = 3.0
+    regularisation: Annotated[Annotated[float, Ge(0)] | Literal["auto"], Option()] = 3.5
     """R, weight of the smoothness: larger is smoother. The paper trains with 1 and tests with the value that reaches a
     target SDlogJ; auto tries several on a copy of the pair whose motion is known, and takes the most accurate."""
     volume_preservation: Annotated[float, Ge(0), Option()] = 1.0

@@ -22,7 +22,7 @@ from corereg.method.features.model import Encoded, FeatureModel, Image5D, projec
 from corereg.method.guidance.known import NO_GUIDE, Guide
 from corereg.method.guidance.labels import joined
 from corereg.method.guidance.point_guide import PointGuide
-from corereg.method.refine.correlation import contrast_agreement
+from corereg.method.refine.correlation import contrast_agreement, contrast_weight
 from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.pair import Direction, Refined, compared_at_start, refine_pair
@@ -213,18 +213,24 @@ class _Given(NamedTuple):
 
     features: Sequence[Tensor] | None
     images: Sequence[Tensor] | None = None
+    everywhere: bool = False
+    """Whether voxels without contrast count as much as others."""
 
     def between(self, fixed: int, moving: int) -> Compared:
         """What is compared between two of the images."""
-        features, images = (None if each is None else (each[fixed], each[moving]) for each in self)
-        return Compared(features, images)
+        features, images = (
+            None if each is None else (each[fixed], each[moving]) for each in (self.features, self.images)
+        )
+        weight = None if images is None or self.everywhere else contrast_weight(images[0])
+        return Compared(features, images, weight)
 
     def guided(self, channels: Sequence[Tensor] | None) -> "_Given":
         """The same with guiding channels of each image, if there are any."""
         if channels is None:
             return self
         features: Sequence[Tensor | None] = self.features or [None] * len(channels)
-        return self._replace(features=[joined(*each) for each in zip(features, channels, strict=True)])
+        guided = [joined(*each) for each in zip(features, channels, strict=True)]
+        return self._replace(features=guided, everywhere=True)
 
 
 def _compared(

@@ -7,7 +7,7 @@ import torch
 from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
 from corereg.method.config import RefineConfig
-from corereg.method.refine.correlation import NOISE, contrast_agreement, local_correlation
+from corereg.method.refine.correlation import FLAT, NOISE, contrast_agreement, contrast_weight, local_correlation
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
 from helpers.kernels import FAR, assert_same, each_shape, smooth_noise
@@ -92,6 +92,22 @@ def test_images_without_contrast_pull_nowhere(generator):
     found, losses = refine(Compared(None, (flat, flat)), start, RefineConfig(steps=3, regularisation=0.0))
     assert torch.isfinite(found).all()
     assert losses[0] == pytest.approx(losses[-1])
+
+
+def test_contrast_weight_against_a_loop_over_windows(generator):
+    image = 0.02 * smooth_noise(generator, 1, 1, 5, 7, 6)
+    found, values = contrast_weight(image.double())[0, 0], image[0, 0].double().numpy()
+    for place in np.ndindex(values.shape):
+        variance = values[tuple(slice(max(0, n - 2), n + 3) for n in place)].var()
+        assert float(found[place]) == pytest.approx(variance / (variance + FLAT), abs=1e-9)
+
+
+def test_contrast_weight_is_0_in_flat_regions_and_nearly_1_at_edges():
+    image = torch.zeros(1, 1, 20, 9, 7)
+    image[:, :, 10:] = 0.5
+    weight = contrast_weight(image)
+    assert float(weight[:, :, :8].max()) == float(weight[:, :, 12:].max()) == 0
+    assert float(weight[:, :, 9:11].min()) > 0.98
 
 
 def test_agreement_tells_one_contrast_from_another(generator):

@@ -13,6 +13,7 @@ registration", CVIU 2003; squared and windowed as in Avants et al., Medical Imag
 
 import math
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.nn import functional
 from corereg.geometry.strided import window_mean
 from corereg.method.features.model import Image5D
 
-__all__ = ["NOISE", "RADIUS", "contrast_agreement", "local_correlation"]
+__all__ = ["NOISE", "RADIUS", "contrast_agreement", "contrast_weight", "local_correlation"]
 
 RADIUS = 2
 """Half-width of the window in voxels, as greedy's and ANTs's default for fine grids."""
@@ -31,6 +32,9 @@ NOISE = 64e-4
 less contrast are compared by their mean squared difference rather than by correlation. With a floor of 1 % noise moves
 what has no contrast: benchmarks/history/correlation.md."""
 
+FLAT = 4e-4
+"""Variance at which a window counts half: (2 % of the scaled intensity range, 10 HU of a CT) squared."""
+
 
 def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, noise: float = NOISE) -> Image5D:
     """Correlation coefficient in the window around each voxel, between -1 and 1."""
@@ -38,23 +42,33 @@ def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, 
     return (covariance + noise) / ((fixed_variance + noise) * (warped_variance + noise)).sqrt()
 
 
+def contrast_weight(image: Image5D) -> Image5D:
+    """How much the match of each voxel counts, from 0 to 1: less where the window around it shows little. What matches
+    there is noise, and the smoothness knows better."""
+    mean = _window_means(image, RADIUS)
+    variance = (mean(image * image) - mean(image).square()).clamp(min=0)
+    return variance / (variance + FLAT)
+
+
 def _moments(fixed: Image5D, warped: Image5D, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     """Covariance and variances in the window around each voxel."""
-
-    def padded_mean(volume: Tensor) -> Tensor:
-        return window_mean(functional.pad(volume, [radius] * 6), 2 * radius + 1)
-
-    existing = padded_mean(torch.ones_like(fixed[:1, :1]))
-
-    def mean(volume: Tensor) -> Tensor:
-        return padded_mean(volume) / existing
-
+    mean = _window_means(fixed, radius)
     fixed_mean, warped_mean = mean(fixed), mean(warped)
     return (
         mean(fixed * warped) - fixed_mean * warped_mean,
         (mean(fixed * fixed) - fixed_mean * fixed_mean).clamp(min=0),
         (mean(warped * warped) - warped_mean * warped_mean).clamp(min=0),
     )
+
+
+def _window_means(like: Image5D, radius: int) -> Callable[[Tensor], Tensor]:
+    """A function that takes the mean over those voxels of each window that exist."""
+
+    def padded_mean(volume: Tensor) -> Tensor:
+        return window_mean(functional.pad(volume, [radius] * 6), 2 * radius + 1)
+
+    existing = padded_mean(torch.ones_like(like[:1, :1]))
+    return lambda volume: padded_mean(volume) / existing
 
 
 def contrast_agreement(fixed: Image5D, warped: Image5D, *, weight: Tensor | None = None) -> float:

@@ -6,12 +6,14 @@ Upstream: coarse displacements. Uses: optimise, velocity, inverse_consistent.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from corereg.geometry.displacement import Disp, compose, inverse_consistent, unfold
-from corereg.geometry.strided import subsample
+from corereg.geometry.strided import box_mean, subsample
 from corereg.geometry.velocity import exponential, logarithm
 from corereg.geometry.warp import identity_coords, sample
 from corereg.method.coarse.passes import FINAL_SMOOTHING, full_grid_displacement
@@ -22,9 +24,9 @@ from corereg.method.refine.velocity import refine_velocity
 
 __all__ = ["Direction", "Refined", "compared_at_start", "refine_pair"]
 
-SYMMETRY_STEPS = 15
-"""Fixed-point steps that make the two directions inverse to each other, as many as in the coarse stage. They smooth as
-well: with 7 on the full grid, the chest phantom's error is 1.23 mm instead of 1.19."""
+SYMMETRY_SMOOTHING, SYMMETRY_STEPS = 1, 3
+"""3x3x3 means of the two directions, and fixed-point steps that then make them inverse to each other. What more steps
+would add is smoothing, which a mean does at once: benchmarks/history/refine-speed.md."""
 
 LARGE_GRID, LARGE_SHARE = 3_000_000, 0.5
 """The full grid takes as many steps as the 1/2 grid, or this share of them above this many voxels, where each takes a
@@ -41,7 +43,7 @@ class Direction(NamedTuple):
     coarse: Disp
     """Displacement to start from, on the 1/2 grid."""
     half: Compared
-    """What the 1/2 grid compares, without weights."""
+    """What the 1/2 grid compares, without the weights of `counts`."""
     full: Compared | None
     """What the full grid compares; None ends the refinement on the 1/2 grid."""
     counts: tuple[Tensor | None, Tensor | None]
@@ -80,15 +82,14 @@ def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> Refine
 
 def compared_at_start(direction: Direction) -> Compared:
     """What the 1/2 grid compares, with the weights that the coarse displacement gives its voxels."""
-    return direction.half._replace(weight=_weight(direction.coarse, *direction.counts, stride=2))
+    return _compared(direction, direction.coarse, 2)
 
 
 def _starts(directions: Sequence[Direction], config: RefineConfig) -> list[Disp]:
     coarse = [direction.coarse for direction in directions]
     if config.parametrisation != DIFFEOMORPHIC:
         return coarse
-    forward, backward = inverse_consistent(*coarse, steps=SYMMETRY_STEPS)
-    return [logarithm(forward, backward)]
+    return [logarithm(*_agreed(*coarse))]
 
 
 def _refine_level(
@@ -96,12 +97,10 @@ def _refine_level(
 ) -> tuple[list[Disp], tuple[float, ...], Tensor | None]:
     """The displacement of each direction, or the one velocity of both, on the grid of this stride; and their
     disagreement."""
-    compared = []
-    for direction, disp_vox in zip(directions, _displacements(starts, config), strict=True):
-        weight = _weight(disp_vox, *direction.counts, stride=stride)
-        given = direction.half if stride > 1 else direction.full
-        assert given is not None
-        compared.append(given._replace(weight=weight))
+    compared = [
+        _compared(direction, disp_vox, stride)
+        for direction, disp_vox in zip(directions, _displacements(starts, config), strict=True)
+    ]
     if config.parametrisation == DIFFEOMORPHIC:
         velocity, losses = refine_velocity(compared, starts[0], config)
         return [velocity], losses, None
@@ -111,8 +110,14 @@ def _refine_level(
     if len(fields) > 1:
         forward, backward = fields
         disagreement = stride * compose(backward, forward).square().sum(1).sqrt()
-        fields = list(inverse_consistent(forward, backward, steps=SYMMETRY_STEPS))
+        fields = list(_agreed(forward, backward))
     return fields, found[0][1], disagreement
+
+
+def _agreed(forward: Disp, backward: Disp) -> tuple[Disp, Disp]:
+    """Two displacements of opposite directions, made inverse to each other."""
+    smooth = (box_mean(each, times=SYMMETRY_SMOOTHING) for each in (forward, backward))
+    return inverse_consistent(*smooth, steps=SYMMETRY_STEPS)
 
 
 def _displacements(found: list[Disp], config: RefineConfig) -> list[Disp]:
@@ -121,11 +126,16 @@ def _displacements(found: list[Disp], config: RefineConfig) -> list[Disp]:
     return [exponential(found[0]), exponential(-found[0])]
 
 
-def _weight(disp_vox: Disp, fixed_counts: Tensor | None, moving_counts: Tensor | None, *, stride: int) -> Tensor | None:
-    """Weight of each voxel of the fixed image: 1 if it counts and its current match lies in the moving image's data."""
-    weight = fixed_counts if fixed_counts is None or stride == 1 else subsample(fixed_counts, stride)
+def _compared(direction: Direction, disp_vox: Disp, stride: int) -> Compared:
+    """What a direction compares on the grid of this stride. A voxel counts if the fixed image's does and its match by
+    `disp_vox` lies in the moving image's data."""
+    given = direction.half if stride > 1 else direction.full
+    assert given is not None
+    fixed_counts, moving_counts = direction.counts
+    weights = [] if given.weight is None else [given.weight]
+    if fixed_counts is not None:
+        weights.append(subsample(fixed_counts, stride))
     if moving_counts is not None:
         coords = stride * (identity_coords(disp_vox.shape[2:], like=disp_vox) + disp_vox)
-        reached = sample(moving_counts, coords)
-        weight = reached if weight is None else weight * reached
-    return weight
+        weights.append(sample(moving_counts, coords))
+    return given._replace(weight=reduce(torch.mul, weights) if weights else None)
