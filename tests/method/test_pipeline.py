@@ -13,6 +13,7 @@ from corereg.method.features.network import NetworkConfig, random_model
 from corereg.method.guidance.known import Guide
 from corereg.method.guidance.labels import LabelGuide
 from corereg.method.pipeline import register_volumes
+from corereg.method.refine.correlation import contrast_agreement
 from helpers.windows import SHAPE, scene, shifted_pair
 
 
@@ -150,6 +151,18 @@ def test_local_correlation_is_chosen_for_one_contrast_and_features_otherwise():
     config = PipelineConfig(refine=RefineConfig(steps=1))
     assert register_volumes(volume, bias * volume, MindModel(), config).similarity == "correlation"
     assert register_volumes(volume, 1 - volume, MindModel(), config).similarity == "features"
+
+
+def test_scans_that_share_a_border_but_not_the_order_of_tissues_are_compared_by_features():
+    """As T1 with T2 of a skull-stripped brain: bright in the same dark surroundings, and inverted within."""
+    volume = scene(extra=0, seed=4)[None, None]
+    body = torch.zeros_like(volume)
+    body[..., 8:-8, 8:-8, 8:-8] = 1
+    first, second = body * (1 + 0.3 * volume), body * (3 - 0.3 * volume)
+    assert contrast_agreement(first, second) > 2 * stages.ONE_CONTRAST
+    config = PipelineConfig(refine=RefineConfig(steps=1))
+    assert register_volumes(first, second, MindModel(), config).similarity == "features"
+    assert register_volumes(first, 2 * first, MindModel(), config).similarity == "correlation"
 
 
 def test_flat_regions_weigh_less_unless_labels_guide_there(monkeypatch):

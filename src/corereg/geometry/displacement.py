@@ -43,8 +43,9 @@ INVERSION_STEP = 0.75
 """Share of the correction taken by a fixed-point step. With it the iteration converges where the map stretches less
 than 2.6-fold; with full steps, less than twofold."""
 
-LEAST_JACOBIAN, UNFOLDING_ROUNDS = 0.01, 20
-"""Voxels that keep a smaller share of their volume count as folded; smoothing stops after this many rounds."""
+LEAST_JACOBIAN, UNFOLDING_ROUNDS = 0.2, 20
+"""Voxels that keep a smaller share of their volume count as folded, because they fold on another grid; smoothing stops
+after this many rounds."""
 
 LARGE_VOXELS = 500_000
 FINAL_ITERATIONS = 5

@@ -22,7 +22,7 @@ from corereg.method.features.model import Encoded, FeatureModel, Image5D, projec
 from corereg.method.guidance.known import NO_GUIDE, Guide
 from corereg.method.guidance.labels import joined
 from corereg.method.guidance.point_guide import PointGuide
-from corereg.method.refine.correlation import contrast_agreement, contrast_weight
+from corereg.method.refine.correlation import contrast_agreement, contrast_weight, linearity
 from corereg.method.refine.energy import Compared
 from corereg.method.refine.optimise import refine
 from corereg.method.refine.pair import Direction, Refined, compared_at_start, refine_pair
@@ -38,9 +38,10 @@ GUIDED_VOXELS = 4_000_000
 """On larger working grids, labels and further channels guide the full grid no more: their features would not fit the
 memory that is planned for a pair."""
 
-ONE_CONTRAST = 0.15
-"""Agreement of the coarsely aligned images above which local correlation serves them better than features: 0.2 to 0.9
-for two scans of one modality, T1 with T2 included, -0.1 to 0.2 for CT with MR."""
+ONE_CONTRAST, LINEAR = 0.15, 0.55
+"""Agreement and linearity of the coarsely aligned images above which local correlation serves them better than
+features: 0.2 to 0.9 and 0.8 to 1.0 for two scans of one contrast, 0.0 to 0.8 and -1.0 to 0.1 for T1 with T2 or FLAIR:
+benchmarks/history/correlation.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +201,14 @@ def _configured(config: RefineConfig) -> float:
 def _similarity(
     images: Sequence[Image5D], fixed_weight: Tensor | None, coarse: Disp, config: PipelineConfig
 ) -> Similarity:
-    """What the refinement is to compare: as configured, or local correlation if the images' contrasts are similar."""
+    """What the refinement is to compare: as configured, or local correlation if the images show one contrast."""
     if config.refine.similarity != "auto":
         return config.refine.similarity
-    fixed, moving = images
-    agreement = contrast_agreement(fixed, warp(moving, coarse), weight=fixed_weight)
-    return CORRELATION if agreement > ONE_CONTRAST else FEATURES
+    fixed, warped = images[0], warp(images[1], coarse)
+    if contrast_agreement(fixed, warped, weight=fixed_weight) <= ONE_CONTRAST:
+        return FEATURES
+    body = _body(fixed, fixed_weight) * _body(warped, None)
+    return CORRELATION if linearity(subsample(fixed, 2), subsample(warped, 2), body) > LINEAR else FEATURES
 
 
 class _Given(NamedTuple):

@@ -7,7 +7,14 @@ import torch
 from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
 from corereg.method.config import RefineConfig
-from corereg.method.refine.correlation import FLAT, NOISE, contrast_agreement, contrast_weight, local_correlation
+from corereg.method.refine.correlation import (
+    FLAT,
+    NOISE,
+    contrast_agreement,
+    contrast_weight,
+    linearity,
+    local_correlation,
+)
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
 from helpers.kernels import FAR, assert_same, each_shape, smooth_noise
@@ -124,3 +131,41 @@ def test_agreement_counts_weighted_voxels_alone(generator):
     half = torch.arange(20).view(1, 1, -1, 1, 1) < 10
     weight = half.expand(image.shape).float()
     assert contrast_agreement(image, torch.where(half, image, other), weight=weight) > 0.8
+
+
+def scene(generator):
+    """Tissues from 0.2 to 1.2 in a body of 32 x 24 x 28 voxels with air around; and the body."""
+    body = torch.zeros(1, 1, 44, 36, 40)
+    body[..., 6:38, 6:30, 6:34] = 1
+    tissue = 3 * smooth_noise(generator, 1, 1, 44, 36, 40)
+    tissue = (tissue - tissue.min()) / (tissue.max() - tissue.min())
+    return body * (0.2 + tissue), body
+
+
+def test_linearity_of_functions_of_one_image(generator):
+    image, body = scene(generator)
+    assert linearity(image, body * (3 * image + 1), body) == pytest.approx(1, abs=0.02)
+    assert linearity(image, body * (2 - image), body) == pytest.approx(-1, abs=0.02)
+    middle = image[body > 0].median()
+    assert abs(linearity(image, body * (image - middle).abs(), body)) < 0.3
+
+
+def test_linearity_outlives_a_shift_and_noise(generator):
+    image, body = scene(generator)
+    noise = 0.1 * torch.randn(image.shape, generator=generator)
+    shifted = 2 * image.roll((2, 1), (2, 4)) + noise
+    both = body * body.roll((2, 1), (2, 4))
+    assert torch.corrcoef(torch.stack([image[both > 0], shifted[both > 0]]))[0, 1] < 0.8
+    assert linearity(image, shifted, both) > 0.85
+
+
+def test_linearity_leaves_out_the_border_of_the_body_where_all_scans_agree(generator):
+    image, body = scene(generator)
+    other = body * (3.2 - image)
+    assert contrast_agreement(image, other) > 0.5
+    assert linearity(image, other, body) < -0.9
+
+
+def test_linearity_of_what_has_no_contrast_is_0():
+    flat = torch.ones(1, 1, 12, 14, 13)
+    assert linearity(flat, flat, flat) == linearity(flat, flat, 0 * flat) == 0

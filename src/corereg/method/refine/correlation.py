@@ -22,7 +22,7 @@ from torch.nn import functional
 from corereg.geometry.strided import window_mean
 from corereg.method.features.model import Image5D
 
-__all__ = ["NOISE", "RADIUS", "contrast_agreement", "contrast_weight", "local_correlation"]
+__all__ = ["NOISE", "RADIUS", "contrast_agreement", "contrast_weight", "linearity", "local_correlation"]
 
 RADIUS = 2
 """Half-width of the window in voxels, as greedy's and ANTs's default for fine grids."""
@@ -34,6 +34,9 @@ what has no contrast: benchmarks/history/correlation.md."""
 
 FLAT = 4e-4
 """Variance at which a window counts half: (2 % of the scaled intensity range, 10 HU of a CT) squared."""
+
+LEVELS, FEWEST_INNER = 32, 1000
+"""Levels of intensity that `linearity` tells apart, and voxels that it wants away from the border."""
 
 
 def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, noise: float = NOISE) -> Image5D:
@@ -89,3 +92,35 @@ def contrast_agreement(fixed: Image5D, warped: Image5D, *, weight: Tensor | None
         )
     product = float(fixed_variance.sum(dtype=torch.float64)) * float(warped_variance.sum(dtype=torch.float64))
     return float(covariance.sum(dtype=torch.float64)) / math.sqrt(max(product, sys.float_info.min))
+
+
+def linearity(fixed: Image5D, warped: Image5D, body: Image5D) -> float:
+    """How nearly two roughly aligned images show tissues in one order and proportion: 1 if the intensity of one is a
+    linear function of the other's, less for any other function, below 0 for an inverted contrast.
+
+    It is the squared correlation coefficient relative to the correlation ratio, the share of an image's variance that
+    any function of the other explains, so that misalignment, which lowers both, matters little. The border of the
+    body is left out, where all scans are alike. Source of the ratio: Roche et al., "The correlation ratio as a new
+    similarity measure for multimodal image registration", MICCAI 1998.
+
+    Args:
+        fixed, warped, body: (1, 1, I, J, K) on one grid; `body` is 1 where both images show the body, else 0.
+    """
+    inner = window_mean(functional.pad(body, [1] * 6), 3) > 1 - 0.5 / 27
+    if int(inner.sum()) < FEWEST_INNER:
+        inner = body > 0
+    first, second = fixed[inner].double(), warped[inner].double()
+    if not len(first) or min(float(first.std(correction=0)), float(second.std(correction=0))) == 0:
+        return 0.0
+    correlation = float(torch.corrcoef(torch.stack([first, second]))[0, 1])
+    explained = max(_correlation_ratio(first, second), _correlation_ratio(second, first))
+    return correlation * abs(correlation) / explained
+
+
+def _correlation_ratio(given: Tensor, explained: Tensor) -> float:
+    """Share of the variance of `explained` that lies between the levels of `given`, both (N,)."""
+    bounds = given.sort().values[torch.linspace(0, len(given) - 1, LEVELS + 1).long()[1:-1]]
+    level = torch.bucketize(given, bounds, right=True)
+    count = torch.bincount(level, minlength=LEVELS).clamp(min=1)
+    means = torch.bincount(level, explained - explained.mean(), minlength=LEVELS) / count
+    return float((count * means.square()).sum() / len(given) / explained.var(correction=0))
