@@ -117,7 +117,7 @@ def test_the_configuration_in_result_json_keeps_its_keys() -> None:
             "refine": {
                 "steps": 25,
                 "learning_rate": 0.5,
-                "regularisation": 3.0,
+                "regularisation": 3.5,
                 "volume_preservation": 1.0,
                 "smoothing": 3,
                 "channels": 32,
@@ -147,7 +147,7 @@ def test_signature_and_docstring_of_register_show_every_option_with_its_default(
     parameters = inspect.signature(corereg.register).parameters
     described = inspect.getdoc(corereg.register)
     assert described is not None
-    assert parameters["regularisation"].default == 3.0
+    assert parameters["regularisation"].default == 3.5
     for option in register_options():
         assert parameters[option.name].default == option.default
         assert f"    {option.name}: {option.meaning}" in described
