@@ -178,7 +178,7 @@ def test_another_batch_s_folder_is_refused(tmp_path: Path) -> None:
     pairs, out = as_csv(tmp_path / "pairs.csv", ["a"]), tmp_path / "out"
     run(pairs, out, regularisation=4)
     assert run(pairs, out, regularisation="4.0").resumed == 1
-    with pytest.raises(InputError, match=r"other settings.*regularisation: 4.0 -> 3.0"):
+    with pytest.raises(InputError, match=r"other settings.*regularisation: 4.0 -> 3.5"):
         run(pairs, out)
     with pytest.raises(InputError, match="keep"):
         run(pairs, out, regularisation=4, keep="warped")
