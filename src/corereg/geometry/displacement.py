@@ -44,8 +44,8 @@ INVERSION_STEP = 0.75
 than 2.6-fold; with full steps, less than twofold."""
 
 LEAST_JACOBIAN, UNFOLDING_ROUNDS = 0.2, 20
-"""Voxels that keep a smaller share of their volume count as folded, because they fold on another grid; smoothing stops
-after this many rounds."""
+"""Voxels that keep a smaller share of their volume count as folded, since they may fold once brought to another grid;
+smoothing stops after this many rounds."""
 
 LARGE_VOXELS = 500_000
 FINAL_ITERATIONS = 5

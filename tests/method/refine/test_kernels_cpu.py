@@ -51,6 +51,7 @@ def test_energy_gradient_against_float64(shape, channels, size, weighted, preser
 @pytest.mark.parametrize("weighted", [False, True])
 def test_refine_with_small_steps(shape, weighted, generator, monkeypatch):
     fixed, moving, start, weight = energy_problem(generator, shape, 12, size=2.0, weighted=weighted)
+    # Rounding grows in these steps: with R = 3.5, one of four seeds differs by 2e-4 between the two paths.
     config = RefineConfig(steps=5, learning_rate=0.02, regularisation=3.0)
     assert_same(monkeypatch, lambda: refine(Compared((fixed, moving), weight=weight), start, config)[0], relative=1e-4)
 

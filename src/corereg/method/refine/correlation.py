@@ -46,8 +46,8 @@ def local_correlation(fixed: Image5D, warped: Image5D, *, radius: int = RADIUS, 
 
 
 def contrast_weight(image: Image5D) -> Image5D:
-    """How much the match of each voxel counts, from 0 to 1: less where the window around it shows little. What matches
-    there is noise, and the smoothness knows better."""
+    """How much the match of each voxel counts, from 0 to 1, in the image's shape: less where the window around it shows
+    little. What matches there is noise, and the smoothness knows better."""
     mean = _window_means(image, RADIUS)
     variance = (mean(image * image) - mean(image).square()).clamp(min=0)
     return variance / (variance + FLAT)
