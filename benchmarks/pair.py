@@ -42,8 +42,9 @@ from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel, project_features
 from corereg.method.features.network import ConvNetModel, random_model
 from corereg.method.pipeline import register_volumes
-from corereg.method.refine.energy import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE
-from corereg.method.refine.kernels_cpu import Factors, energy_gradient
+from corereg.method.refine.energy import Compared
+from corereg.method.refine.inputs import Inputs
+from corereg.method.refine.kernels_cpu import energy_gradient
 from corereg.method.refine.optimise import refine
 
 SHAPES = {1: (96, 80, 128), 2: (96, 160, 128), 4: (192, 160, 128), 8: (192, 160, 256)}
@@ -162,16 +163,10 @@ def check() -> dict[str, float]:
     loss = plain_torch.energy(plain_torch.mean(parameters, 3), *plain_projected, config.refine.regularisation)
     (expected,) = torch.autograd.grad(loss, parameters)
     with torch.no_grad():
-        last = refine(*projected, start, config.refine)[1][-1]
+        compared = Compared((projected[0], projected[1]))
+        last = refine(compared, start, config.refine)[1][-1]
     _, losses = plain_torch.refine(*plain_projected, start, **adam(config.refine))
-    factors = Factors(DATA_WEIGHT * FEATURE_SCALE**2 / projected[0].numel(), smoothness(start, config.refine))
-    _, gradient = energy_gradient(
-        *(f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in projected),
-        start[0].numpy(),
-        None,
-        factors,
-        smoothing=3,
-    )
+    _, gradient = energy_gradient(Inputs.of(compared, start, config.refine), start[0].numpy(), smoothing=3)
     return {
         "shallow": difference(encoded[0].shallow, plain[0][0]),
         "head": difference(encoded[0].cost[8], plain[0][1]),
@@ -179,10 +174,6 @@ def check() -> dict[str, float]:
         "gradient": difference(torch.from_numpy(gradient)[None], expected),
         "last energy": abs(last / losses[-1] - 1),
     }
-
-
-def smoothness(start: Tensor, config: RefineConfig) -> tuple[float, ...]:
-    return tuple(config.regularisation * DIFFUSION_WEIGHT / start.diff(dim=axis).numel() for axis in (2, 3, 4))
 
 
 def difference(found: Tensor | None, expected: Tensor) -> float:
