@@ -10,7 +10,7 @@ from corereg.method.features.labels_and_mind import LabelsAndMind
 from corereg.method.features.mind import CT_INTENSITY, MindModel
 from corereg.method.features.model import FeatureModel
 from corereg.method.features.model_file import Network, load_model
-from corereg.method.features.network import ConvNetModel, random_model
+from corereg.method.features.network import random_model
 from corereg.method.features.network_and_mind import with_descriptors
 from corereg.provenance import hash_files
 
@@ -54,8 +54,7 @@ def get_model(name: str | Path, *, seed: int = 0, both_ct: bool = False, precisi
         return ModelChoice(network, "random")
     path = model_file(name)
     loaded = load_model(path)
-    if isinstance(loaded, ConvNetModel):
-        loaded.precision = precision
+    loaded.precision = precision
     spacing_mm = loaded.config.spacing_mm if isinstance(loaded, LabelNetwork) else None
     return ModelChoice(as_registering(loaded, both_ct=both_ct), path.stem, hash_files([path]), spacing_mm)
 

@@ -28,6 +28,7 @@ def network():
     assert made.last.bias is not None
     made.last.bias.data.zero_()
     made.last.weight.data *= 20
+    made.precision = "fp32"
     return made.eval()
 
 
@@ -67,7 +68,7 @@ def test_many_labels_share_few_channels_in_which_each_differs_from_every_other(m
     classes = (torch.arange(image.numel()) % 54).view(image.shape[2:])
     sure = torch.nn.functional.one_hot(classes, 54).permute(3, 0, 1, 2)[None].float()
     network = random_label_network(LabelNetworkConfig(labels=tuple(range(1, 54)), channels=(4, 6)), seed=0)
-    monkeypatch.setattr(network, "probabilities", lambda image: sure)
+    monkeypatch.setattr(network, "coded", lambda image, codes: torch.einsum("cd,bcijk->bdijk", codes, sure))
     monkeypatch.setattr(labels_and_mind, "SMOOTHING", 0)
     found = LabelsAndMind(network, both_ct=True).fine(image, correlated=True)[0]
     assert found.shape[0] <= 8
@@ -108,6 +109,12 @@ def test_a_label_network_survives_its_file(network, tmp_path: Path):
         assert torch.equal(read.probabilities(volume()), network.probabilities(volume()))
     choice = get_model(tmp_path / "organs.safetensors")
     assert (choice.name, choice.spacing_mm) == ("organs", 3.0)
+
+
+def test_codes_are_summed_over_all_slabs(network):
+    image, codes = volume(), torch.rand(4, 2)
+    expected = torch.einsum("cd,bcijk->bdijk", codes, network.probabilities(image))
+    torch.testing.assert_close(network.coded(image, codes), expected)
 
 
 @pytest.mark.parametrize("sizes", [(32, 32, 48), (48, 16, 64)])

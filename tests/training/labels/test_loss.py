@@ -80,3 +80,28 @@ def test_the_right_map_costs_next_to_nothing_and_no_label_at_all_is_no_error():
         classes[0, 1, :, 2] = 2 if present else 0
         sure = 30.0 * torch.nn.functional.one_hot(classes, 4).permute(0, 4, 1, 2, 3).float()
         assert float(label_loss(sure, classes, known)) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("unknown", [(), (2,), (1, 3), (1, 2, 3)])
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_gradient_is_the_derivative_of_the_loss(unknown, empty):
+    logits, classes = drawn(3)
+    logits = logits.double().requires_grad_()
+    known = torch.ones(2, 4, dtype=torch.bool)
+    for label in unknown:
+        known[0, label] = False
+        classes[0][classes[0] == label] = 0
+    if empty:
+        classes[1] = IGNORED
+    assert torch.autograd.gradcheck(lambda given: label_loss(given, classes, known), logits)
+
+
+def test_a_class_without_any_chance_costs_much_and_nothing_becomes_nan():
+    logits = torch.zeros(1, 3, *SHAPE)
+    logits[:, 2] = -300.0
+    logits.requires_grad_()
+    loss = label_loss(logits, torch.full((1, *SHAPE), 2), torch.ones(1, 3, dtype=torch.bool))
+    loss.backward()
+    assert 50 < float(loss.detach()) < 1000
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())

@@ -4,6 +4,7 @@ Legend: B batch, C classes (the background first, then one for each label), I J 
 of s x s x s voxels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
@@ -13,6 +14,7 @@ from annotated_types import Ge, Gt, MinLen
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from corereg.method.features.convolution.inference import computing_type
 from corereg.method.features.model import Image5D
 from corereg.settings import check
 
@@ -26,6 +28,9 @@ on the 1/2 grid, at an eighth of the cost of the full one."""
 
 BACKGROUND = 3.0
 """First logit of the background, which fills most of a scan: without it, the first hundred steps learn nothing else."""
+
+SLAB = 8
+"""Planes of the 1/2 grid whose probabilities are in memory at once."""
 
 SLOPE = 0.01
 """Slope of the activations below zero."""
@@ -55,7 +60,7 @@ class LabelNetwork(nn.Module):
 
     def __init__(self, config: LabelNetworkConfig, name: str) -> None:
         super().__init__()
-        self.config, self.name = config, name
+        self.config, self.name, self.precision = config, name, "auto"
         widths, classes = config.channels, 1 + len(config.labels)
         self.first = nn.Conv3d(BLOCK**3, widths[0], 1)
         finest = _block(widths[0], widths[0], 1)
@@ -67,17 +72,39 @@ class LabelNetwork(nn.Module):
 
     def forward(self, image: Image5D) -> Float[Tensor, "B C I J K"]:
         """The logits."""
-        features, skipped = self.first(_blocks_to_channels(image)), []
+        return _channels_to_blocks(self.last(self._features(image)))
+
+    def _features(self, image: Image5D) -> Tensor:
+        """(B, C, I/2, J/2, K/2)"""
+        features: Tensor = self.first(_blocks_to_channels(image))
+        skipped = []
         for down in self.down:
             features = down(features)
             skipped.append(features)
         for up, merge, skip in zip(reversed(self.up), reversed(self.merge), skipped[-2::-1], strict=True):
             features = merge(up(features) + skip)
-        return _channels_to_blocks(self.last(features))
+        return features
 
     def probabilities(self, image: Image5D) -> Float[Tensor, "B C I J K"]:
         """Probability of each class at each voxel."""
         return self(image).softmax(1)  # type: ignore[no-any-return]
+
+    def coded(self, image: Image5D, codes: Float[Tensor, "C D"]) -> Float[Tensor, "B D I J K"]:
+        """Sums of the classes' probabilities, weighted by `codes`, without all classes of all voxels in memory.
+
+        The convolutions run in the number type of `precision`.
+        """
+        features = self._in_precision(self._features, image)
+        chances = (
+            _channels_to_blocks(self._in_precision(self.last, slab)).softmax(1)
+            for slab in torch.split(features, SLAB, 2)
+        )
+        return torch.cat([torch.einsum("cd,bcijk->bdijk", codes, slab) for slab in chances], 2)
+
+    def _in_precision(self, convolve: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        dtype = computing_type(self.precision, given.device)
+        with torch.autocast(given.device.type, dtype, enabled=dtype is not torch.float32):
+            return convolve(given).float()
 
 
 def random_label_network(config: LabelNetworkConfig, *, seed: int) -> LabelNetwork:

@@ -68,6 +68,5 @@ class LabelsAndMind(nn.Module):
     def _learned(self, image: Image5D) -> Tensor:
         """Probabilities of the labels, without the background, which they imply; of many labels, sums of them."""
         with torch.no_grad():
-            chances = self.network.probabilities(image)
-            coded = torch.einsum("lc,blijk->bcijk", self.codes.to(chances), chances)
-            return box_mean(coded.contiguous(), times=SMOOTHING)
+            coded = self.network.coded(image, self.codes.to(image))
+        return box_mean(coded.contiguous(), times=SMOOTHING)

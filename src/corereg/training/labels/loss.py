@@ -3,6 +3,8 @@
 Legend: B scans, C classes (the background first), I J K voxel axes.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -37,24 +39,55 @@ def label_loss(
 
 
 def _of_scan(logits: Tensor, classes: Tensor, known: Tensor) -> Tensor:
-    logs = logits.log_softmax(0)
-    if not bool(known[1:].all()):
-        unknown = ~known
-        unknown[0] = True
-        logs = torch.cat([logs[unknown].logsumexp(0, keepdim=True), logs[1:]])
-    counted = classes != IGNORED
-    true = classes.clamp(min=0).long()
-    weights = torch.where(true > 0, LABEL_WEIGHT, 1.0) * counted
-    loss = -(logs.gather(0, true[None])[0] * weights).sum() / weights.sum().clamp(min=1)
-    present = torch.bincount(true[counted], minlength=len(logs))[1:].nonzero()[:, 0] + 1
-    if len(present):
-        loss = loss + 1 - _soft_dice(logs[present].exp(), true, counted, present).mean()
-    return loss
+    true = classes.clamp(min=0).flatten().long()
+    counted = (classes != IGNORED).flatten().to(logits)
+    unknown = torch.cat([known.new_zeros(1), ~known[1:]]).nonzero()[:, 0]
+    found: Tensor = _Loss.apply(logits.flatten(1), true, counted, unknown)  # type: ignore[no-untyped-call]
+    return found
 
 
-def _soft_dice(probabilities: Tensor, true: Tensor, counted: Tensor, labels: Tensor) -> Tensor:
-    """(N, I, J, K) -> (N,), for the classes `labels`."""
-    truth = ((true == labels.view(-1, 1, 1, 1)) & counted).to(probabilities)
-    given = probabilities * counted
-    both = (given * truth).sum((1, 2, 3))
-    return (2 * both + SMOOTHING) / (given.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + SMOOTHING)
+class _Loss(torch.autograd.Function):
+    """The loss of one scan with its gradient in closed form: autograd would keep ten copies of the probabilities.
+
+    With p the probabilities, k a voxel's true class and p_0 the sum over the background and all unknown classes, the
+    cross-entropy's derivative by logit c is p_c - r_c, where r_c is 1 for c = k, and p_c / p_0 for each of the summed
+    classes if k is the background. That of 1 - D_c, D_c = (2 I_c + s) / (P_c + T_c + s), by p_c is
+    (D_c - 2 [k = c]) / (P_c + T_c + s).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, true: Tensor, counted: Tensor, unknown: Tensor) -> Tensor:
+        chances = logits.softmax(0)
+        right = chances.gather(0, true[None])[0]
+        background = true == 0
+        if len(unknown):
+            right = torch.where(background, right + chances[unknown].sum(0), right)
+        right = right.clamp(min=torch.finfo(right.dtype).tiny)
+        weights = torch.where(background, 1.0, LABEL_WEIGHT) * counted
+        weights /= weights.sum().clamp(min=1)
+        loss = -(right.log() * weights).sum()
+
+        sizes = torch.bincount(true, counted, len(chances)).to(chances)
+        sizes[0] = 0
+        present = sizes > 0
+        both = torch.bincount(true, right * counted, len(chances)).to(chances)
+        total = chances @ counted + sizes + SMOOTHING
+        dice = (2 * both + SMOOTHING) / total
+        share = present / present.sum().clamp(min=1)
+        loss = loss + (share * (1 - dice)).sum()
+
+        ctx.save_for_backward(chances, true, counted, unknown, right, weights, share * dice / total, -2 * share / total)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        chances, true, counted, unknown, right, weights, each, where_true = ctx.saved_tensors
+        background = true == 0
+        at_true = torch.where(background, 0.0, where_true[true] * right * counted)
+        gradient = torch.addcmul((weights - (each @ chances) * counted - at_true)[None], each[:, None], counted[None])
+        gradient *= chances
+        kept = torch.where(background, chances[0] / right, 1.0) if len(unknown) else 1.0
+        gradient.scatter_add_(0, true[None], (at_true - weights * kept)[None])
+        if len(unknown):
+            gradient[unknown] -= chances[unknown] * torch.where(background, weights / right, 0.0)
+        return gradient.mul_(grads[0]), None, None, None

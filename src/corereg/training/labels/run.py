@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corereg.io.atomic import atomic_path
+from corereg.method.features.convolution.inference import computing_type
 from corereg.method.features.label_network import LabelNetwork, LabelNetworkConfig, random_label_network
 from corereg.method.features.labels_and_mind import LabelsAndMind
 from corereg.training.forecast import STEP, VALIDATION, Forecast
@@ -63,7 +64,7 @@ class LabelRun:
         """Lines on time and memory, from a step of a network that is then dropped."""
         device = self.session.fabric.device
         model = random_label_network(self._network(), seed=self.session.config.seed)
-        objective = _Objective(model).to(device)
+        objective = _Objective(model, bf16=self._bf16()).to(device)
         count = self.session.config.batch_size
         rows = (list(self.maps.classes) * count)[:count]
 
@@ -85,7 +86,7 @@ class LabelRun:
         session, config = self.session, self.session.config
         start_cycle, start_step = session.start
         model = random_label_network(self._network(), seed=seed_at(config, WEIGHTS, 0))
-        objective, optimiser = session.set_up(model, _Objective(model))
+        objective, optimiser = session.set_up(model, _Objective(model, bf16=self._bf16()))
         session.announce(model, optimiser)
         for cycle in range(start_cycle, config.cycles):
             first_step = start_step if cycle == start_cycle else 0
@@ -101,6 +102,9 @@ class LabelRun:
             registering = LabelsAndMind(model, both_ct=session.volumes.modality.startswith("ct"))
             session.finish(cycle, model, registering, optimiser)
         return model
+
+    def _bf16(self) -> bool:
+        return computing_type(self.session.config.precision, self.session.fabric.device) is torch.bfloat16
 
     def _network(self) -> LabelNetworkConfig:
         return LabelNetworkConfig(
@@ -168,9 +172,11 @@ class LabelRun:
 class _Objective(nn.Module):
     """The network with its loss; one `forward` is one training step."""
 
-    def __init__(self, model: LabelNetwork) -> None:
+    def __init__(self, model: LabelNetwork, *, bf16: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.bf16 = model, bf16
 
     def forward(self, images: Tensor, classes: Tensor, known: Tensor) -> Tensor:
-        return label_loss(self.model(images), classes, known)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.model(images)
+        return label_loss(logits.float(), classes, known)
