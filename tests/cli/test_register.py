@@ -26,6 +26,18 @@ OUTPUTS = {"warped.nii.gz", "transform.nii.gz", "inverse_transform.nii.gz", "tra
 QUICK = ["--affine", "none", "--refine-steps", "3", "--no-report"]
 
 
+def test_label_maps_that_number_structures_differently_give_a_warning(scans: Path, tmp_path: Path) -> None:
+    labels = nibabel.load(scans / "moving_labels.nii.gz")
+    other = np.where(np.asarray(labels.dataobj) > 0, 100 + np.asarray(labels.dataobj), 0).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(other, labels.affine), tmp_path / "other.nii.gz")
+    given = ["--moving-labels", tmp_path / "other.nii.gz", "--fixed-labels", scans / "fixed_labels.nii.gz"]
+    out = tmp_path / "out"
+    done = forked("register", scans / "fixed.nii.gz", scans / "moving.nii.gz", "-o", out, *given, *QUICK)
+    assert done.returncode == 0
+    assert "the label maps share no label (fixed: 3, 17, 90; moving: 103, 117, 190)" in done.stderr
+    assert any("share no label" in each for each in json.loads((out / "result.json").read_text("utf-8"))["warnings"])
+
+
 def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     labels = ["--moving-labels", scans / "moving_labels.nii.gz", "--fixed-labels", scans / "fixed_labels.nii.gz"]

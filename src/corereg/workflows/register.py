@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from typing_extensions import Unpack
 
 from corereg.data.label_names import read_label_names
@@ -36,6 +38,9 @@ __all__ = ["read_scan", "register_to_folder", "save_registration"]
 
 KEPT_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".npz")
 """Endings of the files that hold a whole scan, which workers of a batch keep."""
+
+SHOWN_LABELS = 5
+"""Labels that a message names."""
 
 
 def register_to_folder(
@@ -106,10 +111,11 @@ def register_to_folder(
             name: None if path is None else read_labels(path, images[name].grid)
             for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
         }
-    for name, image in images.items():
-        labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
-    if labels["fixed"] is not None and labels["moving"] is not None:
-        labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
+        for name, image in images.items():
+            labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
+        if labels["fixed"] is not None and labels["moving"] is not None:
+            labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
+            _warn_of_other_numbers(labels["fixed"], labels["moving"])
     labels = {name: _named(each, names) for name, each in labels.items()}
     reading = time.perf_counter() - started
     with limited_threads(threads), output_folder(directory):
@@ -256,6 +262,17 @@ def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool)
         f"got the {name} label map {labels.name} of {described(labels.grid)}, expected the grid of {image.name}: "
         f"{described(image.grid)}; resample the labels onto that image{cure}"
     )
+
+
+def _warn_of_other_numbers(fixed: Image, moving: Image) -> None:
+    there, here = (np.unique(labels.array[labels.array != 0]) for labels in (fixed, moving))
+    if not np.isin(there, here).any():
+        shown = [", ".join(map(str, each[:SHOWN_LABELS])) for each in (there, here)]
+        warnings.warn(
+            f"the label maps share no label (fixed: {shown[0]}; moving: {shown[1]}), so they cannot be compared; give "
+            "the same structure the same number in both",
+            stacklevel=2,
+        )
 
 
 def _named(labels: Image | None, names: Mapping[int, str] | None) -> Image | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from corereg.data.layouts.listing import read_table
 from corereg.data.pairs import points_of_pair, read_dataset
 from helpers.layouts import learn2reg, named, pair, scan_names, touch, write_text
 from helpers.refusals import refusal
@@ -215,3 +216,11 @@ def test_metadata_without_the_columns_is_refused(tmp_path: Path) -> None:
     table = write_text(tmp_path / "summary.csv", "VolumeAcc_DEID,sex\ntrn00001.npz,F\n")
     assert "MRN_DEID" in refusal(read_dataset, tmp_path, metadata=table)
     assert "No such file" in refusal(read_dataset, tmp_path, metadata=tmp_path / "gone.csv")
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("fixed,moving\na.nii,b.nii,\nc, left.nii,d.nii\n")
+    assert "row 2" in refusal(read_table, table)
+    table.write_text('fixed,moving\na.nii,b.nii,\n"c, left.nii",d.nii\n')
+    assert [row["fixed"] for row in read_table(table)] == ["a.nii", "c, left.nii"]

@@ -182,7 +182,7 @@ def empty_folder(folder: Path) -> Path:
         (text_named("scan.npz"), "no npz file"),
         (text_named("scan.jpg"), "not an image by its name"),
         (slice_of_dicom, "give the folder that it is in"),
-        (empty_file, "not a NIfTI image"),
+        (empty_file, r"which is empty \(0 bytes\)"),
         (truncated_gzip, "gzip file that is cut short or damaged"),
         (gzip_without_its_last_byte, "gzip file that is cut short or damaged"),
         (gzip_with_a_flipped_byte, "gzip file that is cut short or damaged"),

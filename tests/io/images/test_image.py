@@ -206,3 +206,10 @@ def test_importing_the_module_loads_no_large_library() -> None:
     imports = "import sys, corereg.io.images.image, corereg.io.points.points"
     code = f"{imports}; print({{'torch', 'nibabel', 'SimpleITK'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_an_array_of_booleans_becomes_an_image_of_numbers() -> None:
+    grid = make_grid()
+    image = as_image(ramp(grid) > ramp(grid).mean(), affine=grid.affine)
+    assert image.array.dtype == np.uint8
+    assert set(np.unique(image.array)) == {0, 1}

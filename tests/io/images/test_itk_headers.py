@@ -2,6 +2,7 @@
 
 import os
 import resource
+import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_sizes_that_the_file_cannot_hold_are_refused(tmp_path: Path, suffix: str
     assert any(words in message for words in ("free memory", "cut short or damaged")), message
 
 
+@pytest.mark.filterwarnings("ignore:.*its place in the world is a guess")
 def test_no_more_than_the_declared_size_is_inflated(tmp_path: Path) -> None:
     head = ["NRRD0004", "type: int16", "dimension: 3", "sizes: 12 16 20", "endian: little", "encoding: gzip", "", ""]
     packer = zlib.compressobj(1, wbits=31)
@@ -148,3 +150,47 @@ def test_four_dimensional_metaimage_is_a_series(tmp_path: Path) -> None:
 def test_sizes_that_are_no_sizes_are_refused(tmp_path: Path, value: Any) -> None:
     write_image(tmp_path / "scan.mha", ramp(GRID), GRID)
     assert "its DimSize is" in refusal(as_image, changed(tmp_path / "scan.mha", DimSize=value or " "))
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+@pytest.mark.parametrize("key", ["dim[0]", "pixdim[1]", "0008|0060", "ITK_FileNotes", "my key (old)"])
+def test_the_keys_that_itk_carries_over_from_other_formats_are_no_fault(tmp_path: Path, suffix: str, key: str) -> None:
+    image = to_sitk(ramp(GRID), GRID)
+    image.SetMetaData(key, "MR")
+    SimpleITK.WriteImage(image, str(tmp_path / f"scan{suffix}"))
+    assert key.encode() in (tmp_path / f"scan{suffix}").read_bytes()
+    read = read_image(tmp_path / f"scan{suffix}")
+    np.testing.assert_array_equal(read.array, ramp(GRID))
+    assert read.grid.close_to(GRID, 1e-6)
+
+
+@pytest.mark.parametrize("space", ["scanner-xyz", "3D-right-handed", None])
+def test_a_nrrd_that_does_not_say_where_the_patient_lies_is_read_with_a_warning(
+    tmp_path: Path, space: str | None
+) -> None:
+    write_image(tmp_path / "scan.nrrd", ramp(GRID), GRID)
+    lines = (tmp_path / "scan.nrrd").read_bytes().split(b"\n")
+    at = next(n for n, line in enumerate(lines) if line.startswith(b"space:"))
+    lines[at] = b"space dimension: 3" if space is None else b"space: " + space.encode()
+    (tmp_path / "scan.nrrd").write_bytes(b"\n".join(lines))
+    with pytest.warns(UserWarning, match="its place in the world is a guess"):
+        read_image(tmp_path / "scan.nrrd")
+
+
+@pytest.mark.parametrize("space", ["left-posterior-superior", "RAS", "right-anterior-superior"])
+def test_a_nrrd_in_patient_space_gives_no_warning(tmp_path: Path, space: str) -> None:
+    write_image(tmp_path / "scan.nrrd", ramp(GRID), GRID)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(changed(tmp_path / "scan.nrrd", space=space))
+
+
+def test_a_nrrd_in_other_units_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "scan.nrrd", ramp(GRID), GRID)
+    plain = (tmp_path / "scan.nrrd").read_bytes()
+    for unit in ("cm", "mm"):
+        units = f'\nspace units: "{unit}" "{unit}" "{unit}"\nencoding:'.encode()
+        (tmp_path / "scan.nrrd").write_bytes(plain.replace(b"\nencoding:", units, 1))
+        if unit == "cm":
+            assert "'cm', expected mm" in refusal(read_image, tmp_path / "scan.nrrd")
+    np.testing.assert_array_equal(read_image(tmp_path / "scan.nrrd").array, ramp(GRID))

@@ -1,5 +1,6 @@
 """Images through a transform, by every interpolation."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -104,5 +105,19 @@ def test_voxels_without_a_match_take_the_smallest_value_by_every_interpolation()
     away, moving = np.eye(4), scan(MOVING)
     away[0, 3] = 1000
     for interpolation in ("nearest", "linear", "bspline", "sinc"):
-        warped = Transform((away,), fixed=FIXED).apply(moving, interpolation=interpolation)
+        with pytest.warns(UserWarning, match="shows nothing of it"):
+            warped = Transform((away,), fixed=FIXED).apply(moving, interpolation=interpolation)
         assert (warped.array == moving.array.min()).all()
+
+
+def test_an_output_that_shows_nothing_of_the_image_is_said() -> None:
+    image = scan(MOVING)
+    away = MOVING.affine.copy()
+    away[:3, 3] += 5000.0
+    far = Image(image.array, Grid(MOVING.shape, away), name="far.nii.gz")
+    with pytest.warns(UserWarning, match=r"far\.nii\.gz: the output shows nothing of it"):
+        wavy(FIXED).apply(far)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wavy(FIXED).apply(image)
+        wavy(FIXED).apply(Image(np.zeros_like(image.array), far.grid))

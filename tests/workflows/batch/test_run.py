@@ -153,6 +153,11 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(
     ("names", "columns", "words"),
     [
         (["a", "b", "a"], {}, "pair 3, 'a': an earlier pair has this name"),
+        (["A", "a"], {}, "pair 2, 'a': an earlier pair has this name"),
+        (["report.html"], {}, "files of its own"),
+        (["Rows.jsonl"], {}, "files of its own"),
+        (["rows-1-of-4.jsonl"], {}, "files of its own"),
+        (["bids"], {}, "files of its own"),
         (["../a"], {}, "no folder"),
         ([".a"], {}, "no folder"),
         (["a" * 256], {}, "no folder"),

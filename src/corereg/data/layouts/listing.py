@@ -115,7 +115,12 @@ def stream_table(path: Path) -> Iterator[dict[str, str]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = (row for row in csv.reader(file) if any(row))
             columns = [column.strip() for column in next(rows, [])]
-            for row in rows:
+            for number, row in enumerate(rows, start=1):
+                if any(cell.strip() for cell in row[len(columns) :]):
+                    raise InputError(
+                        f"got row {number} of the table {path} with {len(row)} cells, expected the {len(columns)} of "
+                        "its header; put cells that hold a comma into double quotes"
+                    )
                 yield dict(zip(columns, [*map(str.strip, row), *[""] * len(columns)], strict=False))
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"the table {path} cannot be read ({error}), expected a CSV in UTF-8; check it") from None

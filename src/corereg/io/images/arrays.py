@@ -63,7 +63,8 @@ def array_volume(image: Any, affine: object, name: str) -> StoredVolume:
         raise InputError(
             f"got an affine of shape {matrix.shape} for {name}, expected (4, 4): voxel indices to RAS+ millimetres"
         )
-    return StoredVolume(as_array(image), matrix)
+    array = as_array(image)
+    return StoredVolume(array.astype(np.uint8) if array.dtype == bool else array, matrix)
 
 
 def like_array(array: NDArray[Any], like: Any) -> Any:

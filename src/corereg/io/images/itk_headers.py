@@ -6,7 +6,8 @@ disk, and sizes are allocated as declared.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -35,7 +36,8 @@ META_NUMBERS = (
 )
 """Keys that hold nothing but numbers."""
 
-META_KEY = re.compile(r"[A-Za-z][\w -]*")
+META_KEY = re.compile(r"[^=:\x00-\x1f\x7f-\x9f]+")
+"""ITK adds the keys of the file that an image came from, such as `dim[0]` of NIfTI and `0008|0060` of DICOM."""
 
 LOCAL, LIST = "LOCAL", "LIST"
 
@@ -71,6 +73,12 @@ NRRD_FIELDS = {
     *("space units", "space origin", "measurement frame", "data file", "datafile"),
 }
 
+PLANE = 2
+"""Axes of an image that is refused anyway, wherever it lies."""
+
+NRRD_SPACES = {"left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"}
+"""Spaces that say where the patient lies."""
+
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -89,7 +97,7 @@ class _Declared:
 
 
 def check_itk_header(path: Path) -> None:
-    """Check the header of a .mha, .mhd, .nrrd or .nhdr.
+    """Check the header of a .mha, .mhd, .nrrd or .nhdr, and warn of a NRRD that does not say where the patient lies.
 
     Raises:
         InputError: not such a header, a data file that is elsewhere, or sizes that the file or the memory cannot hold.
@@ -166,8 +174,26 @@ def _nrrd(content: bytes, path: Path) -> _Declared:
     for key in ("line skip", "lineskip", "byte skip", "byteskip"):
         if key in fields and not re.fullmatch(r"-1|\d{1,9}", fields[key]):
             raise _unreadable(path, f"its {key} is {fields[key]}")
+    if len(shape) > PLANE:
+        _check_place(fields, path)
     packed = "raw" if encoding in NRRD_RAW else "gzip" if encoding in NRRD_GZIP else "text"
     return _Declared(shape, itemsize, packed, files, end)
+
+
+def _check_place(fields: Mapping[str, str], path: Path) -> None:
+    units = [unit for unit in re.findall(r'"([^"]*)"', fields.get("space units", "")) if unit]
+    foreign = [unit for unit in units if unit.lower() not in ("mm", "millimeter", "millimetre")]
+    if foreign:
+        raise InputError(
+            f"got {path}, whose space units are {foreign[0]!r}, expected mm; convert its directions and its origin"
+        )
+    space = fields.get("space", "").lower()
+    if space.removesuffix("-time") not in NRRD_SPACES or "space directions" not in fields:
+        warnings.warn(
+            f"{path}: its header names no patient space with directions ({space or 'no space'}), so its place in the "
+            "world is a guess (left, posterior and superior along the axes), as in ITK; write it again in RAS or LPS",
+            stacklevel=2,
+        )
 
 
 def _nrrd_fields(content: bytes, path: Path) -> tuple[dict[str, str], tuple[str, ...], int]:

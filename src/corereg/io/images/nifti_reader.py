@@ -175,6 +175,8 @@ def _first_bytes(file: Path, size: int, asked: Path) -> bytes:
             there = file.stat().st_size
             if size > LARGEST_HEADER and not packed:
                 check_stored_size(size, there, str(file))
+            if there == 0:
+                raise InputError(f"got {file}, which is empty (0 bytes), expected an image; copy or download it again")
             stream.seek(0)
             content = stream.read() if packed else stream.read(min(size, there))
     except (FileNotFoundError, IsADirectoryError):

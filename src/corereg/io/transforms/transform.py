@@ -4,6 +4,7 @@ A transform is a chain of named parts that a point passes in order, each a map o
 a displacement p + d(p). Warping reads the moving image at T(p), so points travel from fixed to moving, as in ITK.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,6 +193,12 @@ class Transform:
         out = resample(
             source.array, source.grid, target, self.parts, interpolation=chosen, labels=labels, outside=outside
         )
+        if out.min() == out.max() and source.array.min() != source.array.max():
+            warnings.warn(
+                f"{source.name}: the output shows nothing of it, {out.flat[0]:g} everywhere; check its header, and the "
+                "transform and its direction",
+                stacklevel=2,
+            )
         return Image(out, target, header=like.header if isinstance(like, Image) else None, name=source.name)
 
     def inverse(self) -> "Transform":

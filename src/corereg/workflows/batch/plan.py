@@ -21,6 +21,11 @@ from corereg.workflows.outputs import OUTPUTS
 
 __all__ = ["Contents", "Shard", "check_names", "check_pairs", "check_submission"]
 
+OWN_NAME = re.compile(
+    r"rows(-\d+-of-\d+)?\.(jsonl|csv|parquet)|report\.html|batch\.json|submission|bids", re.IGNORECASE
+)
+"""Names in the folder of a batch that are no pair's."""
+
 FOLDER_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 
 MOST_REMEMBERED = 4096
@@ -71,6 +76,8 @@ class Contents:
     """Which pairs there are: hashes of their names and keys, since there may be millions."""
 
     names: set[int] = field(default_factory=set)
+    folders: set[int] = field(default_factory=set)
+    """Names without regard to case."""
     keys: set[int] = field(default_factory=set)
     own: set[int] = field(default_factory=set)
     """Keys of this shard."""
@@ -95,16 +102,20 @@ def check_pairs(source: Source, shard: Shard, settings: Mapping[str, Any], *, pa
     missing = _Missing()
     problem_of_settings = _settings_check(settings)
     for number, pair in enumerate(source(), start=1):
-        name, key = hash(pair.name), hash(pair.key())
+        # Some file systems do not tell A from a.
+        name, key, folder = hash(pair.name), hash(pair.key()), hash(pair.name.casefold())
         if not FOLDER_NAME.fullmatch(pair.name) or len(os.fsencode(pair.name)) > LONGEST_NAME:
             problem = "no folder can have this name; give it another in the column `name`"
-        elif name in found.names:
+        elif folder in found.folders:
             problem = "an earlier pair has this name, expected one of its own; add a column `name`"
+        elif OWN_NAME.fullmatch(pair.name):
+            problem = "the batch keeps files of its own under this name; give the pair another in the column `name`"
         else:
             problem = problem_of_settings(json.dumps(dict(pair.settings), default=str)) if pair.settings else ""
         if problem:
             raise InputError(f"pair {number}, {pair.name[:SHOWN]!r}: {problem}")
         found.names.add(name)
+        found.folders.add(folder)
         found.keys.add(key)
         if shard.holds(number - 1):
             found.own.add(key)
