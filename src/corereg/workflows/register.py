@@ -115,7 +115,6 @@ def register_to_folder(
             labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
         if labels["fixed"] is not None and labels["moving"] is not None:
             labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
-            _warn_of_other_numbers(labels["fixed"], labels["moving"])
     labels = {name: _named(each, names) for name, each in labels.items()}
     reading = time.perf_counter() - started
     with limited_threads(threads), output_folder(directory):
@@ -135,10 +134,14 @@ def register_to_folder(
             progress=progress,
             **settings,
         )
+        # Not before: labels that are to guide are refused there.
+        with recorded_warnings() as late:
+            if labels["fixed"] is not None and labels["moving"] is not None:
+                _warn_of_other_numbers(labels["fixed"], labels["moving"])
         result = replace(
             result,
             seconds={**result.seconds, "read": reading + result.seconds["read"]},
-            warnings=(*early, *result.warnings),
+            warnings=(*early, *result.warnings, *late),
         )
         progress("writing")
         guides = {"initial": initial, "fixed_points": fixed_points, "moving_points": moving_points}
