@@ -265,6 +265,7 @@ def test_identity_changes_no_voxel(fixed: Image) -> None:
     assert_array_equal(Transform((np.eye(4),), fixed=fixed).apply(labels, labels=True).array, labels.array)
 
 
+@pytest.mark.filterwarnings("ignore:.*the output shows nothing of it")
 @on_an_oblique_image
 def test_voxels_without_a_match_take_the_smallest_or_the_given_value(fixed: Image) -> None:
     moving = scan(MOVING)

@@ -1,11 +1,12 @@
 """The value of a voxel about which an image says nothing: beyond its field of view, or NaN."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["background_value"]
+__all__ = ["background_value", "warn_if_blank"]
 
 AIR_HU = (-1100.0, -500.0)
 """From air with its noise to lung."""
@@ -28,6 +29,16 @@ def background_value(array: NDArray[Any], modality: str | None = None) -> float:
     """
     ct = modality == "CT" if modality else _has_air(array)
     return float(array.min()) if ct else 0.0
+
+
+def warn_if_blank(output: NDArray[Any], *, of: NDArray[Any], name: str) -> None:
+    """Warn of a resampled image with one value everywhere, though the image that it was made of has several."""
+    if output.min() == output.max() and of.min() != of.max():
+        warnings.warn(
+            f"{name}: the output shows nothing of it, {output.flat[0]:g} everywhere; check its header, and the "
+            "transform and its direction",
+            stacklevel=3,
+        )
 
 
 def _has_air(array: NDArray[Any]) -> bool:

@@ -4,7 +4,6 @@ A transform is a chain of named parts that a point passes in order, each a map o
 a displacement p + d(p). Warping reads the moving image at T(p), so points travel from fixed to moving, as in ITK.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from corereg.geometry.inverse_error import InverseError, Mask, inverse_error
 from corereg.geometry.positions import as_points, as_positions, finite_points
 from corereg.geometry.resample import resample
 from corereg.io.images.arrays import as_array, is_array, like_array
-from corereg.io.images.background import background_value
+from corereg.io.images.background import background_value, warn_if_blank
 from corereg.io.images.image import Image, as_image
 from corereg.io.images.kinds import ApplyOptions, ImageLike
 from corereg.io.images.reference import as_reference
@@ -193,12 +192,7 @@ class Transform:
         out = resample(
             source.array, source.grid, target, self.parts, interpolation=chosen, labels=labels, outside=outside
         )
-        if out.min() == out.max() and source.array.min() != source.array.max():
-            warnings.warn(
-                f"{source.name}: the output shows nothing of it, {out.flat[0]:g} everywhere; check its header, and the "
-                "transform and its direction",
-                stacklevel=2,
-            )
+        warn_if_blank(out, of=source.array, name=source.name)
         return Image(out, target, header=like.header if isinstance(like, Image) else None, name=source.name)
 
     def inverse(self) -> "Transform":
