@@ -268,7 +268,7 @@ def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool)
 
 
 def _warn_of_other_numbers(fixed: Image, moving: Image) -> None:
-    there, here = (np.unique(labels.array[labels.array != 0]) for labels in (fixed, moving))
+    there, here = (np.setdiff1d(labels.array, 0) for labels in (fixed, moving))
     if not np.isin(there, here).any():
         shown = [", ".join(map(str, each[:SHOWN_LABELS])) for each in (there, here)]
         warnings.warn(

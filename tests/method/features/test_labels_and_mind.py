@@ -117,6 +117,17 @@ def test_codes_are_summed_over_all_slabs(network):
     torch.testing.assert_close(network.coded(image, codes), expected)
 
 
+def test_codes_in_half_precision_are_nearly_those_in_single():
+    model, image, codes = random_label_network(CONFIG, seed=0).eval(), volume(), torch.eye(4)
+    found = {}
+    for model.precision in ("fp32", "bf16"):
+        with torch.no_grad():
+            found[model.precision] = model.coded(image, codes)
+    assert found["bf16"].dtype == torch.float32
+    assert not torch.equal(found["fp32"], found["bf16"])
+    torch.testing.assert_close(found["bf16"], found["fp32"], atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("sizes", [(32, 32, 48), (48, 16, 64)])
 def test_a_map_has_the_shape_of_its_image(network, sizes):
     with torch.no_grad():

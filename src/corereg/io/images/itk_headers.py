@@ -77,6 +77,7 @@ PLANE = 2
 """Axes of an image that is refused anyway, wherever it lies."""
 
 NRRD_SPACES = {"left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"}
+NRRD_SPACES |= {"lpst", "rast", "last", *(f"{space}-time" for space in NRRD_SPACES)}
 """Spaces that say where the patient lies."""
 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -100,7 +101,8 @@ def check_itk_header(path: Path) -> None:
     """Check the header of a .mha, .mhd, .nrrd or .nhdr, and warn of a NRRD that does not say where the patient lies.
 
     Raises:
-        InputError: not such a header, a data file that is elsewhere, or sizes that the file or the memory cannot hold.
+        InputError: not such a header, a data file that is elsewhere, sizes that the file or the memory cannot hold, or
+            a NRRD in other units than mm.
     """
     with open(path, "rb") as file:
         content = file.read(LONGEST_HEADER)
@@ -188,7 +190,7 @@ def _check_place(fields: Mapping[str, str], path: Path) -> None:
             f"got {path}, whose space units are {foreign[0]!r}, expected mm; convert its directions and its origin"
         )
     space = fields.get("space", "").lower()
-    if space.removesuffix("-time") not in NRRD_SPACES or "space directions" not in fields:
+    if space not in NRRD_SPACES or "space directions" not in fields:
         warnings.warn(
             f"{path}: its header names no patient space with directions ({space or 'no space'}), so its place in the "
             "world is a guess (left, posterior and superior along the axes), as in ITK; write it again in RAS or LPS",

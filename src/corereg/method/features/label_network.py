@@ -93,6 +93,9 @@ class LabelNetwork(nn.Module):
         """Sums of the classes' probabilities, weighted by `codes`, without all classes of all voxels in memory.
 
         The convolutions run in the number type of `precision`.
+
+        Args:
+            codes: D weights of each class, the background first.
         """
         features = self._in_precision(self._features, image)
         chances = (
@@ -103,7 +106,9 @@ class LabelNetwork(nn.Module):
 
     def _in_precision(self, convolve: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         dtype = computing_type(self.precision, given.device)
-        with torch.autocast(given.device.type, dtype, enabled=dtype is not torch.float32):
+        if dtype is torch.float32:  # which autocast refuses or warns of on some devices
+            return convolve(given)
+        with torch.autocast(given.device.type, dtype):
             return convolve(given).float()
 
 

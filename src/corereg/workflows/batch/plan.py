@@ -76,15 +76,14 @@ class Contents:
     """Which pairs there are: hashes of their names and keys, since there may be millions."""
 
     names: set[int] = field(default_factory=set)
-    folders: set[int] = field(default_factory=set)
-    """Names without regard to case."""
+    """Without regard to case, which some file systems do not tell."""
     keys: set[int] = field(default_factory=set)
     own: set[int] = field(default_factory=set)
     """Keys of this shard."""
 
     def replaces(self, row: Mapping[str, Any]) -> bool:
         """Whether a pair with other files or settings has taken the name of a row."""
-        return hash(row["name"]) in self.names and hash(row["key"]) not in self.keys
+        return hash(row["name"].casefold()) in self.names and hash(row["key"]) not in self.keys
 
 
 def check_pairs(source: Source, shard: Shard, settings: Mapping[str, Any], *, partial: bool) -> Contents:
@@ -102,11 +101,10 @@ def check_pairs(source: Source, shard: Shard, settings: Mapping[str, Any], *, pa
     missing = _Missing()
     problem_of_settings = _settings_check(settings)
     for number, pair in enumerate(source(), start=1):
-        # Some file systems do not tell A from a.
-        name, key, folder = hash(pair.name), hash(pair.key()), hash(pair.name.casefold())
+        name, key = hash(pair.name.casefold()), hash(pair.key())
         if not FOLDER_NAME.fullmatch(pair.name) or len(os.fsencode(pair.name)) > LONGEST_NAME:
             problem = "no folder can have this name; give it another in the column `name`"
-        elif folder in found.folders:
+        elif name in found.names:
             problem = "an earlier pair has this name, expected one of its own; add a column `name`"
         elif OWN_NAME.fullmatch(pair.name):
             problem = "the batch keeps files of its own under this name; give the pair another in the column `name`"
@@ -115,7 +113,6 @@ def check_pairs(source: Source, shard: Shard, settings: Mapping[str, Any], *, pa
         if problem:
             raise InputError(f"pair {number}, {pair.name[:SHOWN]!r}: {problem}")
         found.names.add(name)
-        found.folders.add(folder)
         found.keys.add(key)
         if shard.holds(number - 1):
             found.own.add(key)
