@@ -36,6 +36,7 @@ from corereg.method.features.network import NetworkConfig, random_model
 from corereg.method.pipeline import register_volumes
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
+from corereg.method.refine.schedule import Smoothing
 
 SHAPES = [(96, 80, 128), (192, 160, 256)]
 BATCH_SHAPE = (40, 48, 56)
@@ -141,9 +142,9 @@ def _energy_errors(start: Tensor, compared: Compared, config: RefineConfig) -> t
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
     exact = start.double().requires_grad_(True)
-    value = energy(box_mean(exact, times=3), compared.each(Tensor.double), config)
+    value = energy(Smoothing.of(config)(exact), compared.each(Tensor.double), config)
     (gradient,) = torch.autograd.grad(value, exact)
-    found, found_gradient = energy_gradient(Problem.of(compared, start, config), start, smoothing=3)
+    found, found_gradient = energy_gradient(Problem.of(compared, start, config), start, smoothing=Smoothing.of(config))
     return abs(found.item() / value.item() - 1), relative(found_gradient, gradient)
 
 

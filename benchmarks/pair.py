@@ -46,6 +46,7 @@ from corereg.method.refine.energy import Compared
 from corereg.method.refine.inputs import Inputs
 from corereg.method.refine.kernels_cpu import energy_gradient
 from corereg.method.refine.optimise import refine
+from corereg.method.refine.schedule import Smoothing
 
 SHAPES = {1: (96, 80, 128), 2: (96, 160, 128), 4: (192, 160, 128), 8: (192, 160, 256)}
 """Shapes by size: the number of voxels relative to the first."""
@@ -166,7 +167,9 @@ def check() -> dict[str, float]:
         compared = Compared((projected[0], projected[1]))
         last = refine(compared, start, config.refine)[1][-1]
     _, losses = plain_torch.refine(*plain_projected, start, **adam(config.refine))
-    _, gradient = energy_gradient(Inputs.of(compared, start, config.refine), start[0].numpy(), smoothing=3)
+    _, gradient = energy_gradient(
+        Inputs.of(compared, start, config.refine), start[0].numpy(), smoothing=Smoothing.of(config.refine)
+    )
     return {
         "shallow": difference(encoded[0].shallow, plain[0][0]),
         "head": difference(encoded[0].cost[8], plain[0][1]),

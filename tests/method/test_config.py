@@ -115,11 +115,11 @@ def test_the_configuration_in_result_json_keeps_its_keys() -> None:
                 "inverse_consistency_steps": 15,
             },
             "refine": {
-                "steps": 25,
+                "steps": 18,
                 "learning_rate": 0.5,
                 "regularisation": 3.5,
                 "volume_preservation": 1.0,
-                "smoothing": 3,
+                "smoothing": 8,
                 "channels": 32,
                 "parametrisation": "displacement",
             },

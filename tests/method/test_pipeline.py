@@ -62,7 +62,7 @@ def test_known_smooth_field_is_recovered():
 def test_both_ways_at_once_fold_less_and_lose_no_accuracy():
     """Two scenes that do not belong together tear a displacement; a smooth motion is found as well as one way."""
     strangers = [0.3 * scene(extra=0, seed=s)[None, None] for s in (5, 6)]
-    loose = RefineConfig(regularisation=1.5)
+    loose = RefineConfig(regularisation=1.0)
     folds = []
     for symmetric in (False, True):
         found = register_volumes(*strangers, MindModel(), PipelineConfig(refine=loose, symmetric=symmetric)).refined
@@ -93,9 +93,9 @@ def test_model_with_the_paper_s_head_alone_runs_the_paper_s_passes():
 def test_registration_reaches_the_wanted_sdlogj():
     volume = 0.3 * scene(extra=0, seed=5)[None, None]
     other = 0.3 * scene(extra=0, seed=6)[None, None]
-    config = PipelineConfig(target_sdlogj=0.05, fine=False)
+    config = PipelineConfig(target_sdlogj=0.025, fine=False)
     found = register_volumes(volume, 0.5 * volume + 0.5 * other, MindModel(), config)
-    assert sdlogj(found.refined) == pytest.approx(0.05, abs=0.005)
+    assert sdlogj(found.refined) == pytest.approx(0.025, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_refinement_on_the_full_grid_finds_what_the_half_grid_cannot():
         found = register_volumes(warp(volume, truth), volume, MindModel(intensity=3.0), config)
         inner = (..., *(slice(8, -8),) * 3)
         errors.append(float((found.refined - truth)[inner].norm(dim=1).mean()))
-        assert len(found.losses) == (50 if fine else 25)
+        assert len(found.losses) == (36 if fine else 18)
     assert errors[1] < 0.8 * errors[0]
 
 

@@ -69,7 +69,8 @@ def test_known_motion_between_unequal_grids_is_found() -> None:
 def test_refinement_improves_on_the_coarse_displacement() -> None:
     coarse = Transform((result().coarse,), fixed=FIXED)
     assert error_mm(result().transform) < error_mm(coarse)
-    assert result().losses[49] < result().losses[0], "on the 1/2 grid; the full grid has another energy"
+    half = result().losses[: result().config.stages.refine.steps]
+    assert half[-1] < half[0], "the full grid has another energy"
 
 
 def test_result_tells_what_was_done() -> None:
@@ -111,7 +112,7 @@ def test_sdlogj_is_measured_in_the_fixed_field_of_view_without_padding() -> None
     assert result().metrics["sdlogj"] == sdlogj(refined.disp_vox[None, :, :i, :j, :k])
 
 
-@pytest.mark.parametrize("target", [0.03, pytest.param(0.02, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("target", [0.02, pytest.param(0.015, marks=pytest.mark.slow)])
 def test_target_sdlogj_is_reached_within_0005_where_it_is_reported(target: float) -> None:
     found = register(*pair(), affine="none", spacing=4.5, target_sdlogj=target)
     assert abs(found.metrics["sdlogj"] - target) <= 0.005

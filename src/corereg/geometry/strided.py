@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
+from corereg.geometry.smoothing_matrix import smoothing_matrix
 
 __all__ = ["box_mean", "halve", "strided_shape", "subsample", "upsample", "window_mean"]
 
@@ -22,16 +23,25 @@ def strided_shape(shape: Sequence[int], stride: int) -> tuple[int, int, int]:
     return i, j, k
 
 
-def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1) -> Float[Tensor, "B C I J K"]:
-    """Repeated 3x3x3 mean over the voxels that exist: the border is normalised, not padded."""
-    if times and use_kernels(volume):
+def box_mean(volume: Float[Tensor, "B C I J K"], *, times: int = 1, reach: int = 0) -> Float[Tensor, "B C I J K"]:
+    """Repeated 3x3x3 mean over the voxels that exist: the border is normalised, not padded.
+
+    Args:
+        reach: mix wider means in along each axis, of 2 * reach + 1 voxels (see `smoothing_matrix`); 0 does not.
+    """
+    if (times or reach) and use_kernels(volume):
         from corereg.geometry.kernels import filter as kernels_filter
 
-        return kernels_filter.box_mean(volume, times)
-    if times and use_triton(volume):
+        return kernels_filter.box_mean(volume, times, reach)
+    if (times or reach) and use_triton(volume):
         from corereg.geometry.kernels import cuda as kernels_cuda
 
-        return kernels_cuda.box_mean(volume, times)
+        return kernels_cuda.box_mean(volume, times, reach)
+    if reach:
+        for axis in (2, 3, 4):
+            matrix = torch.from_numpy(smoothing_matrix(volume.shape[axis], times, reach)).to(volume)
+            volume = (volume.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+        return volume
     for _ in range(times):
         volume = functional.avg_pool3d(volume, 3, stride=1, padding=1, count_include_pad=False)
     return volume

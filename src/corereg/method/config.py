@@ -89,7 +89,7 @@ class CoupledConvexConfig:
 class RefineConfig:
     """Settings of the instance optimisation."""
 
-    steps: Annotated[int, Ge(0), Option("refine_steps")] = 25
+    steps: Annotated[int, Ge(0), Option("refine_steps")] = 18
     """Adam steps of the instance optimisation; 0 skips it."""
     learning_rate: Annotated[float, Gt(0)] = 0.5
     """Learning rate in voxels of the 1/2 grid. The paper uses 1, at which more voxels fold for the same overlap."""
@@ -103,8 +103,11 @@ class RefineConfig:
     volume_preservation: Annotated[float, Ge(0), Option()] = 1.0
     """Weight of volume change relative to the other smoothness; tissue bends and slides more easily than it changes
     volume. 0 in the paper."""
-    smoothing: Annotated[int, Ge(0)] = 3
-    """Number of 3x3x3 means between the parameters and the displacement."""
+    smoothing: Annotated[int, Ge(0)] = 8
+    """Number of 3x3x3 means between the parameters and the displacement, on the full grid 3 at most. 3 in the paper."""
+    reach: Annotated[int, Ge(0)] = 5
+    """Radius in voxels of two wider means that are mixed into the others, so that what lies far apart moves together.
+    0 in the paper, which has none."""
     channels: Annotated[int, Ge(1)] = 32
     """Features with more channels than this are projected to this many."""
     parametrisation: Annotated[Literal["displacement", "diffeomorphic"], Option()] = "displacement"
@@ -131,6 +134,8 @@ def paper_refine() -> RefineConfig:
         learning_rate=1.0,
         momentum=0.9,
         settling=0.0,
+        smoothing=3,
+        reach=0,
         regularisation=1.0,
         volume_preservation=0.0,
         similarity=FEATURES,

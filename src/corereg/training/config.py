@@ -12,7 +12,7 @@ from corereg.preprocessing.modality import Modality
 from corereg.settings import check
 from corereg.training.objective.views import Appearance
 
-__all__ = ["AugmentConfig", "ContrastConfig", "LabelsConfig", "PseudoLabelConfig", "TrainConfig"]
+__all__ = ["AugmentConfig", "ContrastConfig", "LabelsConfig", "PseudoLabelConfig", "TrainConfig", "training_refine"]
 
 Deviation = Annotated[float, Ge(0)]
 
@@ -65,13 +65,19 @@ class ContrastConfig:
         check(self)
 
 
+def training_refine(regularisation: float) -> RefineConfig:
+    """The instance optimisation that makes labels and validates: the weights on board were trained with it, and wider
+    means have not been tried there."""
+    return RefineConfig(steps=25, regularisation=regularisation, volume_preservation=0.0, smoothing=3, reach=0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PseudoLabelConfig:
     """The sweep at the start of each cycle."""
 
     pairs: Annotated[int | None, Ge(1)] = 300
     """Pairs drawn for each cycle; null takes all, whose number grows with the square of the scans."""
-    refine: RefineConfig = field(default_factory=lambda: RefineConfig(regularisation=10.0, volume_preservation=0.0))
+    refine: RefineConfig = field(default_factory=lambda: training_refine(10.0))
     """Instance optimisation that makes the label. R = 1 is the paper's; with it labels fold."""
     batch: Annotated[int, Ge(1)] = 1
     """Pairs refined together: more fill a GPU."""
@@ -167,9 +173,7 @@ class TrainConfig:
     """Most pairs registered for validation after each cycle; 0 for none."""
     val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the training scans held out to validate on, for data sets without validation pairs."""
-    validation_refine: RefineConfig = field(
-        default_factory=lambda: RefineConfig(regularisation=40.0, volume_preservation=0.0)
-    )
+    validation_refine: RefineConfig = field(default_factory=lambda: training_refine(40.0))
     """Instance optimisation of the validation: one way and on the 1/2 grid, where it takes more regularisation than
     both ways."""
     licence: str = ""

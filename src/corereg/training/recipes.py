@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Literal
 
 from corereg.errors import InputError
-from corereg.method.config import PAPER_PASSES, RefineConfig, paper_refine
+from corereg.method.config import PAPER_PASSES, paper_refine
 from corereg.method.features.network import NetworkConfig
-from corereg.training.config import ContrastConfig, LabelsConfig, PseudoLabelConfig, TrainConfig
+from corereg.training.config import ContrastConfig, LabelsConfig, PseudoLabelConfig, TrainConfig, training_refine
 
 __all__ = [
     "RECIPES",
@@ -69,7 +69,7 @@ def head_neck_ct() -> TrainConfig:
         pairing="inter",
         cycles=3,
         steps_per_cycle=150,
-        pseudo_labels=PseudoLabelConfig(pairs=64, refine=RefineConfig(regularisation=10.0, volume_preservation=0.0)),
+        pseudo_labels=PseudoLabelConfig(pairs=64, refine=training_refine(10.0)),
     )
 
 
@@ -132,7 +132,7 @@ def tiny() -> TrainConfig:
         batch_size=1,
         checkpoint_every=40,
         contrast=ContrastConfig(points=500),
-        pseudo_labels=PseudoLabelConfig(pairs=8, refine=RefineConfig(regularisation=10.0, volume_preservation=0.0)),
+        pseudo_labels=PseudoLabelConfig(pairs=8, refine=training_refine(10.0)),
         validation_pairs=3,
     )
 

@@ -18,17 +18,18 @@ pytestmark = in_the_interpreter_too
 
 
 @each_shape
-@pytest.mark.parametrize("times", [1, 3])
-def test_box_mean(cuda_kernels, shape, times, generator):
+@pytest.mark.parametrize(("times", "reach"), [(1, 0), (3, 0), (3, 4), (0, 2)])
+def test_box_mean(cuda_kernels, shape, times, reach, generator):
     volume = smooth_noise(generator, 2, 3, *shape)
-    assert_near(cuda_kernels.box_mean(volume, times), box_mean(volume.double(), times=times))
+    assert_near(cuda_kernels.box_mean(volume, times, reach), box_mean(volume.double(), times=times, reach=reach))
 
 
-def test_adjoint_smoothing_is_the_transpose_of_smoothing(cuda_kernels):
+@pytest.mark.parametrize("reach", [0, 4])
+def test_adjoint_smoothing_is_the_transpose_of_smoothing(cuda_kernels, reach):
     def matrix(*, adjoint: bool) -> Tensor:
         basis = torch.eye(7, device=DEVICE).view(7, 1, 1, 1, 7)
         out = torch.empty_like(basis)
-        cuda_kernels.filter_axis(basis, cuda_kernels.box_band(7, 3, DEVICE, adjoint=adjoint), 4, out)
+        cuda_kernels.filter_axis(basis, cuda_kernels.box_band(7, 3, reach, DEVICE, adjoint=adjoint), 4, out)
         return out.view(7, 7)
 
     assert not torch.equal(matrix(adjoint=True), matrix(adjoint=False))

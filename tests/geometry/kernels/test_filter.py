@@ -13,10 +13,10 @@ pytest.importorskip("numba")
 
 
 @each_shape
-@pytest.mark.parametrize("times", [1, 2, 3])
-def test_box_mean(shape, times, generator, monkeypatch):
+@pytest.mark.parametrize(("times", "reach"), [(1, 0), (2, 0), (3, 0), (3, 4), (0, 2)])
+def test_box_mean(shape, times, reach, generator, monkeypatch):
     volume = torch.randn(2, 3, *shape, generator=generator)
-    assert_same(monkeypatch, lambda: box_mean(volume, times=times))
+    assert_same(monkeypatch, lambda: box_mean(volume, times=times, reach=reach))
 
 
 @each_shape

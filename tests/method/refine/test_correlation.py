@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from corereg.geometry.strided import box_mean
 from corereg.geometry.warp import warp
 from corereg.method.config import RefineConfig
 from corereg.method.refine.correlation import (
@@ -17,7 +16,10 @@ from corereg.method.refine.correlation import (
 )
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
+from corereg.method.refine.schedule import Smoothing
 from helpers.kernels import FAR, assert_same, each_shape, smooth_noise
+
+SMOOTHING = Smoothing(3, reach=2)
 
 
 def test_local_correlation_against_a_loop_over_windows(generator):
@@ -55,9 +57,9 @@ def test_gradient_of_the_kernels_against_float64(shape, channels, size, weighted
     weight = (torch.rand(1, 1, *shape, generator=generator) * 2 - 0.5).clamp(0, 1) if weighted else None
     compared = Compared(features, images, weight)
     exact = start.double().requires_grad_(True)
-    loss = energy(box_mean(exact, times=3), compared.each(torch.Tensor.double), config)
+    loss = energy(SMOOTHING(exact), compared.each(torch.Tensor.double), config)
     (expected,) = torch.autograd.grad(loss, exact)
-    value, gradient = energy_gradient(Inputs.of(compared, start, config), start[0].numpy(), smoothing=3)
+    value, gradient = energy_gradient(Inputs.of(compared, start, config), start[0].numpy(), smoothing=SMOOTHING)
     assert value == pytest.approx(loss.item(), rel=1e-5)
     assert np.linalg.norm(gradient - expected[0].numpy()) < 1e-4 * float(expected.norm())
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
-from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import DATA_WEIGHT, DIFFUSION_WEIGHT, FEATURE_SCALE, Compared, energy
 from corereg.method.refine.optimise import refine
+from corereg.method.refine.schedule import Smoothing
 from helpers.kernels import FAR, assert_same, each_shape, smooth_noise
 
 pytest.importorskip("numba")
+
+SMOOTHING = Smoothing(3, reach=2)
 
 
 def energy_problem(generator: torch.Generator, shape: tuple[int, ...], channels: int, *, size: float, weighted: bool):
@@ -34,7 +36,7 @@ def test_energy_gradient_against_float64(shape, channels, size, weighted, preser
 
     fixed, moving, disp_vox, weight = energy_problem(generator, shape, channels, size=size, weighted=weighted)
     exact = disp_vox.double().requires_grad_(True)
-    loss = energy(box_mean(exact, times=3), Compared((fixed.double(), moving.double()), weight=weight), config)
+    loss = energy(SMOOTHING(exact), Compared((fixed.double(), moving.double()), weight=weight), config)
     (expected,) = torch.autograd.grad(loss, exact)
     counted = fixed[0, 0].numel() if weight is None else float(weight.sum())
     data = DATA_WEIGHT * FEATURE_SCALE**2 / (channels * counted)
@@ -42,7 +44,7 @@ def test_energy_gradient_against_float64(shape, channels, size, weighted, preser
     volume = 2.0 * DIFFUSION_WEIGHT * preserved / max(math.prod(n - 2 for n in shape), 1)
     last = tuple(f[0].permute(1, 2, 3, 0).contiguous().numpy() for f in (fixed, moving))
     inputs = Inputs(last, None, None if weight is None else weight[0, 0].numpy(), Factors(data, smooth, volume))
-    value, gradient = energy_gradient(inputs, disp_vox[0].numpy(), smoothing=3)
+    value, gradient = energy_gradient(inputs, disp_vox[0].numpy(), smoothing=SMOOTHING)
     assert value == pytest.approx(loss.item(), rel=1e-5)
     assert np.linalg.norm(gradient - expected[0].numpy()) < 1e-4 * float(expected.norm())
 

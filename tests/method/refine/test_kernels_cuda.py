@@ -12,10 +12,12 @@ from corereg.method.coarse.coupled_convex import match
 from corereg.method.config import CoupledConvexConfig, RefineConfig
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.optimise import refine
-from corereg.method.refine.schedule import Schedule
+from corereg.method.refine.schedule import Schedule, Smoothing
 from helpers.cuda import DEVICE, FAR, assert_near, each_shape, in_the_interpreter_too, smooth_noise
 
 pytestmark = in_the_interpreter_too
+
+SMOOTHING = Smoothing(3, reach=2)
 
 
 def energy_problem(
@@ -38,7 +40,9 @@ def energy_problem(
     return Compared(features, images, weight), two(3, size)[0]
 
 
-def check_energy_gradient(problem: tuple[Compared, Tensor], config: RefineConfig, *, smoothing: int = 3) -> None:
+def check_energy_gradient(
+    problem: tuple[Compared, Tensor], config: RefineConfig, *, smoothing: Smoothing = SMOOTHING
+) -> None:
     """Energies and gradients of two pairs against autograd in float64, pair by pair."""
     from corereg.method.refine.kernels_cuda import Problem, energy_gradient
 
@@ -46,8 +50,7 @@ def check_energy_gradient(problem: tuple[Compared, Tensor], config: RefineConfig
     values, gradient = energy_gradient(Problem.of(compared, disp_vox, config), disp_vox, smoothing=smoothing)
     for n in range(2):
         exact = disp_vox[n : n + 1].double().requires_grad_(True)
-        smooth = box_mean(exact, times=smoothing)
-        loss = energy(smooth, compared.pair(n).each(Tensor.double), config)
+        loss = energy(smoothing(exact), compared.pair(n).each(Tensor.double), config)
         (expected,) = torch.autograd.grad(loss, exact)
         assert values[n].item() == pytest.approx(loss.item(), rel=1e-5)
         assert_near(gradient[n : n + 1], expected, relative=1e-5)
@@ -75,7 +78,7 @@ def test_energy_gradient_with_the_volume_term(cuda_kernels, shape, weighted, gen
 def test_energy_gradient_of_a_slab_that_has_no_inside_to_preserve(cuda_kernels, axis, generator):
     compared, disp_vox = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
     slab = compared.each(lambda part: part.narrow(axis, 1, 2)), disp_vox.narrow(axis, 1, 2).contiguous()
-    check_energy_gradient(slab, RefineConfig(), smoothing=0)
+    check_energy_gradient(slab, RefineConfig(), smoothing=Smoothing(0))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_minimise_takes_torch_s_steps_with_each_pair_by_itself(
     config = RefineConfig(steps=3, learning_rate=0.02, volume_preservation=volume_preservation)
 
     def minimised(compared: Compared, start: Tensor) -> tuple[Tensor, Tensor]:
-        return minimise(Problem.of(compared, start, config), start, Schedule.of(config), smoothing=3)
+        return minimise(Problem.of(compared, start, config), start, Schedule.of(config), smoothing=Smoothing.of(config))
 
     together, energies = minimised(compared, start)
     expected, losses = refine(compared, start, config)
@@ -121,8 +124,8 @@ def test_refine_without_steps_smoothes_the_start(cuda_kernels, generator):
 
     compared, start = energy_problem(generator, (5, 4, 7), 3, size=2.0, weighted=False)
     config = RefineConfig(steps=0)
-    found, energies = minimise(Problem.of(compared, start, config), start, Schedule.of(config), smoothing=2)
-    assert_near(found, box_mean(start.double(), times=2))
+    found, energies = minimise(Problem.of(compared, start, config), start, Schedule.of(config), smoothing=SMOOTHING)
+    assert_near(found, SMOOTHING(start.double()))
     assert energies.shape == (0, 2)
 
 

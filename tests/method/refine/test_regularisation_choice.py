@@ -38,7 +38,7 @@ def chosen(noise: float) -> float:
 
 
 def test_a_noisier_pair_chooses_a_larger_r():
-    assert CANDIDATES[0] <= chosen(0.0) < FIRST < chosen(CONTRAST / 3) <= CANDIDATES[-1]
+    assert CANDIDATES[0] <= chosen(0.0) < FIRST < chosen(CONTRAST) <= CANDIDATES[-1]
 
 
 @pytest.mark.parametrize("noise", [0.06, 0.2])

@@ -12,10 +12,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 from torch import Tensor
+
+from corereg.geometry.smoothing_matrix import mean_matrix, smoothing_matrix
 
 __all__ = [
     "Band",
@@ -46,8 +50,9 @@ class Band(NamedTuple):
     weights: Tensor
 
 
-def _band(matrix: Tensor, device: torch.device) -> Band:
+def _band(dense: NDArray[np.float64], device: torch.device) -> Band:
     """The non-zero part of a dense matrix."""
+    matrix = torch.from_numpy(dense)
     size, used = len(matrix), matrix != 0
     columns = torch.arange(size)
     first = torch.where(used, columns, size).amin(1)
@@ -58,39 +63,33 @@ def _band(matrix: Tensor, device: torch.device) -> Band:
 
 
 @cache
-def box_band(size: int, times: int, device: torch.device, *, adjoint: bool = False) -> Band:
-    """`times` normalised means of 3 neighbours along an axis, or their adjoint, which differs at the border."""
-    matrix = torch.linalg.matrix_power(_mean_matrix(size, radius=1), times)
+def box_band(size: int, times: int, reach: int, device: torch.device, *, adjoint: bool = False) -> Band:
+    """`smoothing_matrix` along an axis, or its adjoint, which differs at the border."""
+    matrix = smoothing_matrix(size, times, reach)
     return _band(matrix.T if adjoint else matrix, device)
 
 
 @cache
 def window_band(size: int, radius: int, device: torch.device, *, adjoint: bool = False) -> Band:
     """The mean over the window's voxels that exist, along an axis, or its adjoint."""
-    matrix = _mean_matrix(size, radius=radius)
+    matrix = mean_matrix(size, radius)
     return _band(matrix.T if adjoint else matrix, device)
-
-
-def _mean_matrix(size: int, *, radius: int) -> Tensor:
-    place = torch.arange(size)
-    near = ((place[:, None] - place).abs() <= radius).double()
-    return near / near.sum(1, keepdim=True)
 
 
 def try_out() -> None:
     """Run a kernel; it fails where Triton does not work."""
     volume = torch.zeros(1, 1, 2, 3, 4, device="cuda")
-    filter_axis(volume, box_band(4, 1, volume.device), 4, torch.empty_like(volume))
+    filter_axis(volume, box_band(4, 1, 0, volume.device), 4, torch.empty_like(volume))
     torch.cuda.synchronize()
 
 
-def box_mean(volume: Tensor, times: int) -> Tensor:
+def box_mean(volume: Tensor, times: int, reach: int = 0) -> Tensor:
     """See `strided.box_mean`."""
     out = volume.detach().contiguous()
     with torch.cuda.device_of(volume):
         for axis in (2, 3, 4):
             source, out = out, torch.empty_like(out)
-            filter_axis(source, box_band(volume.shape[axis], times, volume.device), axis, out)
+            filter_axis(source, box_band(volume.shape[axis], times, reach, volume.device), axis, out)
     return out
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corereg.geometry.kernels.threads import kernel, run_slabs
+from corereg.geometry.smoothing_matrix import mean_matrix, smoothing_matrix
 
 __all__ = [
     "Band",
@@ -61,12 +62,6 @@ def band(matrix: NDArray[np.float64]) -> Band:
     return Band(start.astype(np.int64), np.ascontiguousarray(weights, dtype=np.float32), *linear)
 
 
-def _mean_matrix(size: int, times: int) -> NDArray[np.float64]:
-    near = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) <= 1
-    mean = near / near.sum(1, keepdims=True)
-    return np.asarray(np.linalg.matrix_power(mean, times))
-
-
 def _doubling_matrix(coarse: int, factor: int, fine: int) -> NDArray[np.float64]:
     position = np.arange(fine) / factor
     low = np.minimum(position.astype(np.int64), coarse - 1)
@@ -78,17 +73,16 @@ def _doubling_matrix(coarse: int, factor: int, fine: int) -> NDArray[np.float64]
 
 
 @cache
-def box_band(size: int, times: int, *, adjoint: bool = False) -> Band:
-    """`times` normalised means of 3 neighbours along an axis, or their adjoint, which differs at the border."""
-    matrix = _mean_matrix(size, times)
+def box_band(size: int, times: int, reach: int = 0, *, adjoint: bool = False) -> Band:
+    """`smoothing_matrix` along an axis, or its adjoint, which differs at the border."""
+    matrix = smoothing_matrix(size, times, reach)
     return band(matrix.T if adjoint else matrix)
 
 
 @cache
 def window_band(size: int, radius: int) -> Band:
     """Mean over the up to 2 * radius + 1 voxels that exist around each."""
-    near = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) <= radius
-    return band(near / near.sum(1, keepdims=True))
+    return band(mean_matrix(size, radius))
 
 
 @cache
@@ -96,14 +90,14 @@ def upsampling_band(coarse: int, plan: tuple[tuple[int, int], ...], smoothing: i
     """Upsampling in steps, each (factor, new size), and each followed by `smoothing` means of 3 neighbours."""
     matrix = np.eye(coarse)
     for factor, size in plan:
-        matrix = _mean_matrix(size, smoothing) @ _doubling_matrix(matrix.shape[0], factor, size) @ matrix
+        matrix = smoothing_matrix(size, smoothing) @ _doubling_matrix(matrix.shape[0], factor, size) @ matrix
     return band(matrix)
 
 
-def box_mean(volume: Tensor, times: int) -> Tensor:
+def box_mean(volume: Tensor, times: int, reach: int = 0) -> Tensor:
     """See `strided.box_mean`."""
-    i, j, k = volume.shape[2:]
-    return _on_tensor(volume, (box_band(i, times), box_band(j, times), box_band(k, times)))
+    i, j, k = (box_band(size, times, reach) for size in volume.shape[2:])
+    return _on_tensor(volume, (i, j, k))
 
 
 def upsample(

@@ -25,7 +25,7 @@ from corereg.method.refine.integers import Integers, as_integers, padded_channel
 from corereg.method.refine.kernels_cpu_correlation import Correlation, add_force_pull, correlation_planes
 from corereg.method.refine.kernels_cpu_places import locate
 from corereg.method.refine.kernels_cpu_smoothness import add_diffusion_pull, add_divergence_pull, divergence_planes
-from corereg.method.refine.schedule import EPSILON, Schedule
+from corereg.method.refine.schedule import EPSILON, Schedule, Smoothing
 from corereg.progress import counted
 
 __all__ = ["energy_gradient", "minimise"]
@@ -39,8 +39,8 @@ AHEAD = U(8)
 """How many voxels ahead of the comparison features are fetched from memory."""
 
 
-def minimise(inputs: Inputs, start: Array, schedule: Schedule, *, smoothing: int) -> tuple[Array, list[float]]:
-    """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means.
+def minimise(inputs: Inputs, start: Array, schedule: Schedule, *, smoothing: Smoothing) -> tuple[Array, list[float]]:
+    """Run Adam on the parameters v of s(v), where s is the smoothing.
 
     Args:
         start: (3, I, J, K), v before the first step.
@@ -63,7 +63,7 @@ def minimise(inputs: Inputs, start: Array, schedule: Schedule, *, smoothing: int
     return disp.reshape(start.shape), losses
 
 
-def energy_gradient(inputs: Inputs, parameters: Array, *, smoothing: int) -> tuple[float, Array]:
+def energy_gradient(inputs: Inputs, parameters: Array, *, smoothing: Smoothing) -> tuple[float, Array]:
     """The energy of s(parameters) and its gradient with respect to the parameters, computed once as in `minimise`."""
     problem = _prepare(inputs, parameters.shape[1:], smoothing)
     disp, planes = (np.empty(parameters.size, np.float32) for _ in range(2))
@@ -89,11 +89,11 @@ class _Problem(NamedTuple):
     """Work space, empty if there is no volume term."""
 
 
-def _prepare(inputs: Inputs, shape: tuple[int, ...], smoothing: int) -> _Problem:
+def _prepare(inputs: Inputs, shape: tuple[int, ...], smoothing: Smoothing) -> _Problem:
     given, images, weight, factors, origin = inputs
     mask = NONE if weight is None else weight.reshape(-1)
-    forward = tuple(box_band(n, smoothing) for n in shape)
-    adjoint = tuple(box_band(n, smoothing, adjoint=True) for n in shape)
+    forward = tuple(box_band(n, *smoothing) for n in shape)
+    adjoint = tuple(box_band(n, *smoothing, adjoint=True) for n in shape)
     features, channels = (np.empty(0, np.int16),) * 2, padded_channels(1)
     whole = next((each[1].shape[:3] for each in (given, images) if each is not None), shape)
     if given is not None:

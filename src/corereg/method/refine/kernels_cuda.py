@@ -23,7 +23,7 @@ from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, correlation_factor, energy_factors
 from corereg.method.refine.kernels_cuda_correlation import Correlation, add_correlation, correlation_blocks
 from corereg.method.refine.kernels_cuda_smoothness import launch_divergence, smoothness
-from corereg.method.refine.schedule import EPSILON, Schedule
+from corereg.method.refine.schedule import EPSILON, Schedule, Smoothing
 
 __all__ = ["Problem", "energy_gradient", "minimise"]
 
@@ -65,8 +65,8 @@ class Problem(NamedTuple):
         return Problem(fixed, moving, weight, data.float(), smooth, volume, correlation)
 
 
-def minimise(problem: Problem, start: Tensor, schedule: Schedule, *, smoothing: int) -> tuple[Tensor, Tensor]:
-    """Run Adam on the parameters v of s(v), where s is `smoothing` 3x3x3 means. A pair's result does not depend on the
+def minimise(problem: Problem, start: Tensor, schedule: Schedule, *, smoothing: Smoothing) -> tuple[Tensor, Tensor]:
+    """Run Adam on the parameters v of s(v), where s is the smoothing. A pair's result does not depend on the
     rest of its batch.
 
     Args:
@@ -96,7 +96,7 @@ def minimise(problem: Problem, start: Tensor, schedule: Schedule, *, smoothing: 
     return disp, _totals(energies)
 
 
-def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: int) -> tuple[Tensor, Tensor]:
+def energy_gradient(problem: Problem, parameters: Tensor, *, smoothing: Smoothing) -> tuple[Tensor, Tensor]:
     """Energies (B,) of s(parameters) and their gradient with respect to the parameters, computed once as in
     `minimise`."""
     disp, gradient, scratch = (torch.empty_like(parameters) for _ in range(3))
@@ -129,8 +129,8 @@ def _repeat(step: Callable[[], None], times: int, device: torch.device) -> None:
         graph.replay()
 
 
-def _bands(volume: Tensor, smoothing: int, *, adjoint: bool) -> tuple[Band, ...]:
-    return tuple(box_band(n, smoothing, volume.device, adjoint=adjoint) for n in volume.shape[2:])
+def _bands(volume: Tensor, smoothing: Smoothing, *, adjoint: bool) -> tuple[Band, ...]:
+    return tuple(box_band(n, *smoothing, volume.device, adjoint=adjoint) for n in volume.shape[2:])
 
 
 def _smooth(volume: Tensor, bands: tuple[Band, ...], out: Tensor, scratch: Tensor) -> None:

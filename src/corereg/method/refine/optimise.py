@@ -4,7 +4,7 @@ Minimises, over a displacement v on the 1/2 grid,
 
     E(v) = 12 mean_x mean_c (5 M_c(x + s(v)(x)) - 5 F_c(x))^2 + R 0.65 (D(s(v)) + K mean_x (div s(v)(x))^2)
 
-by Adam, where s is three 3x3x3 means and D the diffusion energy. The last term is not in the paper (K = 0 there). Two
+by Adam, where s smooths and D is the diffusion energy. The last term is not in the paper (K = 0 there). Two
 images' local correlation can be added to the features or take their place: see `correlation`.
 """
 
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels, use_triton
-from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
 from corereg.method.refine.active import active_box, continued
 from corereg.method.refine.energy import Compared, energy
 from corereg.method.refine.inputs import Inputs
-from corereg.method.refine.schedule import Schedule, betas, learning_rate
+from corereg.method.refine.schedule import Schedule, Smoothing, betas, learning_rate
 from corereg.progress import counted
 
 __all__ = ["refine"]
@@ -44,12 +43,13 @@ def refine(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[D
     # From a start near the optimum, Adam's first steps, whose size does not depend on the gradient's, may lead away.
     worse = energies[0] < energies[-1] if config.steps else energies.new_zeros(len(start_vox), dtype=torch.bool)
     if bool(worse.any()):
-        kept = box_mean(start_vox.detach(), times=config.smoothing)
+        kept = Smoothing.of(config)(start_vox.detach())
         disp_vox = torch.where(worse.to(disp_vox.device).view(-1, 1, 1, 1, 1), kept, disp_vox)
     return disp_vox, tuple(energies.mean(1).tolist())
 
 
 def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
+    smooth = Smoothing.of(config)
     parameters = start_vox.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameters], betas=betas(config))
     losses = parameters.new_empty(config.steps, 1, requires_grad=False)
@@ -57,12 +57,11 @@ def _refine_plainly(compared: Compared, start_vox: Disp, config: RefineConfig) -
         optimiser.param_groups[0]["lr"] = learning_rate(config, step)
         optimiser.zero_grad()
         with torch.enable_grad():
-            smooth = box_mean(parameters, times=config.smoothing)
-            loss = energy(smooth, compared, config)
+            loss = energy(smooth(parameters), compared, config)
         torch.autograd.backward(loss)
         optimiser.step()
         losses[step] = loss.detach()
-    return box_mean(parameters.detach(), times=config.smoothing), losses
+    return smooth(parameters.detach()), losses
 
 
 def _refine_on_cpu(compared: Compared, start_vox: Disp, config: RefineConfig) -> tuple[Disp, Float[Tensor, "S 1"]]:
@@ -75,11 +74,11 @@ def _refine_on_cpu(compared: Compared, start_vox: Disp, config: RefineConfig) ->
         inputs if box is None else inputs.within(box),
         start[0].contiguous().numpy(),
         Schedule.of(config),
-        smoothing=config.smoothing,
+        smoothing=Smoothing.of(config),
     )
     found = torch.from_numpy(disp_vox)[None]
     if box is not None:
-        found = continued(found, box_mean(start_vox.detach(), times=config.smoothing), box)
+        found = continued(found, Smoothing.of(config)(start_vox.detach()), box)
     return found, torch.tensor(energies, dtype=torch.float64)[:, None]
 
 
@@ -91,5 +90,5 @@ def _refine_on_cuda(compared: Compared, start_vox: Disp, config: RefineConfig) -
         Problem.of(compared, start_vox, config),
         start_vox.detach().contiguous(),
         Schedule.of(config),
-        smoothing=config.smoothing,
+        smoothing=Smoothing.of(config),
     )

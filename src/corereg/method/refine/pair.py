@@ -28,13 +28,16 @@ SYMMETRY_SMOOTHING, SYMMETRY_STEPS = 1, 3
 """3x3x3 means of the two directions, and fixed-point steps that then make them inverse to each other. What more steps
 would add is smoothing, which a mean does at once: benchmarks/history/refine-speed.md."""
 
-LARGE_GRID, LARGE_SHARE = 3_000_000, 0.5
+LARGE_GRID, LARGE_SHARE = 3_000_000, 0.7
 """The full grid takes as many steps as the 1/2 grid, or this share of them above this many voxels, where each takes a
 second: benchmarks/history/refine-speed.md."""
 
 FINE_LEARNING_RATE = 1.0
 """Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
 accurate: benchmarks/history/accuracy.md."""
+
+FINE_SMOOTHING = 3
+"""3x3x3 means of the full grid at most, where details are found."""
 
 
 class Direction(NamedTuple):
@@ -74,7 +77,12 @@ def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> Refine
     else:
         starts = [full_grid_displacement(u, smoothing=1) for u in found]
         share = 1.0 if starts[0][0, 0].numel() <= LARGE_GRID else LARGE_SHARE
-        fine = replace(config, steps=math.ceil(share * config.steps), learning_rate=FINE_LEARNING_RATE)
+        fine = replace(
+            config,
+            steps=math.ceil(share * config.steps),
+            learning_rate=FINE_LEARNING_RATE,
+            smoothing=min(config.smoothing, FINE_SMOOTHING),
+        )
         found, fine_losses, _ = _refine_level(directions, starts, 1, fine)
         full, losses = _displacements(found, config)[0], losses + fine_losses
     return Refined(full if len(directions) == 1 else unfold(full), losses, disagreement)

@@ -1,4 +1,5 @@
-"""The steps of Adam that the instance optimisation makes: decay rates and learning rate, in the form that kernels take.
+"""The steps of Adam that the instance optimisation makes, decay rates and learning rate, and the smoothing between its
+parameters and the displacement, in the form that kernels take.
 
 Adam averages over about ten gradients by default. From a start near the optimum, averaging over three and a learning
 rate that falls at the end reach the same overlap in half the steps: benchmarks/history/refine-speed.md.
@@ -8,9 +9,12 @@ Downstream: optimise, velocity.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
+from corereg.geometry.strided import box_mean
 from corereg.method.config import RefineConfig
 
-__all__ = ["EPSILON", "Schedule", "betas", "learning_rate"]
+__all__ = ["EPSILON", "Schedule", "Smoothing", "betas", "learning_rate"]
 
 SQUARES, EPSILON = 0.999, 1e-8
 """Decay rate of the mean square of the gradient, and what is added to its root, as in torch.optim.Adam. Rates of 0.9
@@ -34,6 +38,25 @@ class Schedule(NamedTuple):
             for step in range(config.steps)
         ]
         return Schedule(rates, (mean, square))
+
+
+class Smoothing(NamedTuple):
+    """s, which makes a displacement of the parameters."""
+
+    times: int
+    """Number of 3x3x3 means."""
+    reach: int = 0
+    """See `strided.box_mean`. Voxels that far apart move together from the first step on, so a few steps bring a whole
+    organ to its place; the narrow means leave room for detail: benchmarks/history/refine-speed.md."""
+
+    @staticmethod
+    def of(config: RefineConfig) -> "Smoothing":
+        """The configured means."""
+        return Smoothing(config.smoothing, config.reach)
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        """The smoothed volume (B, C, I, J, K)."""
+        return box_mean(volume, times=self.times, reach=self.reach)
 
 
 def betas(config: RefineConfig) -> tuple[float, float]:

@@ -18,12 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from corereg.geometry.displacement import Disp
 from corereg.geometry.kernels.dispatch import use_kernels
-from corereg.geometry.strided import box_mean
 from corereg.geometry.velocity import exponential
 from corereg.method.config import RefineConfig
 from corereg.method.refine.energy import Compared, data_energy, smoothness_energy
 from corereg.method.refine.inputs import Inputs
-from corereg.method.refine.schedule import betas, learning_rate
+from corereg.method.refine.schedule import Smoothing, betas, learning_rate
 from corereg.progress import counted
 
 __all__ = ["refine_velocity", "velocity_energy"]
@@ -51,6 +50,7 @@ def refine_velocity(
 
     Returns: the velocity s(v), and E before each step.
     """
+    smooth = Smoothing.of(config)
     parameters = start_vox.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([parameters], betas=betas(config))
     losses = []
@@ -58,12 +58,11 @@ def refine_velocity(
         optimiser.param_groups[0]["lr"] = learning_rate(config, step)
         optimiser.zero_grad()
         with torch.enable_grad():
-            smooth = box_mean(parameters, times=config.smoothing)
-            loss = velocity_energy(smooth, compared, config)
+            loss = velocity_energy(smooth(parameters), compared, config)
         torch.autograd.backward(loss)
         optimiser.step()
         losses.append(float(loss.detach()))
-    return box_mean(parameters.detach(), times=config.smoothing), tuple(losses)
+    return smooth(parameters.detach()), tuple(losses)
 
 
 def _data(disp_vox: Disp, compared: Compared) -> Tensor:
@@ -81,7 +80,7 @@ class _CompiledData(torch.autograd.Function):
         from corereg.method.refine.kernels_cpu import energy_gradient
 
         inputs = Inputs.of(compared, disp_vox, RefineConfig(regularisation=0.0))
-        value, gradient = energy_gradient(inputs, disp_vox.detach()[0].contiguous().numpy(), smoothing=0)
+        value, gradient = energy_gradient(inputs, disp_vox.detach()[0].contiguous().numpy(), smoothing=Smoothing(0))
         ctx.save_for_backward(torch.from_numpy(gradient)[None])
         return disp_vox.new_tensor(value)
 

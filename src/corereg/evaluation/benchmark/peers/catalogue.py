@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
         Method(
             name=OWN,
             title="corereg",
-            settings="defaults, untrained: MIND-SSC, passes 8,4, both directions, R = 3.5, 25 and 25 steps",
+            settings="defaults, untrained: MIND-SSC, passes 8,4, both directions, R = 3.5, 18 and 18 steps",
         ),
         Method(
             name="ants-syn",
