@@ -3,7 +3,7 @@
 Downstream: strided, and the compiled filters of the CPU and of CUDA.
 """
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 __all__ = ["mean_matrix", "smoothing_matrix"]
 
 WIDE_MEANS, WIDE_SHARE = 2, 0.6
-"""How many wider means there are, and their share of the sum: benchmarks/history/refine-speed.md."""
+"""How many wider means there are in a row, and their share of the sum: benchmarks/history/refine-speed.md."""
 
 
-@cache
+@lru_cache(maxsize=16)
 def smoothing_matrix(size: int, times: int, reach: int = 0) -> NDArray[np.float64]:
-    """`times` means of 3 neighbours, (size, size); with `reach`, its sum with wider means of 2 * reach + 1 voxels."""
+    """The smoothing of a line of voxels, (size, size); each row sums to 1.
+
+    Args:
+        times: how many means of 3 neighbours there are in a row.
+        reach: radius in voxels of the wider means, which then take `WIDE_SHARE` of the sum; 0 leaves them out.
+    """
     near = np.linalg.matrix_power(mean_matrix(size, 1), times)
     if not reach:
         return near

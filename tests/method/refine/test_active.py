@@ -50,7 +50,8 @@ def test_box_holds_what_stands_out_in_either_image(problem):
     shift = torch.zeros(1, 3, *SHAPE)
     shift[:, 2] = 4.0  # the moving body's match lies 4 voxels before it along k
     both = active_box(Compared(None, (fixed, moving)), shift)[2]
-    assert (both.start, both.stop) == (20 - 1 - 4 - REACH - MARGIN, 41 + 1 - 4 + REACH + MARGIN)
+    expected = max(20 - 1 - 4 - REACH - MARGIN, 0), min(41 + 1 - 4 + REACH + MARGIN, SHAPE[2])
+    assert (both.start, both.stop) == expected
     alone = active_box(Compared(None, (fixed, torch.full_like(moving, 0.5))), shift)[2]
     assert (alone.start, alone.stop) == (20 - 1 - MARGIN, 41 + 1 + MARGIN)
 
@@ -86,7 +87,7 @@ def test_refinement_in_the_box_moves_the_body_as_on_the_whole_grid(problem, monk
         monkeypatch.setenv(KERNELS_VARIABLE, choice)
         found[choice] = refine(compared, start, config)[0] - Smoothing.of(config)(start)
     moved, error = (each[(..., *BODY)] for each in (found["torch"], found["torch"] - found["numba"]))
-    assert float(error.norm()) < 0.03 * float(moved.norm())
+    assert float(error.norm()) < 0.02 * float(moved.norm())
 
 
 def test_change_at_the_faces_continues_outside(generator):

@@ -28,7 +28,7 @@ local correlation is 64 times its square."""
 REACH = 8
 """How far in voxels what stands out in the moving image may come from where the start puts it."""
 
-MARGIN = RADIUS + 4
+MARGIN = RADIUS + 5
 """Voxels around what pulls: the windows of the local correlation, and room for the displacement to level off."""
 
 WORTHWHILE = 0.9
