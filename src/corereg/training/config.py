@@ -109,6 +109,17 @@ class LabelsConfig:
     painted: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the views that are painted anew, each structure in a random grey: such networks read any contrast. With
     1, label maps without scans are enough."""
+    bend: Deviation = 0.0
+    """Largest standard deviation in voxels of the smooth random displacement that bends a view."""
+    zoom: Annotated[float, Ge(1)] = 1.0
+    """Largest factor by which a view is enlarged or reduced."""
+    mirrored: bool = False
+    """Mirror half of the views left to right; the two sides of an organ must then have one label."""
+    slices: Annotated[float, Ge(1)] = 1.0
+    """Half of the views show slices up to this many voxels thick."""
+    peeled: tuple[Annotated[int, Ge(1)], ...] = ()
+    """Labels that half of the views lack, from the outside in: the first, or the first few. Networks trained so also
+    read scans without a skull."""
     sure: Annotated[float, Interval(ge=0, le=1)] = 0.9
     """Probability from which a voxel's prediction trains, on scans without a label map."""
 

@@ -90,9 +90,12 @@ def head_neck_ct_labels() -> TrainConfig:
 
 
 def any_contrast() -> TrainConfig:
-    """Label maps of one body part, painted anew at every step: scans of any contrast, and no scan is needed."""
-    labels = head_neck_ct_labels()
-    return replace(labels, modality="mr", labels=replace(labels.labels, painted=1.0))
+    """Label maps of one body part, painted anew at every step: scans of any contrast, and no scan is needed. 8 minutes
+    on an H200."""
+    views = LabelsConfig(
+        channels=(32, 64, 128, 192), crop=128, painted=1.0, affine=0.12, bend=4.0, zoom=1.3, slices=4.0
+    )
+    return replace(head_neck_ct_labels(), modality="mr", steps_per_cycle=10_000, learning_rate=2e-3, labels=views)
 
 
 def lumir() -> TrainConfig:

@@ -9,7 +9,7 @@ import torch
 
 from corereg.method.features.label_network import LabelNetwork
 from corereg.method.features.model_file import load_model, read_card
-from corereg.training.labels.painting import painted
+from corereg.training.labels.painting import in_thick_slices, painted
 from corereg.training.train import MODEL
 from helpers.refusals import refusal
 from helpers.training import rows_of, run
@@ -23,8 +23,8 @@ def layers(first: int) -> torch.Tensor:
     return (first + (i + j // 2 + k // 3) // 13).clamp(max=first + 4).to(torch.int16)
 
 
-def painting(image: torch.Tensor, classes: torch.Tensor, seed: int) -> torch.Tensor:
-    return painted(image, classes, generator=torch.Generator().manual_seed(seed))[0, 0]
+def painting(image: torch.Tensor | None, classes: torch.Tensor, seed: int) -> torch.Tensor:
+    return painted(image, classes, generator=torch.Generator().manual_seed(seed), count=6)[0, 0]
 
 
 def noise(seed: int) -> torch.Tensor:
@@ -62,6 +62,36 @@ def test_what_lies_in_no_structure_keeps_the_pattern_of_the_scan():
     ]
     assert min(agreement) > 0.5
     assert sum(agreement) / len(agreement) > 0.8
+
+
+def test_air_around_a_map_without_a_scan_is_even_and_mostly_black():
+    classes = layers(-2)
+    # Away from borders, which are blurred.
+    outside = -torch.nn.functional.max_pool3d((classes > 0).float()[None], 7, 1, 3)[0] >= 0
+    air = [painting(None, classes, seed)[outside] for seed in range(40)]
+    black = [float(values.mean()) < -0.25 for values in air]
+    assert 0.6 < sum(black) / len(black) < 1
+
+
+def test_some_scans_show_a_few_tissues_only():
+    classes = layers(1)
+    contrasts = []
+    for seed in range(40):
+        scan = painting(None, classes, seed)
+        greys = torch.stack([scan[classes == label].mean() for label in range(1, 6)])
+        contrasts.append(float((greys[:, None] - greys).abs()[~torch.eye(5, dtype=torch.bool)].min()))
+    alike = sum(contrast < 0.02 for contrast in contrasts)
+    assert 5 < alike < 35
+
+
+@pytest.mark.parametrize("most", [1.5, 6.0])
+def test_thick_slices_lose_detail_along_one_axis_alone(most: float):
+    scan = noise(3)
+    seen = in_thick_slices(scan, most, generator=torch.Generator().manual_seed(5))
+    assert seen.shape == scan.shape
+    steps = [float(seen.diff(dim=axis).std() / scan.diff(dim=axis).std()) for axis in (2, 3, 4)]
+    assert sorted(steps)[0] < 0.8 * sorted(steps)[1]
+    assert float(seen.mean()) == pytest.approx(float(scan.mean()), abs=0.02)
 
 
 @pytest.fixture

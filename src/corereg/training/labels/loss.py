@@ -32,7 +32,7 @@ def label_loss(
 
     Args:
         classes: class of each voxel, IGNORED where it does not count.
-        known: False for a class that was not drawn in the scan.
+        known: False for a class that was not drawn in the scan; best on the CPU, since a GPU waits to read it.
     """
     losses = [_of_scan(*scan) for scan in zip(logits, classes, known, strict=True)]
     return torch.stack(losses).mean()
@@ -41,7 +41,7 @@ def label_loss(
 def _of_scan(logits: Tensor, classes: Tensor, known: Tensor) -> Tensor:
     true = classes.clamp(min=0).flatten().long()
     counted = (classes != IGNORED).flatten().to(logits)
-    unknown = torch.cat([known.new_zeros(1), ~known[1:]]).nonzero()[:, 0]
+    unknown = (1 + (~known[1:]).nonzero()[:, 0]).to(logits.device)
     found: Tensor = _Loss.apply(logits.flatten(1), true, counted, unknown)  # type: ignore[no-untyped-call]
     return found
 

@@ -41,6 +41,8 @@ class LabelMaps:
     """(I, J, K), by row of the cohort; unlabelled scans have none."""
     known: Mapping[int, NDArray[np.bool_]]
     """Whether each class occurs in the scan's map, by row; always True for the background."""
+    alone: frozenset[int] = frozenset()
+    """Rows whose image is the label map itself."""
 
     def fingerprint(self, images: str) -> str:
         """SHA-256 of the maps and of the images' own fingerprint."""
@@ -122,7 +124,8 @@ def read_label_maps(dataset: Dataset, volumes: Volumes) -> LabelMaps:
         )
     classes = {row: np.searchsorted((0, *labels), array).astype(np.uint8) for row, array in maps.items()}
     known = {row: np.isin(np.arange(1 + len(labels)), (0, *np.unique(array))) for row, array in classes.items()}
-    return LabelMaps(labels, classes, known)
+    alone = frozenset(volumes.rows[scan] for scan in labelled if dataset.scans[scan].map_only)
+    return LabelMaps(labels, classes, known, alone)
 
 
 def _checked(dataset: Dataset, volumes: Volumes, index: int) -> NDArray[np.int32]:

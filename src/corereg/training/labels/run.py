@@ -5,7 +5,7 @@ voxels of which it is sure train along with the drawn maps.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,12 @@ Predictions = Mapping[int, NDArray[np.int16]]
 """Classes (I, J, K) of the scans without a map, by row; IGNORED where the network is not sure."""
 
 
+_Scan = tuple[Tensor | None, Tensor | None]
+
+KEPT_BYTES = 8 * 2**30
+"""Memory of a GPU for scans."""
+
+
 class _Batch(NamedTuple):
     """B scans, C classes."""
 
@@ -54,6 +60,7 @@ class LabelRun:
     session: Session
     rows: list[int]
     maps: LabelMaps
+    _kept: dict[int, _Scan] = field(default_factory=dict, init=False)
 
     def work(self) -> list[dict[str, int]]:
         """Units of each kind of work in each cycle, see `Forecast`."""
@@ -92,6 +99,8 @@ class LabelRun:
             first_step = start_step if cycle == start_cycle else 0
             predictions = self._predictions(cycle, first_step, model) if cycle > 0 else {}
             model.train()
+            # All steps see parts of one size: the fastest convolutions for it are worth a search.
+            torch.backends.cudnn.benchmark = session.fabric.device.type == "cuda"
             for step in range(first_step, config.steps_per_cycle):
                 rows = self._draw(list(predictions), cycle, step)
                 rate = session.set_rate(optimiser, step)
@@ -104,7 +113,8 @@ class LabelRun:
         return model
 
     def _bf16(self) -> bool:
-        return computing_type(self.session.config.precision, self.session.fabric.device) is torch.bfloat16
+        # float16, with which a GPU infers, is too narrow for gradients.
+        return computing_type(self.session.config.precision, self.session.fabric.device) is not torch.float32
 
     def _network(self) -> LabelNetworkConfig:
         return LabelNetworkConfig(
@@ -151,16 +161,34 @@ class LabelRun:
 
     def _batch(self, rows: list[int], predictions: Predictions, cycle: int, step: int) -> _Batch:
         session, views, known = self.session, [], []
-        device = session.fabric.device
+        config, count = session.config.labels, 1 + len(self.maps.labels)
+        peeled = [1 + self.maps.labels.index(label) for label in config.peeled if label in self.maps.labels]
         for place, row in enumerate(rows):
-            classes = self.maps.classes[row].astype(np.int16) if row in self.maps.classes else predictions[row]
+            image, classes = self._scan(row)
+            if classes is None:
+                classes = torch.from_numpy(predictions[row]).to(session.fabric.device)
             seed = seed_at(session.config, VIEWS, cycle, step, session.fabric.global_rank, place)
-            image = session.volumes.image(row).to(device)
-            views.append(augmented(image, torch.from_numpy(classes).to(device), session.config.labels, seed=seed))
+            views.append(augmented(image, classes, config, seed=seed, count=count, peeled=peeled))
             # A prediction is of all classes.
-            known.append(torch.from_numpy(self.maps.known.get(row, np.ones(1 + len(self.maps.labels), dtype=bool))))
+            known.append(torch.from_numpy(self.maps.known.get(row, np.ones(count, dtype=bool))))
         images, classes_seen = zip(*views, strict=True)
-        return _Batch(torch.cat(images), torch.stack(classes_seen), torch.stack(known).to(device))
+        return _Batch(torch.cat(images), torch.stack(classes_seen), torch.stack(known))
+
+    def _scan(self, row: int) -> _Scan:
+        """A scan and its drawn classes on the device; None in place of an image that is a label map, or without a map.
+
+        A GPU keeps the first scans that it is given, up to `KEPT_BYTES`: it would otherwise wait for every step's.
+        """
+        if row in self._kept:
+            return self._kept[row]
+        device = self.session.fabric.device
+        image = None if row in self.maps.alone else self.session.volumes.image(row).to(device)
+        drawn = self.maps.classes.get(row)
+        classes = None if drawn is None else torch.from_numpy(drawn.astype(np.int16)).to(device)
+        found = image, classes
+        if device.type == "cuda" and sum(map(_bytes, self._kept.values())) + _bytes(found) <= KEPT_BYTES:
+            self._kept[row] = found
+        return found
 
     def _report(self, loss: Tensor, cycle: int, step: int, rate: float) -> None:
         config, monitor = self.session.config, self.session.monitor
@@ -180,3 +208,7 @@ class _Objective(nn.Module):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.model(images)
         return label_loss(logits.float(), classes, known)
+
+
+def _bytes(scan: _Scan) -> int:
+    return sum(tensor.nbytes for tensor in scan if tensor is not None)
