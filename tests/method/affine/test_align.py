@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
-from corereg.method.affine.align import Alignment, align
+from corereg.method.affine.agreement import Agreement
+from corereg.method.affine.align import MARGINS, UNDECIDED, Alignment, _between, _share, _simplest, align
 from corereg.method.affine.coarse_copies import CoarseCopy
+from corereg.method.affine.search import Space
 from corereg.method.affine.translation import SPACING_MM, best_translation
 from corereg.preprocessing.intensity import normalise
 from helpers.motions import motion
@@ -167,3 +169,42 @@ def test_pair_of_nearly_one_size_gets_the_same_rigid_map_wherever_the_header_put
     assert found.needed
     np.testing.assert_allclose(np.linalg.svd(found.affine[:3, :3], compute_uv=False), 1, atol=1e-6)
     assert error_mm(np.linalg.inv(misplaced) @ found.affine, turned) < 0.7
+
+
+def turned_by(degrees: float, shift_mm: float) -> NDArray[np.float64]:
+    return motion(degrees=(0, 0, degrees), shift_mm=(shift_mm, 0, 0))
+
+
+@pytest.mark.parametrize("margin", [MARGINS["affine"], MARGINS["rigid"]])
+def test_around_a_margin_the_share_grows_evenly_from_nothing_to_all(margin: float) -> None:
+    beyond = np.linspace(-0.05, 0.05, 101)
+    shares = np.array([_share(2 * (1 + margin + each), 2.0, margin) for each in beyond])
+    assert (shares[beyond < -UNDECIDED] == 0).all()
+    assert (shares[beyond > UNDECIDED] == 1).all()
+    assert _share(2 * (1 + margin), 2.0, margin) == pytest.approx(0.5)
+    assert np.diff(shares).max() < 0.03
+
+
+def test_the_map_between_two_goes_a_share_of_the_way() -> None:
+    first, second = turned_by(4, 10), turned_by(10, 16)
+    for share in (0.0, 0.25, 0.5, 1.0):
+        found = _between(first, second, share)
+        angle = np.degrees(np.arctan2(found[1, 0], found[0, 0]))
+        assert angle == pytest.approx(4 + 6 * share)
+        np.testing.assert_allclose(found[:3, :3] @ found[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(_between(first, second, 0.0), first, atol=1e-12)
+    np.testing.assert_array_equal(_between(first, second, 1.0), second)
+
+
+@pytest.mark.parametrize(("apart_mm", "blended"), [(2.0, True), (40.0, False)])
+def test_only_maps_near_each_other_are_blended(apart_mm: float, blended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the affine map agrees better than the rigid one by exactly its margin."""
+    rigid, affine = turned_by(0, 20), turned_by(0, 20 + apart_mm)
+    odds = {0: 1.0, 20: 2.0, 20 + apart_mm: 2.0 * (1 + MARGINS["affine"]) + 1e-9}
+    monkeypatch.setattr(
+        "corereg.method.affine.align.local_agreement", lambda f, m, matrix: Agreement(odds[round(matrix[0, 3], 6)], 1.0)
+    )
+    copies = CoarseCopy(prepared(scan(FIXED)), FIXED, None), CoarseCopy(prepared(scan(FIXED)), FIXED, None)
+    name, kept = _simplest({"rigid": ("moments", rigid), "affine": ("moments", affine)}, *copies, Space(FIXED))
+    assert name == "moments"
+    assert kept[0, 3] == pytest.approx(20 + apart_mm * (0.5 if blended else 1.0), abs=1e-3)

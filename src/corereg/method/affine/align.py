@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import expm, logm
 
 from corereg.geometry.grid import Grid, Matrix, transform_points
 from corereg.geometry.kernels.threads import run_tasks
@@ -50,6 +51,9 @@ MARGINS = {"rigid": -0.1, "affine": 0.12}
 Mutual information also rises where an affine map makes the edges of the fields of view or of blanked regions agree, and
 the anatomy less. A rigid map may lose a little, since several headers that are kept lead to several ends:
 benchmarks/robustness.md."""
+UNDECIDED = 0.02
+"""Relative agreement by which a margin may be missed or exceeded for a map between the two that it decides on, if they
+are near each other: else two headers on either side of a margin would end at either map."""
 
 Found = tuple[float, str, Matrix]
 """The value of a map, the start that led to it and the map."""
@@ -120,7 +124,7 @@ def align(
     maps = {name: search.best(found, family) for name, family in families.items()}
     _, freest = list(maps.values())[-1]
     plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
-    name, kept = list(plausible.values())[-1] if any_gain else _simplest(plausible, fixed, moving)
+    name, kept = list(plausible.values())[-1] if any_gain else _simplest(plausible, fixed, moving, space)
     fine = search.metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
     if after <= before * (1 if any_gain else 1 + GAIN):
@@ -166,22 +170,46 @@ class _Search:
         found = _distinct(run_tasks(followed, found), self._fixed.grid)[:FOLLOWED]
         several = len(found) > 1
         _, name, matrix = max(run_tasks(finished, found), key=lambda result: result[0])
-        return name, self._continued(matrix, family, FINE)
+        # The second round leads starts that end at neighbouring optima to one of them.
+        for level in (FINE, MIDDLE, FINE):
+            matrix = self._continued(matrix, family, level)
+        return name, matrix
 
     def _continued(self, matrix: Matrix, family: Family, level: Level) -> Matrix:
         return np.asarray(matrix @ optimised(self.metric(level, matrix), IDENTITY, family, level, matrix)[1])
 
 
-def _simplest(maps: Mapping[str, tuple[str, Matrix]], fixed: CoarseCopy, moving: CoarseCopy) -> tuple[str, Matrix]:
+def _simplest(
+    maps: Mapping[str, tuple[str, Matrix]], fixed: CoarseCopy, moving: CoarseCopy, space: Space
+) -> tuple[str, Matrix]:
     """Start with the identity and try maps of growing freedom; keep each that agrees better by its margin."""
     every = {"identity": ("identity", IDENTITY), **maps}
     agreements = {name: local_agreement(fixed, moving, matrix) for name, (_, matrix) in every.items()}
     most = max(agreement.compared for agreement in agreements.values())
-    kept, least = list(every)[-1], -np.inf
+    kept, least = list(every.values())[-1], -np.inf
     for name, (odds, compared) in agreements.items():
-        if compared >= LEAST_COMPARED * most and odds > least * (1 + MARGINS.get(name, 0.0)):
-            kept, least = name, max(odds, least)
-    return every[kept]
+        if compared < LEAST_COMPARED * most:
+            continue
+        share = 1.0 if np.isinf(least) else _share(odds, least, MARGINS[name])
+        if 0 < share < 1 and not space.near(every[name][1], [kept[1]]):
+            share = float(share > 1 / 2)
+        if share > 0:
+            kept = every[name][0], _between(kept[1], every[name][1], share)
+            least = max(odds, least)
+    return kept
+
+
+def _share(odds: float, least: float, margin: float) -> float:
+    """How much of the way to a map of these odds to go: 0 or 1 unless they differ from `least` by about the margin."""
+    beyond = odds - least * (1 + margin)
+    return float(np.clip(1 / 2 + beyond / (2 * UNDECIDED * max(abs(least), np.finfo(float).tiny)), 0, 1))
+
+
+def _between(first: Matrix, second: Matrix, share: float) -> Matrix:
+    """The map that share of the way from one map to another: a part of the turn, the stretches and the shift."""
+    if share == 1:
+        return second
+    return np.asarray(first @ expm(share * logm(np.linalg.inv(first) @ second).real))
 
 
 def _starts(fixed: CoarseCopy, moving: CoarseCopy, space: Space) -> list[tuple[str, Matrix]]:
