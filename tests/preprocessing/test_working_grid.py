@@ -12,8 +12,8 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.itk import to_sitk
 from corereg.preprocessing.working_grid import (
     BYTES_PER_VOXEL,
-    FINE_BYTES_PER_VOXEL_CORRELATED,
-    FINE_VOXELS_CORRELATED,
+    FINE_BYTES_PER_VOXEL,
+    MOST_VOXELS,
     choose_working_grid,
     resample_image,
     resample_mask,
@@ -118,8 +118,8 @@ def test_little_memory_makes_the_automatic_spacing_coarser() -> None:
 def test_grid_refined_in_full_is_planned_with_the_memory_that_takes() -> None:
     fixed = centred_grid((180, 200, 190), (1.0, 1.0, 1.0), "oblique")
     voxels = np.prod(chosen(fixed).shape)
-    assert 6e6 < voxels <= FINE_VOXELS_CORRELATED
-    memory = int(FINE_BYTES_PER_VOXEL_CORRELATED * voxels)
+    assert 6e6 < voxels <= MOST_VOXELS
+    memory = int(FINE_BYTES_PER_VOXEL * voxels)
     assert chosen(fixed, memory=memory).shape == chosen(fixed).shape
     with pytest.warns(UserWarning, match="--memory"):
         assert min(chosen(fixed, memory=memory // 2).spacing) > 1.1

@@ -157,8 +157,8 @@ class PipelineConfig:
     """Register both directions and make the displacements inverse to each other: next to no folds at the same overlap,
     for about twice the time."""
     fine: Annotated[bool | None, Option()] = None
-    """Refine on the full grid as well; by default on grids of up to 9 million voxels, or 2 million where features alone
-    are compared."""
+    """Refine on the full grid as well; by default on grids of up to 24 million voxels, or 9 million where features
+    alone are compared."""
     seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED), Option()] = 0
     """Same seed, same result."""
 

@@ -70,8 +70,8 @@ class RegisterSettings(TypedDict, total=False):
     """Register both directions and make the displacements inverse to each other: next to no folds at the same overlap,
     for about twice the time."""
     fine: bool | None
-    """Refine on the full grid as well; by default on grids of up to 9 million voxels, or 2 million where features alone
-    are compared."""
+    """Refine on the full grid as well; by default on grids of up to 24 million voxels, or 9 million where features
+    alone are compared."""
     seed: int | None
     """Same seed, same result."""
     refine: Literal["default", "paper"] | None

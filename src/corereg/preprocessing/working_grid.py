@@ -34,10 +34,10 @@ SMALLEST_SIZE = 32
 """Smallest size of an axis in voxels: on the 1/8 grid a point needs neighbours."""
 WANTED_SIZE = 96
 """Voxels wanted along the longest axis: a small field of view gets a spacing below 2 mm if the scans are that fine."""
-FINE_VOXELS, FINE_VOXELS_CORRELATED = 2_000_000, 9_000_000
+FINE_VOXELS, FINE_VOXELS_CORRELATED = 9_000_000, 24_000_000
 """Working grids of up to these sizes are refined on the full grid too, by features and by local correlation, which has
-one channel to read where features have 12 or more."""
-MOST_VOXELS = FINE_VOXELS_CORRELATED
+one channel to read where features have 12 or more. Without it, heads of two people lose 6 points of overlap."""
+MOST_VOXELS = 9_000_000
 """Size up to which the spacing follows the scans below 2 mm: each million voxels takes seconds."""
 BYTES_PER_VOXEL, BYTES_PER_VOXEL_PLAIN = 110, 440
 """Peak memory of a registration per working voxel, with and without compiled kernels: benchmarks/memory.md."""
