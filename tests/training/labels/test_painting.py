@@ -122,3 +122,11 @@ def test_label_maps_in_place_of_scans_are_refused_unless_all_views_are_painted(m
     message = refusal(run, maps, tmp_path / "run", tmp_path / "cache", labels__painted=1.0, val_fraction=0.4, **options)
     assert "validate on scans" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_peeled_labels_that_no_map_shows_are_refused(maps: Path, tmp_path: Path):
+    options: dict[str, Any] = {"labels": maps, "labels__painted": 1.0, "labels__peeled": [1, 7]}
+    message = refusal(run, maps, tmp_path / "run", tmp_path / "cache", **options)
+    assert "labels.peeled with [7]" in message
+    assert "[1, 2]" in message
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
 from corereg.method.features.convolution.inference import computing_type
 from corereg.method.features.label_network import LabelNetwork, LabelNetworkConfig, random_label_network
@@ -36,8 +37,8 @@ Predictions = Mapping[int, NDArray[np.int16]]
 
 _Scan = tuple[Tensor | None, Tensor | None]
 
-KEPT_BYTES = 8 * 2**30
-"""Memory of a GPU for scans."""
+KEPT_SHARE = 0.25
+"""Share of a GPU's memory for scans."""
 
 
 class _Batch(NamedTuple):
@@ -61,6 +62,14 @@ class LabelRun:
     rows: list[int]
     maps: LabelMaps
     _kept: dict[int, _Scan] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        strange = [label for label in self.session.config.labels.peeled if label not in self.maps.labels]
+        if strange:
+            raise InputError(
+                f"got labels.peeled with {strange}, expected some of the labels in the maps: {list(self.maps.labels)}; "
+                "correct it"
+            )
 
     def work(self) -> list[dict[str, int]]:
         """Units of each kind of work in each cycle, see `Forecast`."""
@@ -99,8 +108,6 @@ class LabelRun:
             first_step = start_step if cycle == start_cycle else 0
             predictions = self._predictions(cycle, first_step, model) if cycle > 0 else {}
             model.train()
-            # All steps see parts of one size: the fastest convolutions for it are worth a search.
-            torch.backends.cudnn.benchmark = session.fabric.device.type == "cuda"
             for step in range(first_step, config.steps_per_cycle):
                 rows = self._draw(list(predictions), cycle, step)
                 rate = session.set_rate(optimiser, step)
@@ -162,7 +169,7 @@ class LabelRun:
     def _batch(self, rows: list[int], predictions: Predictions, cycle: int, step: int) -> _Batch:
         session, views, known = self.session, [], []
         config, count = session.config.labels, 1 + len(self.maps.labels)
-        peeled = [1 + self.maps.labels.index(label) for label in config.peeled if label in self.maps.labels]
+        peeled = [1 + self.maps.labels.index(label) for label in config.peeled]
         for place, row in enumerate(rows):
             image, classes = self._scan(row)
             if classes is None:
@@ -177,7 +184,8 @@ class LabelRun:
     def _scan(self, row: int) -> _Scan:
         """A scan and its drawn classes on the device; None in place of an image that is a label map, or without a map.
 
-        A GPU keeps the first scans that it is given, up to `KEPT_BYTES`: it would otherwise wait for every step's.
+        A GPU keeps the scans that it is given first, in `KEPT_SHARE` of its memory: it would otherwise wait for them at
+        every step.
         """
         if row in self._kept:
             return self._kept[row]
@@ -186,8 +194,10 @@ class LabelRun:
         drawn = self.maps.classes.get(row)
         classes = None if drawn is None else torch.from_numpy(drawn.astype(np.int16)).to(device)
         found = image, classes
-        if device.type == "cuda" and sum(map(_bytes, self._kept.values())) + _bytes(found) <= KEPT_BYTES:
-            self._kept[row] = found
+        if device.type == "cuda":
+            room = KEPT_SHARE * torch.cuda.get_device_properties(device).total_memory
+            if sum(map(_bytes, self._kept.values())) + _bytes(found) <= room:
+                self._kept[row] = found
         return found
 
     def _report(self, loss: Tensor, cycle: int, step: int, rate: float) -> None:
