@@ -41,9 +41,12 @@ def on_one_grid(labels: NDArray[np.int16]) -> NDArray[np.int16]:
     start[2] = last[2] + MARGIN - SHAPE[2]
     placed = np.zeros(SHAPE, np.int16)
     low, high = np.maximum(start, 0), np.minimum(start + SHAPE, labels.shape)
-    target, source = (tuple(slice(a, b) for a, b in zip(low - o, high - o, strict=True)) for o in (start, 0 * start))
-    placed[target] = labels[source]
+    placed[_box(low - start, high - start)] = labels[_box(low, high)]
     return placed
+
+
+def _box(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[slice, ...]:
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
 def main() -> None:
