@@ -75,6 +75,20 @@ print(nibabel.Nifti1Image.__name__, Dataset.__name__, solve([[2.0]], [4.0])[0])
 """
 
 
+REGISTERING = """
+from corereg.cli.deferred import light_imports
+import sys
+with light_imports():
+    import corereg.workflows.register
+heavy = {"h5py", "pandas", "pydicom", "scipy.linalg", "scipy.ndimage", "scipy.stats", "SimpleITK", "torch.export"}
+print(sorted(heavy & {name for name, module in sys.modules.items() if "_loader" not in vars(module)}))
+"""
+
+
+def test_a_registration_imports_no_library_that_few_of_them_use(tmp_path: Path) -> None:
+    assert _run(REGISTERING, tmp_path) == "[]\n"
+
+
 def test_part_of_a_deferred_package_runs_the_package_first_and_once(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack/__init__.py").write_text("ran = 1\nfrom pack.part import Thing as whole\nran += 1\n", "utf-8")

@@ -5,14 +5,14 @@ the affine part of the transform.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import expm, logm
 
 from corereg.geometry.grid import Grid, Matrix, transform_points
 from corereg.geometry.kernels.threads import run_tasks
+from corereg.lazy import scipy_module
 from corereg.method.affine.agreement import local_agreement
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation, Places
@@ -121,7 +121,7 @@ def align(
         return Alignment(IDENTITY.copy(), "identity", -np.inf, -np.inf, False)
     found = _distinct(found, fixed.grid)[:FINALISTS]
     families = {"rigid": space.rigid} if rigid else {"rigid": space.rigid, "affine": space.affine}
-    maps = {name: search.best(found, family) for name, family in families.items()}
+    maps = search.best(found, families)
     _, freest = list(maps.values())[-1]
     plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
     name, kept = list(plausible.values())[-1] if any_gain else _simplest(plausible, fixed, moving, space)
@@ -153,30 +153,41 @@ class _Search:
             self._fixed, placed, samples=samples, smoothing_mm=smoothing_mm, places=self._places[level]
         )
 
-    def best(self, found: list[Found], family: Family) -> tuple[str, Matrix]:
-        """The best map of a family near the results of an earlier search, and the start that led to it."""
+    def best(self, found: list[Found], families: Mapping[str, Family]) -> dict[str, tuple[str, Matrix]]:
+        """The best map of each family near the results of an earlier search, and the start that led to it."""
         coarse = self.metric(COARSE)
 
-        def followed(result: Found) -> Found:
-            value, matrix = optimised(coarse, result[2], family, COARSE)
+        def followed(family: str, result: Found) -> Found:
+            value, matrix = optimised(coarse, result[2], families[family], COARSE)
             return value, result[1], matrix
 
-        def finished(result: Found) -> Found:
-            _, name, matrix = result
-            for level in (COARSE, MIDDLE):
-                matrix = self._continued(matrix, family, level)
-            return self.metric(MIDDLE, matrix)(IDENTITY) if several else 0.0, name, matrix
+        def continued(family: str, result: Found, *levels: Level) -> Found:
+            value, name, matrix = result
+            for level in levels:
+                matrix = matrix @ optimised(self.metric(level, matrix), IDENTITY, families[family], level, matrix)[1]
+            return value, name, np.asarray(matrix)
 
-        found = _distinct(run_tasks(followed, found), self._fixed.grid)[:FOLLOWED]
-        several = len(found) > 1
-        _, name, matrix = max(run_tasks(finished, found), key=lambda result: result[0])
-        # The second round leads starts that end at neighbouring optima to one of them.
-        for level in (FINE, MIDDLE, FINE):
-            matrix = self._continued(matrix, family, level)
-        return name, matrix
+        def finished(family: str, result: Found) -> Found:
+            _, name, matrix = continued(family, result, COARSE, MIDDLE)
+            return self.metric(MIDDLE, matrix)(IDENTITY), name, matrix
 
-    def _continued(self, matrix: Matrix, family: Family, level: Level) -> Matrix:
-        return np.asarray(matrix @ optimised(self.metric(level, matrix), IDENTITY, family, level, matrix)[1])
+        def settled(family: str, result: Found) -> Found:
+            # The second round leads starts that end at neighbouring optima to one of them.
+            return continued(family, result, FINE, MIDDLE, FINE)
+
+        followers = _of_each(followed, {family: found for family in families})
+        finalists = {family: _distinct(results, self._fixed.grid)[:FOLLOWED] for family, results in followers.items()}
+        best = {
+            family: [max(results, key=lambda result: result[0])]
+            for family, results in _of_each(finished, finalists).items()
+        }
+        return {family: result[1:] for family, [result] in _of_each(settled, best).items()}
+
+
+def _of_each(function: Callable[[str, Found], Found], results: Mapping[str, list[Found]]) -> dict[str, list[Found]]:
+    """`function(family, result)` of the results of every family, all at once."""
+    done = iter(run_tasks(lambda task: function(*task), [(name, each) for name in results for each in results[name]]))
+    return {name: [next(done) for _ in each] for name, each in results.items()}
 
 
 def _simplest(
@@ -209,7 +220,8 @@ def _between(first: Matrix, second: Matrix, share: float) -> Matrix:
     """The map that share of the way from one map to another: a part of the turn, the stretches and the shift."""
     if share == 1:
         return second
-    return np.asarray(first @ expm(share * logm(np.linalg.inv(first) @ second).real))
+    linalg = scipy_module("linalg")
+    return np.asarray(first @ linalg.expm(share * linalg.logm(np.linalg.inv(first) @ second).real))
 
 
 def _starts(fixed: CoarseCopy, moving: CoarseCopy, space: Space) -> list[tuple[str, Matrix]]:
