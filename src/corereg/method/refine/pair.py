@@ -29,8 +29,8 @@ SYMMETRY_SMOOTHING, SYMMETRY_STEPS = 1, 3
 would add is smoothing, which a mean does at once: benchmarks/history/refine-speed.md."""
 
 LARGE_GRID, LARGE_SHARE = 3_000_000, 0.7
-"""The full grid takes as many steps as the 1/2 grid, or this share of them above this many voxels, where each takes a
-second: benchmarks/history/refine-speed.md."""
+"""Above this many voxels, the full grid takes this share of the steps, since each takes a second, and of R, since it
+shows more detail: benchmarks/history/refine-speed.md. Below, as many steps as the 1/2 grid and all of R."""
 
 FINE_LEARNING_RATE = 1.0
 """Learning rate in voxels of the full grid. With half of it, the same distance as on the 1/2 grid, the result is less
@@ -80,6 +80,7 @@ def refine_pair(directions: Sequence[Direction], config: RefineConfig) -> Refine
         fine = replace(
             config,
             steps=math.ceil(share * config.steps),
+            regularisation=share * config.smoothness,
             learning_rate=FINE_LEARNING_RATE,
             smoothing=min(config.smoothing, FINE_SMOOTHING),
         )
