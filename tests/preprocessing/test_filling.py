@@ -1,4 +1,4 @@
-"""Blank planes at the ends of a scan."""
+"""Blank planes at the ends of a scan, and fill values."""
 
 from typing import Any
 
@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.register import register
-from corereg.preprocessing.blank_ends import without_blank_ends
-from corereg.preprocessing.detection import Intensities
-from corereg.preprocessing.pair import Scan
+from corereg.preprocessing.filling import without_filling
 from helpers.grids import make_grid
 from helpers.scenes import centred_grid, in_body, scan, voxels_mm, wave
 
-CT = Intensities("ct")
+Ends = tuple[int, int, int]
 
 
 def noise(shape: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -23,18 +22,19 @@ def noise(shape: tuple[int, int, int]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("value", [-1024.0, 0.0, 3071.0])
-def test_ends_of_one_value_count_nothing_and_are_held_constant(value: float, masked: bool) -> None:
+def test_ends_of_one_value_are_cut_off(value: float, masked: bool) -> None:
     array = noise((14, 17, 12))
     array[:3], array[:, -4:], array[:, :, :2], array[:, :, -1:] = value, value, value, value + 1
     grid = make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (5.0, 6.0, 7.0))
-    given = noise(array.shape) > 0 if masked else np.ones(array.shape, np.bool_)
-    found, _, mask = without_blank_ends(Scan(Image(array, grid), CT, given if masked else None))
-    shown = np.zeros(array.shape, np.bool_)
-    shown[3:, :-4, 2:-1] = True
-    np.testing.assert_array_equal(mask, shown & given)
-    nearest = np.ix_(np.arange(14).clip(3), np.arange(17).clip(0, 12), np.arange(12).clip(2, 10))
-    np.testing.assert_array_equal(found.array, array[nearest])
-    assert found.grid == grid
+    given = noise(array.shape) > 0 if masked else None
+    found, mask = without_filling(Image(array, grid), given)
+    np.testing.assert_array_equal(found.array, array[3:, :-4, 2:-1])
+    if given is None:
+        assert mask is None
+    else:
+        np.testing.assert_array_equal(mask, given[3:, :-4, 2:-1])
+    np.testing.assert_allclose(found.grid.to_world([1.0, 2.0, 3.0]), grid.to_world([4.0, 2.0, 5.0]), atol=1e-9)
+    assert found.grid.spacing == pytest.approx(grid.spacing)
 
 
 def ball(shape: tuple[int, int, int], *, above: int = 0) -> NDArray[np.float32]:
@@ -44,19 +44,57 @@ def ball(shape: tuple[int, int, int], *, above: int = 0) -> NDArray[np.float32]:
     return np.where(inside & (where[..., 2] >= above), 5 + noise(shape), 0).astype(np.float32)
 
 
-@pytest.mark.parametrize("array", [ball((24, 30, 36)), noise((9, 8, 7)), np.zeros((5, 6, 7), np.float32)])
-def test_background_around_a_body_is_kept(array: NDArray[Any]) -> None:
-    given = Scan(Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (0.0, 0.0, 0.0))), CT)
-    assert without_blank_ends(given) is given
+@pytest.mark.parametrize("array", [noise((9, 8, 7)), np.zeros((5, 6, 7), np.float32)])
+def test_scan_without_filling_stays_the_same_object(array: NDArray[Any]) -> None:
+    given = Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (0.0, 0.0, 0.0)))
+    assert without_filling(given, None)[0] is given
 
 
-def test_body_without_background_ends_where_it_is_cut_off() -> None:
+def test_background_ends_where_the_body_does() -> None:
     array = ball((24, 30, 36), above=15)
-    given = Scan(Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "RAS", (0.0, 0.0, 0.0))), CT)
-    mask = without_blank_ends(given).mask
-    assert mask is not None
-    assert mask[:, :, 15:].all()
-    assert not mask[:, :, :15].any()
+    image = Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "RAS", (0.0, 0.0, 0.0)))
+    found = without_filling(image, None)[0].array
+    np.testing.assert_array_equal(found, array[3:22, 3:28, 15:34])
+
+
+def beyond_a_round_view(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    i, j, _ = np.indices(shape)
+    return np.asarray((i / (shape[0] - 1) - 0.5) ** 2 + (j / (shape[1] - 1) - 0.5) ** 2 > 0.3)
+
+
+@pytest.mark.parametrize(
+    ("values", "fill", "kind"),
+    [
+        ((0, 855), -1000, np.int16),
+        ((0, 855), 32767, np.int16),
+        ((0.0, 1.0), -1e6, np.float32),
+        ((-1024, 3071), -3024, np.int16),
+    ],
+)
+def test_a_value_far_from_all_others_becomes_the_smallest_of_them(
+    values: tuple[float, float], fill: float, kind: type
+) -> None:
+    array = np.linspace(*values, 12 * 14 * 16).reshape(12, 14, 16).astype(kind)
+    outside = beyond_a_round_view(array.shape)
+    image = Image(
+        np.where(outside, np.asarray(fill, kind), array),
+        make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (0.0, 0.0, 0.0)),
+    )
+    found, _ = without_filling(image, None)
+    assert found.array.dtype == kind
+    np.testing.assert_array_equal(found.array, np.where(outside, array[~outside].min(), array))
+
+
+@pytest.mark.parametrize("fill", [-100, 900])
+def test_a_value_near_the_others_and_one_inside_stay(fill: int) -> None:
+    array = np.linspace(0, 855, 12 * 14 * 16).reshape(12, 14, 16).astype(np.int16)
+    array[beyond_a_round_view(array.shape)] = fill
+    image = Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (0.0, 0.0, 0.0)))
+    assert without_filling(image, None)[0] is image
+    array = array.copy()
+    array[4:8, 4:8] = 30000
+    bright = Image(array, image.grid)
+    assert without_filling(bright, None)[0] is bright
 
 
 def test_blank_part_of_a_scan_does_not_move_the_rest() -> None:
@@ -69,3 +107,21 @@ def test_blank_part_of_a_scan_does_not_move_the_rest() -> None:
     error = np.linalg.norm(found.transform.apply_points(points[body]) - wave(points[body]), axis=-1)
     assert error.mean() < 2.0
     assert np.percentile(error, 95) < 4.0
+
+
+@pytest.mark.parametrize("fixed_too", [False, True])
+def test_a_canvas_changes_nothing(fixed_too: bool) -> None:
+    grid = centred_grid((32, 32, 32), (4.0, 4.0, 4.0))
+    fixed, moving = scan(grid, wave), scan(grid)
+    expected = register(fixed, moving, device="cpu")
+    found = register(on_canvas(fixed) if fixed_too else fixed, on_canvas(moving), device="cpu")
+    points = voxels_mm(grid)
+    np.testing.assert_allclose(found.transform.apply_points(points), expected.transform.apply_points(points), atol=1e-3)
+    assert found.quality.measures == pytest.approx(expected.quality.measures, nan_ok=True)
+
+
+def on_canvas(image: Image) -> Image:
+    array = np.pad(image.array, ((20, 3), (0, 31), (16, 8)), constant_values=-1024)
+    affine = image.grid.affine.copy()
+    affine[:3, 3] = image.grid.to_world([-20, 0, -16])
+    return Image(array, Grid(array.shape, affine))

@@ -18,7 +18,7 @@ from corereg.io.images.image import Image, as_image, as_mask
 from corereg.io.images.kinds import ImageLike, MaskLike
 from corereg.io.transforms.transform import Transform
 from corereg.method.affine.align import Alignment
-from corereg.method.affine.coarse_copies import coarse_copy
+from corereg.method.affine.coarse_copies import coarse_copy, common_unit_mm
 from corereg.method.affine.pre_alignment import pre_alignment
 from corereg.method.coarse.passes import default_passes
 from corereg.method.config import RegisterConfig, documented, with_register_options
@@ -38,9 +38,9 @@ from corereg.method.quality.verdict import judge, warn_if_failed
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
-from corereg.preprocessing.blank_ends import without_blank_ends
 from corereg.preprocessing.body import body_threshold
 from corereg.preprocessing.detection import Intensities, find_intensities
+from corereg.preprocessing.filling import without_filling
 from corereg.preprocessing.pair import Scan, prepare_pair
 from corereg.preprocessing.working_grid import choose_working_grid, field_of_view
 from corereg.provenance import peak_memory_mb, recorded_warnings
@@ -136,28 +136,35 @@ def register(
     images, started, by_points = (fixed_image, moving_image), initial is not None, config.guidance.points_only
     if config.affine == "none" and not started and not by_points:
         check_overlap(known.start, *images, OVERLAP_NEEDED)
-    working = choose_working_grid(
-        fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm, memory_bytes=config.memory_bytes
-    )
     if by_points:
+        working = choose_working_grid(
+            fixed_image.grid, moving_image.grid, spacing_mm=config.spacing_mm, memory_bytes=config.memory_bytes
+        )
+        view = field_of_view(fixed_image.grid, working)
         progress("registration without intensities")
         known = known.matched(None, config.guidance)
         found, known, config = register_without_images(known, images, working, config)
-        return _result(found, watch, working, known, None, images, (NO_INTENSITIES,) * 2, UNJUDGED, POINTS_ONLY, config)
-    intensities = find_intensities(images, config.modality)
+        unseen = (NO_INTENSITIES,) * 2
+        return _result(found, watch, working, view, known, None, images, unseen, UNJUDGED, POINTS_ONLY, config)
+    shown = [without_filling(*each) for each in zip(images, masks, strict=True)]
+    intensities = find_intensities([image for image, _ in shown], config.modality)
     both_ct = all(each.modality.startswith("ct") for each in intensities)
     choice = get_model(config.model, seed=config.stages.seed, both_ct=both_ct, precision=config.precision)
-    if config.spacing_mm is None and choice.spacing_mm is not None:
-        working = choose_working_grid(
-            fixed_image.grid, moving_image.grid, spacing_mm=choice.spacing_mm, memory_bytes=config.memory_bytes
-        )
+    scans = [Scan(image, each, mask) for (image, mask), each in zip(shown, intensities, strict=True)]
+    working = choose_working_grid(
+        scans[0].image.grid,
+        scans[1].image.grid,
+        spacing_mm=config.spacing_mm or choice.spacing_mm,
+        memory_bytes=config.memory_bytes,
+    )
+    view = field_of_view(scans[0].image.grid, working)
     passes = config.stages.passes or default_passes(choice.model.passes, math.prod(working.shape))
     config = with_settings(config, {"stages.passes": passes})
-    scans = [without_blank_ends(Scan(*scan)) for scan in zip(images, intensities, masks, strict=True)]
     scans[1] = placed(scans[1], known.start, working)
     progress("pre-alignment")
     with watch("affine"):
-        copies = coarse_copy(*scans[0]), coarse_copy(*scans[1])
+        unit_mm = common_unit_mm(*(scan.image.grid for scan in scans))
+        copies = coarse_copy(*scans[0], unit_mm=unit_mm), coarse_copy(*scans[1], unit_mm=unit_mm)
         alignment = pre_alignment(copies, config, started=started)
     affine = None if alignment is None else alignment.affine
     known = known.matched(affine, config.guidance)
@@ -178,12 +185,11 @@ def register(
             fixed_weight=pair.fixed_weight,
             moving_weight=pair.moving_weight,
             guide=known.guide(working, affine, config, device),
-            field_of_view=field_of_view(fixed_image.grid, working),
+            field_of_view=view,
         )
     with watch("judge"):
         fields = found.coarse, found.refined, found.disagreement_vox
-        shown = field_of_view(fixed_image.grid, working)
-        judged = Judged(*pair, *fields, working, shown, alignment, copies)
+        judged = Judged(*pair, *fields, working, view, alignment, copies)
         quality = judge(judged, thresholds)
     bound_mm = None
     if config.uncertainty:
@@ -193,7 +199,7 @@ def register(
             quality = with_uncertainty(quality, bound_mm, fixed_image.array)
     progress("inverting")
     config = with_settings(config, {"stages.refine.similarity": found.similarity})
-    result = _result(found, watch, working, known, alignment, images, intensities, quality, choice, config)
+    result = _result(found, watch, working, view, known, alignment, images, intensities, quality, choice, config)
     return replace(result, uncertainty=bound_mm)
 
 
@@ -201,6 +207,7 @@ def _result(
     found: Registration,
     watch: Stopwatch,
     working: Grid,
+    view: tuple[int, int, int],
     known: Known,
     alignment: Alignment | None,
     images: tuple[Image, Image],
@@ -219,7 +226,7 @@ def _result(
         transform, inverse = start.then(own), own.inverse().then(start.inverse())
         error = transform.inverse_error(inverse, where=moving.array > body_threshold(moving.array))
         transform = replace(transform, backward=inverse)
-    i, j, k = field_of_view(fixed.grid, working)
+    i, j, k = view
     deformation = parts_of_field(offsets_mm(transform.parts, working), working)[0] if deforms(start) else refined
     disp_vox = deformation.disp_vox[None, :, :i, :j, :k]
     metrics = {

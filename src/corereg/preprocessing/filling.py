@@ -1,9 +1,9 @@
-"""Parts of a scan that only fill up its array: planes of one value at the ends of an axis, where the body is cut off.
+"""What only fills up a scan's array: planes of one value at the ends of an axis, and a value far from all others.
 
-A scan that was resampled onto the grid of another has them, and so have many MRs. Their edges would pull anatomy to
-where the field of view ends, so they count nothing, and the planes next to them take their place. What the other scan
-shows there is kept, since anatomy may move across the cut. So is a background around a whole body, as after skull
-stripping.
+A scan that was resampled onto the grid of another, or pasted into a larger canvas, has such planes, and so have many
+MRs. Their edges would pull anatomy to where the field of view ends, and a canvas larger than what it shows takes time.
+So a scan is registered as if they had never been added. Values such as -1000 or 32767 around an MR that was turned, or
+beyond a round field of view, would be taken for contrast; they become the smallest of the others.
 """
 
 from dataclasses import replace
@@ -12,32 +12,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corereg.geometry.grid import Grid
+from corereg.io.images.image import Image
 from corereg.kept import kept
-from corereg.preprocessing.pair import Mask, Scan
+from corereg.preprocessing.pair import Mask
 
-__all__ = ["without_blank_ends"]
+__all__ = ["without_filling"]
 
-CUT_SHARE = 0.5
-"""The body is cut off where the first plane that is not blank has at least this share of the content of the fullest
-plane. Where a body ends by itself, its planes fill up slowly."""
+FILLED_CORNERS, FILL_GAP = 4, 0.25
+"""A lowest or highest value is a filling if at least this many of the array's corners have it, and if it lies farther
+from the next value than this share of the range of all others."""
+CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
 
 
-def without_blank_ends(scan: Scan) -> Scan:
-    """The scan with its blank ends masked and held constant; the same object if it has none."""
-    image = scan.image
+def without_filling(image: Image, mask: Mask | None) -> tuple[Image, Mask | None]:
+    """The image, and its mask, without blank ends and fill values; the same objects if there are none."""
     box = _box(image.array)
-    if box == tuple(slice(0, n) for n in image.array.shape):
-        return scan
-    held, shown = kept("without blank ends", lambda: _held(image.array, box), of=(image.array,))
-    return scan._replace(image=replace(image, array=held), mask=shown if scan.mask is None else shown & scan.mask)
+    whole = box == tuple(slice(0, n) for n in image.array.shape)
+    part = image.array if whole else image.array[box]
+    array = kept("without filling", lambda: _unfilled(part), of=(image.array,))
+    if whole:
+        return (image if array is image.array else replace(image, array=array)), mask
+    affine = image.grid.affine.copy()
+    affine[:3, 3] = image.grid.to_world([part.start for part in box])
+    i, j, k = array.shape
+    shown = replace(image, array=array, grid=Grid((i, j, k), affine), header=None)
+    return shown, None if mask is None else mask[box]
 
 
-def _held(array: NDArray[Any], box: tuple[slice, ...]) -> tuple[NDArray[Any], Mask]:
-    """The array, held constant beyond the box, and the box as a mask."""
-    ends = [(part.start, n - part.stop) for part, n in zip(box, array.shape, strict=True)]
-    shown = np.zeros(array.shape, np.bool_)
-    shown[box] = True
-    return np.pad(array[box], ends, "edge"), shown
+def _unfilled(array: NDArray[Any]) -> NDArray[Any]:
+    """The array with its fill values, if it has any, replaced by the smallest of the others."""
+    for extreme in (array.min(), array.max()):
+        if np.count_nonzero(array[CORNERS] == extreme) < FILLED_CORNERS:
+            continue
+        filled = array == extreme
+        others = array[~filled]
+        low, high = (others.min(), others.max()) if others.size else (extreme, extreme)
+        # As floats, since differences of integers may overflow.
+        gap = max(float(low) - float(extreme), float(extreme) - float(high))
+        if gap > FILL_GAP * (float(high) - float(low)) > 0:
+            array = np.where(filled, low, array)
+    return array
 
 
 def _box(array: NDArray[Any]) -> tuple[slice, ...]:
@@ -58,10 +73,8 @@ def _ends(planes: NDArray[Any]) -> tuple[int, int]:
 
 
 def _blank(planes: NDArray[Any]) -> int:
-    """How many planes at the start are blank."""
+    """How many planes at the start only fill up the array."""
     value = planes[0].flat[0]
     if not (planes[0] == value).all():
         return 0
-    content = np.array([np.count_nonzero(plane != value) for plane in planes])
-    first = int((content > 0).argmax())
-    return first if content[first] >= CUT_SHARE * max(content.max(), 1) else 0
+    return int(np.argmax([np.any(plane != value) for plane in planes]))

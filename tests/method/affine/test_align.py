@@ -1,5 +1,7 @@
 """Affine pre-alignment: motions of a made-up patient are found again, whatever the grids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -10,9 +12,10 @@ from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.affine.agreement import Agreement
 from corereg.method.affine.align import MARGINS, UNDECIDED, Alignment, _between, _share, _simplest, align
-from corereg.method.affine.coarse_copies import CoarseCopy
+from corereg.method.affine.coarse_copies import CoarseCopy, coarse_copy, common_unit_mm
 from corereg.method.affine.search import Space
 from corereg.method.affine.translation import SPACING_MM, best_translation
+from corereg.preprocessing.detection import Intensities
 from corereg.preprocessing.intensity import normalise
 from helpers.motions import motion
 from helpers.scenes import affine_map, centred_grid, in_body, scan, voxels_mm
@@ -61,6 +64,20 @@ def test_known_motion_is_recovered_within_a_millimetre(truth: NDArray[np.float64
     assert error_mm(found.affine, truth) < 1
     assert found.needed
     assert found.metric_after > found.metric_before
+
+
+@pytest.mark.parametrize("factor", [0.003, 0.07, 60.0])
+def test_a_mouse_and_a_header_in_micrometres_are_aligned_as_a_person_is(factor: float) -> None:
+    truth = motion(degrees=(-5, 4, 7), scale=(1.08, 0.94, 1.05), shift_mm=(-10, 14, 6))
+    fixed, moving = (
+        replace(image, grid=Grid(image.grid.shape, np.diag([factor] * 3 + [1.0]) @ image.grid.affine))
+        for image in (scan(FIXED), moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2), "oblique")))
+    )
+    unit_mm = common_unit_mm(fixed.grid, moving.grid)
+    found = align(*(coarse_copy(image, Intensities("ct"), unit_mm=unit_mm) for image in (fixed, moving)))
+    affine = found.affine.copy()
+    affine[:3, 3] /= factor
+    assert error_mm(affine, truth) < 2
 
 
 def test_aligned_pair_keeps_the_identity() -> None:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.affine.coarse_copies import CoarseCopy, coarse_copy
-from corereg.method.affine.orientation import AS_IT_IS, Flips, orientation_scores
+from corereg.method.affine.orientation import Flips, _ratios, _scores, orientation_ratios
 from corereg.preprocessing.detection import Intensities
 from helpers.grids import make_grid
 
@@ -33,10 +34,9 @@ def lopsided(grid: Grid, shift: np.ndarray = UNMOVED) -> CoarseCopy:
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "oblique"])
 def test_as_it_is_wins_for_a_scan_in_its_right_orientation(orientation: str) -> None:
     grid = make_grid(SHAPE, SPACING_MM, orientation)
-    scores = orientation_scores(lopsided(grid), lopsided(grid, SHIFTED), np.eye(4))
-    others = [score for flips, score in scores.items() if flips != AS_IT_IS]
-    assert len(others) == 7
-    assert scores[AS_IT_IS] > 1.2 * max(others)
+    ratios = orientation_ratios(lopsided(grid), lopsided(grid, SHIFTED), np.eye(4))
+    assert len(ratios) == 7
+    assert max(ratios.values()) < 1 / 1.2
 
 
 @pytest.mark.parametrize("flips", [(-1, 1, 1), (1, -1, 1), (1, 1, -1), (-1, -1, 1), (1, -1, -1), (-1, -1, -1)])
@@ -45,6 +45,22 @@ def test_a_flip_is_found(flips: Flips) -> None:
     grid = make_grid(SHAPE, SPACING_MM, "RAS")
     right = lopsided(grid, SHIFTED)
     wrong = right._replace(array=np.ascontiguousarray(right.array[tuple(slice(None, None, f) for f in flips)]))
-    scores = orientation_scores(lopsided(grid), wrong, np.eye(4))
-    assert max(scores, key=lambda tried: scores[tried]) == flips
-    assert scores[flips] > 1.2 * scores[AS_IT_IS]
+    ratios = orientation_ratios(lopsided(grid), wrong, np.eye(4))
+    assert max(ratios, key=lambda tried: ratios[tried]) == flips
+    assert ratios[flips] > 1.2
+
+
+def test_blank_corners_do_not_speak_for_another_orientation() -> None:
+    """What a turned scan lacks at its corners happens to meet dark places of a flipped one."""
+    rng = np.random.default_rng(0)
+    whole = gaussian_filter(rng.normal(size=SHAPE), 3).astype(np.float32)
+    grid = make_grid(SHAPE, SPACING_MM, "oblique")
+    i, j, _ = np.indices(SHAPE)
+    dark = whole < np.quantile(whole, 0.2)
+    whole[dark] = whole.min()
+    # Blank where the flipped scan is dark.
+    blank = dark[::-1] | (i + j < 8) | (i + j > sum(SHAPE[:2]) - 10)
+    turned = CoarseCopy(np.where(blank, whole.min() - 3, whole).astype(np.float32), grid)
+    ratios = orientation_ratios(turned, CoarseCopy(whole, grid), np.eye(4))
+    assert max(ratios.values()) < 1
+    assert max(_ratios(_scores(turned, CoarseCopy(whole, grid), np.eye(4), 0)).values()) > 1

@@ -90,6 +90,7 @@ def align(
     them and the identity that agrees about as well.
 
     Args:
+        fixed, moving: copies in one unit.
         seed: shifts the places at which the images are compared.
         rigid: search rigid maps throughout.
         only_from_identity: search near the identity alone.
@@ -130,7 +131,7 @@ def align(
     if after <= before * (1 if any_gain else 1 + GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
     _warn_of_stretches(freest)
-    return Alignment(kept, name, before, after, True)
+    return Alignment(fixed.map_in_mm(kept), name, before, after, True)
 
 
 class _Search:

@@ -46,7 +46,7 @@ class Places(NamedTuple):
     @classmethod
     def of(cls, fixed: CoarseCopy, *, samples: int, smoothing_mm: float, seed: int = 0) -> "Places":
         """See `MutualInformation`."""
-        array, grid, mask = fixed
+        array, grid, mask, _ = fixed
         offset = np.random.default_rng(seed).random(3)
         places = (offset + np.arange(samples)[:, None] * SEQUENCE) % 1 * (np.array(grid.shape) - 1)
         # In this order, neighbours find their voxels in the processor's cache.
@@ -83,7 +83,7 @@ class MutualInformation:
     ) -> None:
         places = places or Places.of(fixed, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
         self.points_mm, self.fixed_bins, per_mm3 = places
-        array, grid, mask = moving
+        array, grid, mask, _ = moving
         smooth = _between_0_and_1(_smoothed(array, grid, smoothing_mm, mask))
         self.volume = (smooth * (BINS - 2 * SPLINE_REACH - 1) + SPLINE_REACH).astype(np.float32)
         self.mask = np.ones((1, 1, 1), np.float32) if mask is None else mask.astype(np.float32)

@@ -16,25 +16,58 @@ from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation
 from corereg.method.affine.search import START, Space, middle, optimised
 
-__all__ = ["AS_IT_IS", "Flips", "orientation_scores"]
+__all__ = ["AS_IT_IS", "Flips", "orientation_ratios"]
 
 Flips = tuple[int, int, int]
 """-1 where an axis, closest to left-right, front-back or head-feet, is flipped, else 1. Two flips turn by 180 degrees,
 an odd number mirrors."""
 
 AS_IT_IS: Flips = (1, 1, 1)
+CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
 
 
-def orientation_scores(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *, seed: int = 0) -> dict[Flips, float]:
-    """Mutual information of the best alignment that is found near `affine`, for each orientation of the moving image.
+def orientation_ratios(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *, seed: int = 0) -> dict[Flips, float]:
+    """How well the images would match in each other orientation of the moving image, relative to their own.
 
-    Flipped images start where the middles of their fields of view or of their intensities meet.
+    Where one image alone has blank corners, as a scan that was turned has, what they happen to meet counts by chance.
+    So an orientation that seems better is then measured again without them, and the smaller ratio counts. Where both
+    have them, they are air, whose outline tells front from back.
 
     Args:
         affine: (4, 4), from the fixed image's world to the moving image's.
 
-    Returns: minus infinity for an orientation in which the images do not overlap.
+    Returns: 0 for an orientation in which the images do not overlap; NaN for all if they do not as they are.
     """
+    found = _ratios(_scores(fixed, moving, affine, seed))
+    bare = [_without_blank_corners(image) for image in (fixed, moving)]
+    if max(found.values()) > 1 and (bare[0] is fixed) != (bare[1] is moving):
+        again = _ratios(_scores(bare[0], bare[1], affine, seed))
+        found = {flips: min(ratio, again[flips]) for flips, ratio in found.items()}
+    return found
+
+
+def _ratios(scores: dict[Flips, float]) -> dict[Flips, float]:
+    own = scores[AS_IT_IS]
+    known = np.isfinite(own) and own > 0
+    return {flips: max(score, 0.0) / own if known else np.nan for flips, score in scores.items() if flips != AS_IT_IS}
+
+
+def _without_blank_corners(image: CoarseCopy) -> CoarseCopy:
+    """The image with a mask that excludes what has the value of two corners or more; the same one if nothing has."""
+    values, counts = np.unique(image.array[CORNERS], return_counts=True)
+    blank = np.isin(image.array, values[counts > 1])
+    if not blank.any():
+        return image
+    return image._replace(mask=~blank if image.mask is None else image.mask & ~blank)
+
+
+def _scores(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, seed: int) -> dict[Flips, float]:
+    """Mutual information of the best alignment that is found near `affine`, for each orientation of the moving image;
+    minus infinity where the images do not overlap.
+
+    Flipped images start where the middles of their fields of view or of their intensities meet.
+    """
+    affine = fixed.map_in_units(affine)
     samples, smoothing_mm = START
     metric = MutualInformation(fixed, moving, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
     space = Space(fixed.grid)

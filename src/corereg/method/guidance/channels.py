@@ -16,8 +16,8 @@ from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.method.features.mind import COST_GAIN, CT_INTENSITY, MindModel
 from corereg.method.guidance.start import placed
-from corereg.preprocessing.blank_ends import without_blank_ends
 from corereg.preprocessing.detection import find_intensities
+from corereg.preprocessing.filling import without_filling
 from corereg.preprocessing.modality import Modality
 from corereg.preprocessing.pair import Scan, prepare_pair
 
@@ -90,8 +90,9 @@ def channel_guide(
     """Bring further images to the working grid, as the first ones are."""
     guides = []
     for pair in channels:
-        intensities = find_intensities(pair, modality)
-        scans = [without_blank_ends(Scan(image, each)) for image, each in zip(pair, intensities, strict=True)]
+        shown = [without_filling(image, None)[0] for image in pair]
+        intensities = find_intensities(shown, modality)
+        scans = [Scan(image, each) for image, each in zip(shown, intensities, strict=True)]
         scans[1] = placed(scans[1], start, working)
         prepared = prepare_pair(scans, working, affine=affine, device=device)
         both_ct = all(each.modality.startswith("ct") for each in intensities)

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool3d
 
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, jacobian_determinant, sdlogj
 from corereg.geometry.warp import warp
-from corereg.method.affine.orientation import AS_IT_IS, orientation_scores
+from corereg.method.affine.orientation import orientation_ratios
 from corereg.method.quality.judged import Judged
 from corereg.method.quality.similarity import similarity_above_chance
 from corereg.preprocessing.body import body_threshold
@@ -157,10 +157,8 @@ def _regularity(judged: Judged, pair: _Reduced) -> dict[str, float]:
 
 def _orientation(judged: Judged) -> dict[str, float]:
     """How well the images would match in each other orientation, relative to their own."""
-    scores = orientation_scores(*judged.copies, judged.affine)
-    own = scores.pop(AS_IT_IS)
-    ratios = {f"orientation_{ORIENTATIONS[flips]}": float(score / own) for flips, score in scores.items()}
-    return ratios if math.isfinite(own) and own > 0 else dict.fromkeys(ratios, UNKNOWN)
+    ratios = orientation_ratios(*judged.copies, judged.affine)
+    return {f"orientation_{ORIENTATIONS[flips]}": float(ratio) for flips, ratio in ratios.items()}
 
 
 def _affine(judged: Judged) -> dict[str, float]:
