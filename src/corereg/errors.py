@@ -1,8 +1,8 @@
-"""The two exceptions that the command line prints as one line: a user's mistake, and a request to stop."""
+"""What the command line prints as one line: the exceptions of a user's mistake and a request to stop, and counts."""
 
 import signal
 
-__all__ = ["InputError", "Interrupted", "UnknownSettingError"]
+__all__ = ["InputError", "Interrupted", "UnknownSettingError", "number_of"]
 
 
 class InputError(ValueError):
@@ -28,3 +28,8 @@ class Interrupted(Exception):  # noqa: N818 - an event, not a fault
     def exit_status(self) -> int:
         """130 after Ctrl-C, otherwise 143: the shell's convention."""
         return 128 + (signal.SIGINT if self.signal_number == signal.SIGINT else signal.SIGTERM)
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 pair`, `3 pairs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

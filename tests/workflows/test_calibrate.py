@@ -35,7 +35,7 @@ def test_a_list_and_its_finished_batch_give_the_same_thresholds(tmp_path: Path) 
 
 def test_pairs_that_fail_are_left_out_with_a_warning(tmp_path: Path) -> None:
     pairs = as_csv(tmp_path / "pairs.csv", [*NAMES, "broken-1"])
-    with pytest.warns(UserWarning, match="1 pairs failed and are left out|are few"):
+    with pytest.warns(UserWarning, match="1 pair failed and left out|are few"):
         assert calibrate(pairs, tmp_path / "t.json", method=MEASURED, directory=tmp_path / "kept").pairs == 40
     assert (tmp_path / "kept" / "rows.jsonl").is_file()
 

@@ -9,6 +9,7 @@ from corereg.cli.common import AllTo, EveryPair, Split, Strict, command, command
 from corereg.cli.endings import BAD_VERDICT, FAILURE
 from corereg.cli.messages import log, progress_bar, show, show_result
 from corereg.cli.register import with_settings
+from corereg.errors import number_of
 from corereg.method.quality.quality import FAIL, VERDICTS
 from corereg.workflows.outputs import DEFAULT_OUTPUTS
 
@@ -109,9 +110,8 @@ def batch(
         }
     )
     if found.failed:
-        log(
-            f"corereg: {found.failed} pairs failed, as `error` in their rows says; rerun to try them again", always=True
-        )
+        failed = number_of(found.failed, "pair")
+        log(f"corereg: {failed} failed, as `error` in their rows says; rerun to try them again", always=True)
         raise typer.Exit(FAILURE)
     if strict and found.verdicts.get(FAIL):
         raise typer.Exit(BAD_VERDICT)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from corereg.errors import number_of
 from corereg.evaluation.mixed_model import Estimate, estimate, share_scans
 
 __all__ = ["Comparison", "Summary", "compare", "holm", "pair_warnings", "summarise"]
@@ -101,10 +102,9 @@ def pair_warnings(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """What limits the statistics of these pairs of scans, in sentences."""
     warnings = []
     if len(pairs) < FEW_PAIRS:
-        warnings.append(
-            f"Only {len(pairs)} pairs: the test cannot give p below {min(1.0, 2.0 ** (1 - len(pairs))):.2g}, and the "
-            "intervals are rough."
-        )
+        least = min(1.0, 2.0 ** (1 - len(pairs)))
+        few = number_of(len(pairs), "pair")
+        warnings.append(f"Only {few}: the test cannot give p below {least:.2g}, and the intervals are rough.")
     uses = Counter(scan for pair in pairs for scan in set(pair))
     sharing = sum(any(uses[scan] > 1 for scan in pair) for pair in pairs)
     if sharing:

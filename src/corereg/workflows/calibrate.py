@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from corereg.errors import InputError
+from corereg.errors import InputError, number_of
 from corereg.io.places import check_output
 from corereg.method.quality.calibration import Calibration, calibrated, check_count, fewest_pairs
 from corereg.method.quality.thresholds import write_thresholds
@@ -144,7 +144,7 @@ def _measures(path: Path) -> list[dict[str, float]]:
             )
         found.append({name: _number(row, name) for name in NEEDED})
     if failed:
-        warnings.warn(f"{failed} pairs failed and are left out; see `error` in {path}", stacklevel=3)
+        warnings.warn(f"{number_of(failed, 'pair')} failed and left out; see `error` in {path}", stacklevel=3)
     return found
 
 

@@ -47,7 +47,7 @@ def test_test_pairs_without_labels_become_a_submission(tmp_path: Path, cohort: C
 
 def test_a_batch_with_failures_makes_none_and_says_so(tmp_path: Path, cohort: Cohort) -> None:
     next((tmp_path / "truth").iterdir()).unlink()
-    with pytest.warns(UserWarning, match="1 pairs failed, so no submission"):
+    with pytest.warns(UserWarning, match="1 pair failed, so no submission"):
         assert run(cohort.path, tmp_path / "out", retries=0).failed == 1
     assert not (tmp_path / "out" / "submission").exists()
 

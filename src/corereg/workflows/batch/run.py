@@ -15,7 +15,7 @@ from pathlib import Path
 from typing_extensions import Unpack
 
 from corereg.data.label_names import read_label_names
-from corereg.errors import InputError
+from corereg.errors import InputError, number_of
 from corereg.io.atomic import output_folder
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.quality.thresholds import read_thresholds
@@ -153,7 +153,9 @@ def batch(
             if bids_names:
                 write_bids(directory, rows)
             if dataset is not None and failed:
-                warnings.warn(f"{failed} pairs failed, so no submission was made of the others", stacklevel=2)
+                warnings.warn(
+                    f"{number_of(failed, 'pair')} failed, so no submission was made of the others", stacklevel=2
+                )
             elif dataset is not None:
                 progress("writing the submission")
                 _elsewhere("submission", WRITE_FIELDS, *dataset, directory, submission)

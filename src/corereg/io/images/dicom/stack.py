@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.errors import InputError
+from corereg.errors import InputError, number_of
 from corereg.io.images.dicom.headers import Frame
 from corereg.io.images.itk import LPS_RAS
 
@@ -97,7 +97,9 @@ def _count(steps: NDArray[np.float64], name: str) -> int:
         )
     count = int(np.ceil(steps.sum() / usual.min() - REGULAR)) + 1
     missing = int((np.round(steps / usual.max()) - 1).clip(min=0).sum())
-    cause = f"about {missing} slices may be missing" if missing else "slices overlap or vary in their distance"
+    cause = (
+        f"about {number_of(missing, 'slice')} may be missing" if missing else "slices overlap or vary in their distance"
+    )
     warnings.warn(
         f"{name}: steps between slices go from {steps.min():.4g} to {steps.max():.4g} mm ({cause}); they were "
         f"interpolated at their true positions to {count} slices of {steps.sum() / (count - 1):.4g} mm",

@@ -52,8 +52,9 @@ def grid_of(image: Located | None, name: str, of: object = "a transform") -> Gri
         InputError: it is unknown.
     """
     if image is None:
+        other = {"fixed": "moving", "moving": "fixed"}[name]
         raise InputError(
-            f"got {of} without its {name} grid; give the {name} image with it (add --{name} IMAGE; of an inverse, the "
-            "other one)"
+            f"got {of} without its {name} grid; give the {name} image with it (add --{name} IMAGE, or with --inverse "
+            f"--{other} IMAGE)"
         )
     return image if isinstance(image, Grid) else image.grid
