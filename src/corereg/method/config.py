@@ -98,9 +98,9 @@ class RefineConfig:
     settling: Annotated[float, Interval(ge=0, le=1)] = 0.4
     """Share of the steps, at the end, over which the learning rate falls to 0; 0 in the paper."""
     regularisation: Annotated[Annotated[float, Ge(0)] | Literal["auto"], Option()] = 3.5
-    """R, weight of the smoothness: larger is smoother; full grids above 3 million voxels take 0.7 of it. The paper trains
-    with 1 and tests with the value that reaches a target SDlogJ; auto tries several on a copy of the pair whose motion is
-    known, and takes the most accurate."""
+    """R, weight of the smoothness: larger is smoother; full grids above 3 million voxels take 0.7 of it. The paper
+    trains with 1 and tests with the value that reaches a target SDlogJ; auto tries several on a copy of the pair whose
+    motion is known, and takes the most accurate."""
     volume_preservation: Annotated[float, Ge(0), Option()] = 1.0
     """Weight of volume change relative to the other smoothness; tissue bends and slides more easily than it changes
     volume. 0 in the paper."""

@@ -123,14 +123,18 @@ def align(
     found = _distinct(found, fixed.grid)[:FINALISTS]
     families = {"rigid": space.rigid} if rigid else {"rigid": space.rigid, "affine": space.affine}
     maps = search.best(found, families)
-    _, freest = list(maps.values())[-1]
     plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
-    name, kept = list(plausible.values())[-1] if any_gain else _simplest(plausible, fixed, moving, space)
+
+    def chosen(among: Mapping[str, tuple[str, Matrix]]) -> tuple[str, Matrix]:
+        return list(among.values())[-1] if any_gain else _simplest(among, fixed, moving, space)
+
+    name, kept = chosen(plausible)
     fine = search.metric(FINE, kept)
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
     if after <= before * (1 if any_gain else 1 + GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
-    _warn_of_stretches(freest)
+    if len(plausible) < len(maps):
+        _warn_of_stretches(chosen(maps)[1])
     return Alignment(fixed.map_in_mm(kept), name, before, after, True)
 
 
