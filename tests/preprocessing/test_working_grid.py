@@ -142,6 +142,15 @@ def test_outputs_on_a_fine_grid_that_need_more_than_the_registration_are_announc
     assert_allclose(working.spacing, 2.0)
 
 
+def test_outputs_on_a_canvas_around_the_fixed_image_are_announced() -> None:
+    shown, canvas = (
+        make_grid((48, 52, 40), (1.0, 1.1, 1.2), "oblique"),
+        make_grid((500, 300, 260), (1.0, 1.1, 1.2), "oblique"),
+    )
+    with pytest.warns(UserWarning, match=r"outputs for a fixed image of .*500.* takes about 2\.\d GiB"):
+        choose_working_grid(shown, shown, memory_bytes=2**30, written=canvas)
+
+
 @pytest.mark.parametrize("spacing_mm", [None, 3.0])
 def test_memory_too_little_for_any_grid_is_refused(spacing_mm: float | None) -> None:
     refusal(chosen, centred_grid((60, 50, 40), (2.0, 2.0, 2.0)), spacing_mm=spacing_mm, memory=2**20)

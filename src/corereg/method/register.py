@@ -156,6 +156,7 @@ def register(
         scans[1].image.grid,
         spacing_mm=config.spacing_mm or choice.spacing_mm,
         memory_bytes=config.memory_bytes,
+        written=fixed_image.grid,
     )
     view = field_of_view(scans[0].image.grid, working)
     passes = config.stages.passes or default_passes(choice.model.passes, math.prod(working.shape))

@@ -58,6 +58,7 @@ def choose_working_grid(
     spacing_mm: float | None = None,
     memory_bytes: int | None = None,
     most_voxels: int = MOST_VOXELS,
+    written: Grid | None = None,
 ) -> Grid:
     """Isotropic grid over the fixed image's field of view; its voxel 0 is that of the image in canonical orientation.
 
@@ -70,6 +71,7 @@ def choose_working_grid(
         spacing_mm: use this spacing.
         memory_bytes: plan for this much memory instead of what the machine has available.
         most_voxels: how many voxels a grid finer than 2 mm may have.
+        written: grid of the outputs, if it is not the fixed image's.
 
     Raises:
         InputError: the spacing is not positive or needs more memory than there is, or no spacing would fit.
@@ -105,10 +107,11 @@ def choose_working_grid(
             stacklevel=2,
         )
     working = _grid_at(fixed, fitting)
-    outputs = KEPT_BYTES_PER_VOXEL * math.prod(working.shape) + OUTPUT_BYTES_PER_VOXEL * math.prod(fixed.shape)
+    written = written or fixed
+    outputs = KEPT_BYTES_PER_VOXEL * math.prod(working.shape) + OUTPUT_BYTES_PER_VOXEL * math.prod(written.shape)
     if outputs > budget:
         warnings.warn(
-            f"writing the outputs for a fixed image of {fixed} takes about {outputs / 2**30:.1f} GiB, more than the "
+            f"writing the outputs for a fixed image of {written} takes about {outputs / 2**30:.1f} GiB, more than the "
             f"{budget / 2**30:.1f} GiB available; close other programs, or leave out the report",
             stacklevel=2,
         )
