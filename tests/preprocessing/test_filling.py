@@ -66,14 +66,13 @@ def beyond_a_round_view(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     ("values", "fill", "kind"),
     [
         ((0, 855), -1000, np.int16),
+        ((200, 855), -3024, np.int32),
         ((0, 855), 32767, np.int16),
+        ((0, 855), 65535, np.uint16),
         ((0.0, 1.0), -1e6, np.float32),
-        ((-1024, 3071), -3024, np.int16),
     ],
 )
-def test_a_value_far_from_all_others_becomes_the_smallest_of_them(
-    values: tuple[float, float], fill: float, kind: type
-) -> None:
+def test_a_value_that_nothing_measures_becomes_zero(values: tuple[float, float], fill: float, kind: type) -> None:
     array = np.linspace(*values, 12 * 14 * 16).reshape(12, 14, 16).astype(kind)
     outside = beyond_a_round_view(array.shape)
     image = Image(
@@ -82,19 +81,26 @@ def test_a_value_far_from_all_others_becomes_the_smallest_of_them(
     )
     found, _ = without_filling(image, None)
     assert found.array.dtype == kind
-    np.testing.assert_array_equal(found.array, np.where(outside, array[~outside].min(), array))
+    np.testing.assert_array_equal(found.array, np.where(outside, 0, array))
 
 
-@pytest.mark.parametrize("fill", [-100, 900])
-def test_a_value_near_the_others_and_one_inside_stay(fill: int) -> None:
-    array = np.linspace(0, 855, 12 * 14 * 16).reshape(12, 14, 16).astype(np.int16)
+@pytest.mark.parametrize(
+    ("values", "fill"),
+    [((100, 110), 0), ((-200, 300), -1024), ((-1024, 3071), -3024), ((100, 110), 255), ((0, 855), 900)],
+)
+def test_a_background_far_from_what_an_image_shows_stays(values: tuple[float, float], fill: int) -> None:
+    array = np.linspace(*values, 12 * 14 * 16).reshape(12, 14, 16).astype(np.int16)
     array[beyond_a_round_view(array.shape)] = fill
     image = Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (0.0, 0.0, 0.0)))
     assert without_filling(image, None)[0] is image
-    array = array.copy()
-    array[4:8, 4:8] = 30000
-    bright = Image(array, image.grid)
-    assert without_filling(bright, None)[0] is bright
+
+
+@pytest.mark.parametrize("bright", [-1000, 32767])
+def test_such_a_value_inside_stays(bright: int) -> None:
+    array = np.linspace(0, 855, 12 * 14 * 16).reshape(12, 14, 16).astype(np.int16)
+    array[4:8, 4:8] = bright
+    image = Image(array, make_grid(array.shape, (2.0, 3.0, 4.0), "oblique", (0.0, 0.0, 0.0)))
+    assert without_filling(image, None)[0] is image
 
 
 def test_blank_part_of_a_scan_does_not_move_the_rest() -> None:

@@ -3,7 +3,7 @@
 A scan that was resampled onto the grid of another, or pasted into a larger canvas, has such planes, and so have many
 MRs. Their edges would pull anatomy to where the field of view ends, and a canvas larger than what it shows takes time.
 So a scan is registered as if they had never been added. Values such as -1000 or 32767 around an MR that was turned, or
-beyond a round field of view, would be taken for contrast; they become the smallest of the others.
+beyond a round field of view, would be taken for contrast; they become 0.
 """
 
 from dataclasses import replace
@@ -19,9 +19,11 @@ from corereg.preprocessing.pair import Mask
 
 __all__ = ["without_filling"]
 
-FILLED_CORNERS, FILL_GAP = 4, 0.25
-"""A lowest or highest value is a filling if at least this many of the array's corners have it, and if it lies farther
-from the next value than this share of the range of all others."""
+FILLED_CORNERS = 4
+"""A filling has at least this many of the array's corners. Only a value that nothing measures is taken for one, since a
+background may lie far from all else that an image shows: a negative one where no other is, or one of `LARGEST`."""
+LARGEST = 2**15 - 1, 2**16 - 1
+"""The largest numbers of 16 bits."""
 CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
 
 
@@ -41,17 +43,15 @@ def without_filling(image: Image, mask: Mask | None) -> tuple[Image, Mask | None
 
 
 def _unfilled(array: NDArray[Any]) -> NDArray[Any]:
-    """The array with its fill values, if it has any, replaced by the smallest of the others."""
+    """The array with 0 in place of its fill values, if it has any and no other value is negative."""
     for extreme in (array.min(), array.max()):
+        if extreme >= 0 and extreme not in LARGEST:
+            continue
         if np.count_nonzero(array[CORNERS] == extreme) < FILLED_CORNERS:
             continue
         filled = array == extreme
-        others = array[~filled]
-        low, high = (others.min(), others.max()) if others.size else (extreme, extreme)
-        # As floats, since differences of integers may overflow.
-        gap = max(float(low) - float(extreme), float(extreme) - float(high))
-        if gap > FILL_GAP * (float(high) - float(low)) > 0:
-            array = np.where(filled, low, array)
+        if not (array[~filled] < 0).any():
+            array = np.where(filled, array.dtype.type(0), array)
     return array
 
 
