@@ -1,4 +1,4 @@
-"""What only fills up a scan's array: planes of one value at the ends of an axis, and a value far from all others.
+"""What only fills up a scan's array: planes of one value at the ends of an axis, and values that nothing measures.
 
 A scan that was resampled onto the grid of another, or pasted into a larger canvas, has such planes, and so have many
 MRs. Their edges would pull anatomy to where the field of view ends, and a canvas larger than what it shows takes time.
@@ -17,7 +17,7 @@ from corereg.io.images.image import Image
 from corereg.kept import kept
 from corereg.preprocessing.pair import Mask
 
-__all__ = ["without_filling"]
+__all__ = ["CORNERS", "without_filling"]
 
 FILLED_CORNERS = 4
 """A filling has at least this many of the array's corners. Only a value that nothing measures is taken for one, since a
@@ -25,10 +25,14 @@ background may lie far from all else that an image shows: a negative one where n
 LARGEST = 2**15 - 1, 2**16 - 1
 """The largest numbers of 16 bits."""
 CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
+"""Index of the eight corner voxels of an array, (2, 2, 2)."""
 
 
 def without_filling(image: Image, mask: Mask | None) -> tuple[Image, Mask | None]:
-    """The image, and its mask, without blank ends and fill values; the same objects if there are none."""
+    """The image, and its mask (I, J, K), without blank ends and fill values; the same objects if there are none.
+
+    What is left keeps its place in the world.
+    """
     box = _box(image.array)
     whole = box == tuple(slice(0, n) for n in image.array.shape)
     part = image.array if whole else image.array[box]
@@ -50,7 +54,7 @@ def _unfilled(array: NDArray[Any]) -> NDArray[Any]:
         if np.count_nonzero(array[CORNERS] == extreme) < FILLED_CORNERS:
             continue
         filled = array == extreme
-        if not (array[~filled] < 0).any():
+        if not ((array < 0) & ~filled).any():
             array = np.where(filled, array.dtype.type(0), array)
     return array
 

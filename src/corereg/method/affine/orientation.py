@@ -15,6 +15,7 @@ from corereg.geometry.kernels.threads import run_tasks
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation
 from corereg.method.affine.search import START, Space, middle, optimised
+from corereg.preprocessing.filling import CORNERS
 
 __all__ = ["AS_IT_IS", "Flips", "orientation_ratios"]
 
@@ -23,7 +24,6 @@ Flips = tuple[int, int, int]
 an odd number mirrors."""
 
 AS_IT_IS: Flips = (1, 1, 1)
-CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
 
 
 def orientation_ratios(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *, seed: int = 0) -> dict[Flips, float]:
