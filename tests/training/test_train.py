@@ -77,7 +77,7 @@ def test_same_seed_same_run_other_seed_another(
         monkeypatch.setattr(process, "FEWEST_STEPS", fewest)
         run(cohort_json, tmp_path / name, cache, seed=seed, cycles=1, steps_per_cycle=1, log=lines.append)
     (estimate,) = (line for line in lines if line.startswith("estimate: "))
-    assert re.search(r"GB of memory and 0\.0 GB of disk for 3 pairs to label of [0-9.]+ s, 1 steps of", estimate)
+    assert re.search(r"GB of memory and 0\.0 GB of disk for 3 pairs to label of [0-9.]+ s, 1 step of", estimate)
     assert same(weights_of(tmp_path / "again"), weights_of(tmp_path / "first"))
     assert not same(weights_of(tmp_path / "other"), weights_of(tmp_path / "first"))
 

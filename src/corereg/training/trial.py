@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from corereg.errors import InputError
+from corereg.errors import InputError, number_of
 from corereg.progress import duration
 from corereg.provenance import peak_memory_mb
 from corereg.training.forecast import PAIR, STEP, VALIDATION, Forecast
@@ -74,9 +74,9 @@ def describe(forecast: Forecast, trial: Trial, *, kept_mb: float, disk_mb: float
     """
     cuda = device.type == "cuda"
     needed = trial.memory_mb + kept_mb
-    words = {PAIR: "pairs to label", STEP: "steps", VALIDATION: "pairs to validate on"}
+    words = {PAIR: ("pair", " to label"), STEP: ("step", ""), VALIDATION: ("pair", " to validate on")}
     parts = [
-        f"{left} {words[kind]} of {trial.seconds[kind]:.2g} s"
+        f"{number_of(left, words[kind][0])}{words[kind][1]} of {trial.seconds[kind]:.2g} s"
         for kind in trial.seconds
         if (left := forecast.left(kind))
     ]

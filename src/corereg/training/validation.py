@@ -85,23 +85,20 @@ class Validation:
             residual; in either case sdlogj, folds_percent, seconds, and match_accuracy and match_auc of the finest
             pass's features (see `match_quality`), with mind_auc to compare. Empty without pairs.
         """
-        stages = PipelineConfig(
-            passes=config.passes,
-            coupled_convex=config.coupled_convex,
-            refine=config.validation_refine,
-            # One direction on the 1/2 grid shows what the network learned in a fraction of the time.
-            symmetric=False,
-            fine=False,
-            seed=config.seed,
-        )
         rows = []
         for done, (fixed, moving) in enumerate(self.pairs):
             progress(done, len(self.pairs))
-            rows.append(self._measure_pair(model, stages, fixed, moving, device))
+            rows.append(self._measure_pair(model, config, fixed, moving, device))
         if not rows:
             return {}
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         return means | self._probed(model, min(config.passes), device)
+
+    def try_pair(self, model: FeatureModel, config: TrainConfig, device: torch.device) -> int:
+        """Measure the first pair to see what that takes; returns the number of pairs measured."""
+        for fixed, moving in self.pairs[:1]:
+            self._measure_pair(model, config, fixed, moving, device)
+        return min(len(self.pairs), 1)
 
     def _probed(self, model: FeatureModel, stride: int, device: torch.device) -> dict[str, float]:
         """How often the model's features find the right place; see `probe`."""
@@ -115,8 +112,17 @@ class Validation:
         return {"match_accuracy": accuracy, "match_auc": auc, "mind_auc": kept.reference}
 
     def _measure_pair(
-        self, model: FeatureModel, stages: PipelineConfig, fixed: int, moving: int, device: torch.device
+        self, model: FeatureModel, config: TrainConfig, fixed: int, moving: int, device: torch.device
     ) -> dict[str, float]:
+        stages = PipelineConfig(
+            passes=config.passes,
+            coupled_convex=config.coupled_convex,
+            refine=config.validation_refine,
+            # One direction on the 1/2 grid shows what the network learned in a fraction of the time.
+            symmetric=False,
+            fine=False,
+            seed=config.seed,
+        )
         images = [self.volumes.image(row).to(device) for row in (fixed, moving)]
         found = register_volumes(images[0], images[1], model, stages, field_of_view=self.volumes.field_of_view)
         disp_vox = found.refined[0].cpu().numpy()

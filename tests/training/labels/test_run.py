@@ -1,6 +1,7 @@
 """Training on label maps: whole runs on a small cohort, and what they refuse."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from corereg.training.labels.maps import labels_on_grid
 from corereg.training.scans.volumes import Volumes
 from corereg.training.session import Session
 from corereg.training.train import MODEL
+from corereg.training.trial import FEWEST_STEPS
 from helpers.refusals import refusal
 from helpers.training import GRID, comparable, run, same, weights_of
 
@@ -43,6 +45,14 @@ def learned(cohort_json: Path, cache: Path, tmp_path_factory: pytest.TempPathFac
     partly = without_map(cohort_json, folder / "cohort", case=3)
     learn(partly, folder / "run", cache, cycles=2, steps_per_cycle=50, learning_rate=0.01, labels__sure=0.5)
     return folder / "run"
+
+
+def test_a_run_that_is_validated_says_beforehand_what_it_takes(cohort_json: Path, cache: Path, tmp_path: Path):
+    lines: list[str] = []
+    learn(cohort_json, tmp_path / "run", cache, steps_per_cycle=FEWEST_STEPS, validation_pairs=1, log=lines.append)
+    (estimate,) = (line for line in lines if line.startswith("estimate: "))
+    assert re.search(r"for 30 steps of [0-9.]+ s, 1 pair to validate on of [0-9.]+ s$", estimate)
+    assert read_card(tmp_path / "run" / MODEL)["metrics"]["dice"] > 0
 
 
 def without_map(dataset: Path, folder: Path, *, case: int) -> Path:

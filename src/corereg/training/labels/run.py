@@ -77,18 +77,21 @@ class LabelRun:
         return [{STEP: config.steps_per_cycle, VALIDATION: len(self.session.validation.pairs)}] * config.cycles
 
     def estimate(self, forecast: Forecast) -> list[str]:
-        """Lines on time and memory, from a step of a network that is then dropped."""
-        device = self.session.fabric.device
-        model = random_label_network(self._network(), seed=self.session.config.seed)
+        """Lines on time and memory, from a step of a network that is then dropped and a pair that it registers."""
+        config, device, validation = self.session.config, self.session.fabric.device, self.session.validation
+        model = random_label_network(self._network(), seed=config.seed)
         objective = _Objective(model, bf16=self._bf16()).to(device)
-        count = self.session.config.batch_size
+        count = config.batch_size
         rows = (list(self.maps.classes) * count)[:count]
 
         def step() -> int:
             objective(*self._batch(rows, {}, 0, 0)).backward()
             return 1
 
-        trial = try_out({STEP: step}, device)
+        def pair() -> int:
+            return validation.try_pair(self._registering(model.eval()), config, device)
+
+        trial = try_out({STEP: step} | ({VALIDATION: pair} if validation.pairs else {}), device)
         forecast.tried.update(trial.seconds)
         return describe(forecast, trial, kept_mb=0.0, disk_mb=0.0, device=device)
 
@@ -115,9 +118,11 @@ class LabelRun:
                 session.update(loss, optimiser, (session.names[row] for row in rows), cycle, step)
                 self._report(loss, cycle, step, rate)
                 session.save_or_stop(cycle, step + 1, model, optimiser)
-            registering = LabelsAndMind(model, both_ct=session.volumes.modality.startswith("ct"))
-            session.finish(cycle, model, registering, optimiser)
+            session.finish(cycle, model, self._registering(model), optimiser)
         return model
+
+    def _registering(self, model: LabelNetwork) -> LabelsAndMind:
+        return LabelsAndMind(model, both_ct=self.session.volumes.modality.startswith("ct"))
 
     def _bf16(self) -> bool:
         # float16, with which a GPU infers, is too narrow for gradients.
