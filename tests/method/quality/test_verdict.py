@@ -24,6 +24,9 @@ from helpers.qualities import RIGHT
         ({"orientation_mirrored_left_right": 1.3}, "fail", "mirrored left-right"),
         ({"orientation_turned_about_left_right": 0.98}, "warn", "turned about left-right"),
         ({"displacement_share": 0.25}, "fail", "by 12 mm on average, 25% of the scan's width"),
+        ({"affine_rotation_degrees": 40.0}, "warn", "turns the moving image by 40 degrees"),
+        ({"affine_rotation_degrees": 97.0}, "fail", "turns the moving image by 97 degrees"),
+        ({"affine_rotation_degrees": 174.0}, "pass", ""),
         ({"covered": 0.55}, "warn", "45% of the fixed body"),
         ({"covered": 0.55, "displacement_share": 0.13}, "warn", "13%"),
         (

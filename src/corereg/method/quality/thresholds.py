@@ -30,6 +30,7 @@ SHIPPED: Thresholds = {
     "left_right": Threshold(1.05, 1.15),
     "agreement": Threshold(-0.6, -0.5),
     "displacement": Threshold(0.12, 0.2),
+    "rotation": Threshold(30.0, 60.0),
     "coverage": Threshold(0.4, 0.8),
 }
 """Calibrated on right and wrong pairs of eleven cohorts: benchmarks/verdict.md."""

@@ -26,6 +26,9 @@ OTHER_ORIENTATIONS = [
 SEVERAL = 3
 """This many rules that warn decide together."""
 
+HALF_TURN = 180.0
+"""A header in error may turn a scan by this many degrees; what undoes that is no doubt."""
+
 WORSE_DICE = 0.02
 """Fall of the mean Dice that counts as a failure."""
 
@@ -82,6 +85,13 @@ RULES = {
             f"{m['displacement_share']:.0%} of the scan's width"
         ),
     ),
+    "rotation": _Rule(
+        lambda m: min(m["affine_rotation_degrees"], HALF_TURN - m["affine_rotation_degrees"]),
+        reason=lambda m: (
+            f"the affine part turns the moving image by {m['affine_rotation_degrees']:.0f} degrees, more than patients "
+            "turn between scans"
+        ),
+    ),
     "coverage": _Rule(
         lambda m: 1 - m["covered"],
         reason=lambda m: f"{1 - m['covered']:.0%} of the fixed body lies outside the moving scan",
@@ -92,7 +102,8 @@ RULES = {
 NEEDED = (
     *OTHER_ORIENTATIONS,
     LEFT_RIGHT,
-    *("similarity_before", "similarity_above_chance", "displacement_mean_mm", "displacement_share", "covered"),
+    *("similarity_before", "similarity_above_chance", "displacement_mean_mm", "displacement_share"),
+    *("affine_rotation_degrees", "covered"),
 )
 """The measures that the rules read."""
 
