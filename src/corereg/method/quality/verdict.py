@@ -23,6 +23,9 @@ OTHER_ORIENTATIONS = [
     name for name in (f"orientation_{words}" for words in ORIENTATIONS.values()) if name != LEFT_RIGHT
 ]
 
+BEFORE = 3
+"""Weight of the likeness before the deformation, relative to that after it."""
+
 SEVERAL = 3
 """This many rules that warn decide together."""
 
@@ -46,9 +49,9 @@ class _Rule(NamedTuple):
 
 
 def _agreement(measures: Measures) -> float:
-    """How alike the images are. Before the deformation a likeness counts twice, since a strong one can bend unrelated
-    images until they agree."""
-    return 2 * measures["similarity_before"] + measures["similarity_above_chance"]
+    """How alike the images are. Before the deformation a likeness counts several times, since a strong one can bend
+    unrelated images until they agree."""
+    return BEFORE * measures["similarity_before"] + measures["similarity_above_chance"]
 
 
 def _best_orientation(measures: Measures) -> str:
