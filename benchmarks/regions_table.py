@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from corereg.evaluation.benchmark.peers.catalogue import OWN
-from corereg.evaluation.statistics import Summary, summarise
+from corereg.evaluation.statistics import FEW_PAIRS, Summary, summarise
 
 __all__ = ["mean_ranks", "print_tables"]
 
@@ -22,9 +22,10 @@ def print_tables(rows: Sequence[Row], regions: Sequence[str]) -> None:
     for line in by_region(rows, regions):
         print(f"| {' | '.join(line)} |")
     print(
-        "\nMean over the pairs with its 95 % bootstrap interval (10,000 resamples of the pairs). Worse: pairs that "
-        "ended with less overlap or a larger error than they began with. Pairs that share a scan are not independent: "
-        "there the intervals are optimistic. ConvexAdam has no affine step."
+        f"\nMean over the pairs with its 95 % interval, Student's for fewer than {FEW_PAIRS} pairs and otherwise a "
+        "bootstrap (10,000 resamples of the pairs). Worse: pairs that ended with less overlap or a larger error than "
+        "they began with. Pairs that share a scan are not independent: there the intervals are optimistic. ConvexAdam "
+        "has no affine step."
     )
     ranks = mean_ranks(rows, regions)
     if len(ranks) > 1:
@@ -44,10 +45,10 @@ def by_region(rows: Sequence[Row], regions: Sequence[str]) -> Iterator[tuple[str
                 words(label),
                 str(len(good)) if len(good) == len(these) else f"{len(good)} of {len(these)}",
                 number(summarise(numbers(good, "dice_before")).mean, 3),
-                interval(summarise(numbers(good, "dice")), 3),
+                interval(summarise(numbers(good, "dice"), bounds=(0.0, 1.0)), 3),
                 number(summarise(numbers(good, "error_before_mm")).mean, 2),
-                interval(summarise(numbers(good, "error_mm")), 2),
-                interval(summarise(numbers(good, "sdlogj")), 3),
+                interval(summarise(numbers(good, "error_mm"), bounds=(0.0, math.inf)), 2),
+                interval(summarise(numbers(good, "sdlogj"), bounds=(0.0, math.inf)), 3),
                 number(folds, 3),
                 str(sum(map(ended_worse, good))),
                 number(summarise(numbers(good, "seconds")).median, 1),

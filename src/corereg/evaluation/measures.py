@@ -37,25 +37,27 @@ class Measure:
     Args:
         digits: digits after the decimal point.
         better: +1 if more is better, -1 if less is better, 0 if neither.
+        most: the largest possible value; the least is 0.
     """
 
     name: str
     title: str
     digits: int
     better: int
+    most: float = math.inf
 
 
 MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
-        Measure("dice", "Dice", 3, 1),
-        Measure("dice_before", "Dice before", 3, 0),
+        Measure("dice", "Dice", 3, 1, most=1.0),
+        Measure("dice_before", "Dice before", 3, 0, most=1.0),
         Measure("hd95_vox", "HD95 (voxels)", 2, -1),
         Measure("hd95_mm", "HD95 (mm)", 2, -1),
         Measure("tre_mm", "TRE (mm)", 2, -1),
         Measure("tre_before_mm", "TRE before (mm)", 2, 0),
         Measure("sdlogj", "SDlogJ", 3, -1),
-        Measure("fold_percent", "folds (%)", 3, -1),
+        Measure("fold_percent", "folds (%)", 3, -1, most=100.0),
         Measure("ndv_percent", "NDV (%)", 3, -1),
         Measure("inverse_mm", "inverse error (mm)", 2, -1),
         Measure("displacement_mm", "mean displacement (mm)", 2, 0),
@@ -73,7 +75,7 @@ def values(rows: Rows, name: str) -> list[float]:
 
 def summary(rows: Rows, name: str) -> Summary:
     """Summary of one measure over the pairs."""
-    return summarise(values(rows, name), [_scans(row) for row in rows])
+    return summarise(values(rows, name), [_scans(row) for row in rows], bounds=(0.0, MEASURES[name].most))
 
 
 def summaries(rows: Rows) -> dict[str, Summary]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from corereg.evaluation.benchmark.run import Benchmark
 from corereg.evaluation.measures import MEASURES, number
-from corereg.evaluation.statistics import CONFIDENCE, RESAMPLES, pair_warnings
+from corereg.evaluation.statistics import CONFIDENCE, FEW_PAIRS, RESAMPLES, pair_warnings
 from corereg.io.atomic import atomic_path
 from corereg.method.quality.quality import verdict_rank
 from corereg.report.figures import Drawn, make_figures
@@ -24,7 +24,8 @@ __all__ = ["Cohort", "write_benchmark", "write_cohort_report"]
 
 PAIR_COLUMNS = ("dice", "dice_before", "hd95_mm", "tre_mm", "sdlogj", "fold_percent", "seconds", "process_seconds")
 STATISTICS_NOTE = (
-    f"Intervals: {100 * CONFIDENCE:.0f} % bootstrap of the mean over pairs ({RESAMPLES:,} resamples, seed 0). "
+    f"Intervals: {100 * CONFIDENCE:.0f} % bootstrap of the mean over pairs ({RESAMPLES:,} resamples, seed 0), "
+    f"Student's for fewer than {FEW_PAIRS} pairs, cut at the least and the largest value that a measure can have. "
     "p: two-sided Wilcoxon signed-rank test against the first method, for each measure with Holm's correction over the "
     "methods. HD95 is averaged over structures. SDlogJ is Learn2Reg's, of det J + 3. Time: registration only, images "
     "already read; with start-up: the whole process. Memory: peak resident memory, sampled. Ranking: Learn2Reg's "
