@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from corereg import read_image, write_image
+from corereg.evaluation.cases import standing_still
+from corereg.evaluation.metrics import mean_dice, warp_labels
 from corereg.io.points.points import Points, write_points
 from helpers.commands import Command, one_line
 
@@ -36,7 +38,9 @@ def test_labels_and_landmarks_guide_and_are_reported(
     summary = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
     metrics = summary["metrics"]
     dices = {"dice_guiding", "dice_guiding_before", "dice_not_guiding", "dice_not_guiding_before"}
-    assert dices | {"tre_mm", "tre_before_mm", "tre_left_out_mm", "rigid_deviation_mm"} <= set(metrics)
+    assert dices | {"tre_mm", "tre_before_mm", "tre_unregistered_mm", "tre_left_out_mm", "rigid_deviation_mm"} <= set(
+        metrics
+    )
     assert metrics["dice_not_guiding"] == metrics["dice_per_label"]["90"]
     assert metrics["tre_before_mm"] == pytest.approx(5 * 3**0.5, abs=1e-3)
     assert len(summary["landmarks"]) == 8
@@ -67,6 +71,20 @@ def test_initial_transform_and_rigid_result(scans: Path, field: Path, tmp_path: 
     summary = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))
     assert len(summary["inputs"]["initial"]["sha256"]) == 64
     assert summary["metrics"]["fold_percent"] == 0.0
+
+
+def test_dice_without_registration_is_that_of_evaluate(
+    scans: Path, field: Path, tmp_path: Path, command: Command
+) -> None:
+    labels = [scans / "fixed_labels.nii.gz", scans / "moving_labels.nii.gz"]
+    given = ["--fixed-labels", labels[0], "--moving-labels", labels[1], "--initial", field]
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    assert command("register", *pair, "-o", tmp_path / "out", *given, *QUICK).status == 0
+    found = json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["metrics"]
+    fixed, moving = map(read_image, labels)
+    still = warp_labels(moving.array, standing_still(fixed.grid, moving.grid), other_shape=True)
+    assert found["dice_unregistered"] == pytest.approx(mean_dice(fixed.array, still, moving.array))
+    assert abs(found["dice_before"] - found["dice_unregistered"]) > 0.01, "the initial transform comes before"
 
 
 def test_what_cannot_guide_is_refused_in_one_line(

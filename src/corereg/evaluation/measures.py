@@ -51,11 +51,11 @@ MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure("dice", "Dice", 3, 1, most=1.0),
-        Measure("dice_before", "Dice before", 3, 0, most=1.0),
+        Measure("dice_before", "Dice unregistered", 3, 0, most=1.0),
         Measure("hd95_vox", "HD95 (voxels)", 2, -1),
         Measure("hd95_mm", "HD95 (mm)", 2, -1),
         Measure("tre_mm", "TRE (mm)", 2, -1),
-        Measure("tre_before_mm", "TRE before (mm)", 2, 0),
+        Measure("tre_before_mm", "TRE unregistered (mm)", 2, 0),
         Measure("sdlogj", "SDlogJ", 3, -1),
         Measure("fold_percent", "folds (%)", 3, -1, most=100.0),
         Measure("ndv_percent", "NDV (%)", 3, -1),

@@ -1,28 +1,28 @@
 """How well the label maps of a registered pair overlap: numbers for result.json."""
 
 from collections.abc import Collection
-from typing import Any
-
-from numpy.typing import NDArray
 
 from corereg.evaluation.metrics import dice, mean_over_labels
+from corereg.io.images.image import Image
+from corereg.io.transforms.transform import Transform
 
 __all__ = ["overlap"]
 
-Labels = NDArray[Any]
-
 
 def overlap(
-    fixed: Labels, before: Labels, after: Labels, moving: Labels, *, guiding: Collection[int | str] | None = None
+    fixed: Image, moving: Image, before: Image, after: Image, *, guiding: Collection[int | str] | None = None
 ) -> dict[str, float | dict[str, float]]:
-    """Mean Dice before and after, and that of each label.
+    """Mean Dice without registration, before the last kind of it, and after; and that of each label after.
 
     Args:
-        fixed, before, after: on the fixed grid.
-        moving: the moving label map on its own grid.
+        fixed, moving: label maps, each on its own grid.
+        before, after: the moving labels on the fixed grid, by what precedes the last kind of registration, and by the
+            result.
         guiding: the labels that guided the registration, if not all did; they and the others get means of their own.
     """
-    scores = {"dice": dice(fixed, after, moving), "dice_before": dice(fixed, before, moving)}
+    unregistered = Transform((), fixed=fixed).apply(moving, labels=True)
+    maps = {"dice": after, "dice_before": before, "dice_unregistered": unregistered}
+    scores = {name: dice(fixed.array, there.array, moving.array) for name, there in maps.items()}
     found: dict[str, float | dict[str, float]] = {name: mean_over_labels(each) for name, each in scores.items()}
     if guiding is not None:
         for kind, picked in (("guiding", True), ("not_guiding", False)):

@@ -77,7 +77,8 @@ def write_pair_report(
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the top of the page, the most telling first."""
-    first = ("dice", "dice_before", "tre_mm", "tre_before_mm", "sdlogj", "fold_percent")
+    scores = ("dice", "dice_before", "tre_mm", "tre_before_mm", "sdlogj", "fold_percent")
+    first = (*scores, "dice_unregistered", "tre_unregistered_mm")
     shown = {name: metrics[name] for name in first if name in metrics}
     guided = {name: value for name, value in metrics.items() if "guiding" in name or name in GUIDED}
     return (

@@ -213,8 +213,8 @@ def save_registration(
                     from corereg.workflows.overlap import overlap  # the metrics take long to import
 
                     overlays["fixed_labels"] = fixed_labels.array
-                    arrays = fixed_labels.array, before.array, after.array, moving_labels.array
-                    summary["metrics"] |= overlap(*arrays, guiding=result.config.guidance.only)
+                    maps = fixed_labels, moving_labels, before, after
+                    summary["metrics"] |= overlap(*maps, guiding=result.config.guidance.only)
                     summary["quality"] = with_overlap(result.quality, summary["metrics"]).as_dict()
             if "report" in keep:
                 from corereg.workflows.pair_report import write_pair_report  # reports take long to import

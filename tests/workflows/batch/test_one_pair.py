@@ -32,6 +32,7 @@ def test_what_guides_a_pair_is_in_its_row_of_the_table(tmp_path: Path) -> None:
     options = {"keep": ["transform"], "threads": 1, "label_names": {}, "labels_use_image_grid": False}
     measures = register_pair(one, tmp_path / "a", command="test", settings={"spacing": 5.0}, **options)
     assert measures["tre_before_mm"] == pytest.approx(np.linalg.norm([2, -1, -1]), abs=1e-3)
+    assert measures["tre_unregistered_mm"] == pytest.approx(np.linalg.norm([8, 0, -3]), abs=1e-3)
     assert measures["tre_mm"] < 0.5
     assert measures["rigid_deviation_mm"] < 0.5
     inputs = json.loads((tmp_path / "a" / "result.json").read_text("utf-8"))["inputs"]

@@ -18,6 +18,8 @@ class LandmarkError:
     """Target registration error of a pair of landmarks, in mm."""
 
     name: str
+    unregistered_mm: float
+    """Without any registration: the distance in the world of the two files."""
     before_mm: float
     """Before the last kind of registration."""
     after_mm: float
@@ -38,19 +40,17 @@ def landmark_errors(
     """The error of each pair. Warns of wrong ones by name."""
     if landmarks is None:
         return []
-    first, last = (
-        np.linalg.norm(t.apply_points(landmarks.fixed_mm) - landmarks.moving_mm, axis=1).tolist()
-        for t in (before, after)
-    )
-    wrong = [False] * len(first) if guide is None or guide.wrong is None else guide.wrong.tolist()
-    left_out = [None] * len(first) if guide is None or guide.left_out_mm is None else guide.left_out_mm.tolist()
+    positions_mm = (landmarks.fixed_mm, *(t.apply_points(landmarks.fixed_mm) for t in (before, after)))
+    errors = [np.linalg.norm(there - landmarks.moving_mm, axis=1).tolist() for there in positions_mm]
+    wrong = [False] * len(errors[0]) if guide is None or guide.wrong is None else guide.wrong.tolist()
+    left_out = [None] * len(errors[0]) if guide is None or guide.left_out_mm is None else guide.left_out_mm.tolist()
     named = [name for name, bad in zip(landmarks.names, wrong, strict=True) if bad]
     if named:
         warnings.warn(
             f"the landmarks {', '.join(named)} contradict the others, so they do not guide; check these pairs",
             stacklevel=2,
         )
-    return [LandmarkError(*each) for each in zip(landmarks.names, first, last, left_out, wrong, strict=True)]
+    return [LandmarkError(*each) for each in zip(landmarks.names, *errors, left_out, wrong, strict=True)]
 
 
 def mean_errors(errors: Sequence[LandmarkError]) -> dict[str, float]:
@@ -62,5 +62,6 @@ def mean_errors(errors: Sequence[LandmarkError]) -> dict[str, float]:
     means = {
         "tre_mm": float(np.mean([pair.after_mm for pair in right])),
         "tre_before_mm": float(np.mean([pair.before_mm for pair in right])),
+        "tre_unregistered_mm": float(np.mean([pair.unregistered_mm for pair in right])),
     }
     return means | ({"tre_left_out_mm": float(np.mean(left_out))} if left_out else {})

@@ -58,6 +58,8 @@ def _line(row: Row, directory: Path) -> dict[str, Any]:
     report = f"{row['name']}/{OUTPUTS['report']}"
     return {
         **row,
+        # Pages of many pairs say by this name what `evaluate` does: the Dice without registration.
+        "dice_before": row.get("dice_unregistered"),
         "fixed": scan_name(Path(row["fixed"])),
         "moving": scan_name(Path(row["moving"])),
         "report": report if (directory / report).is_file() else None,
