@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from corereg.data.layouts.listing import read_table
 from corereg.data.pairs import read_dataset
 from helpers.layouts import learn2reg, named, pair, scan_names, touch, write_text
 from helpers.refusals import refusal
@@ -107,7 +108,8 @@ def csv_in_utf16(folder: Path) -> Path:
         (folder_of_labels, "rather than labels"),
         (labels_listed_as_images, "rather than labels"),
         (csv_of("fixed,moving\na.nii,b.nii\na.nii,a.nii\n"), "with itself"),
-        (csv_of("fixed;moving\na.nii;b.nii\n"), "columns fixed;moving"),
+        (csv_of("fixed|moving\na.nii|b.nii\n"), "columns fixed|moving"),
+        (csv_of("fixed;moving\na.nii;b.nii;c.nii\n"), "that hold a semicolon into double quotes"),
         (csv_of("fixed,moving\na.nii,b.nii\nb.nii,\n"), "pair 2"),
         (csv_of("fixed,moving,split\na.nii,b.nii,tset\n"), "'tset'"),
         (csv_of("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\n"), "c.nii, which does not exist (1 of 3"),
@@ -127,6 +129,18 @@ def test_pairs_of_one_patient_are_refused_where_patients_are_unknown(tmp_path: P
 
 def test_unknown_pairing_is_refused(tmp_path: Path) -> None:
     assert "auto, inter, intra" in refusal(read_dataset, tmp_path, pairing="all")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", ",\t"])
+@pytest.mark.parametrize("mark", ["", "\N{ZERO WIDTH NO-BREAK SPACE}"])
+def test_any_separator_of_a_spreadsheet_gives_the_same_rows(tmp_path: Path, separator: str, mark: str) -> None:
+    cells = [
+        ("fixed", "moving", "name", "spacing"),
+        ("a 1.nii", "b,1.nii" if separator == ";" else "b.nii", "x", "2.5"),
+    ]
+    text = "\n".join(["", *(separator.join(row) for row in cells), ""])
+    (row,) = read_table(write_text(tmp_path / "pairs.csv", mark + text))
+    assert row == dict(zip(*cells, strict=True))
 
 
 def test_a_table_lists_test_pairs_whose_scans_do_not_train(tmp_path: Path) -> None:

@@ -3,17 +3,16 @@
 Upstream: `cases`, `field_files`. Downstream: `evaluate`, `benchmark.run`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corereg.errors import InputError
 from corereg.evaluation import metrics
 from corereg.evaluation.cases import LoadedCase, standing_still
 from corereg.evaluation.field_files import FieldFile
 from corereg.io.images.image import Image
+from corereg.io.points.points import read_voxel_table
 
 __all__ = ["Row", "score_pair"]
 
@@ -32,7 +31,7 @@ def score_pair(loaded: LoadedCase, field: FieldFile) -> Row:
     if loaded.labels is not None:
         row |= _overlap(loaded.labels, field.disp_vox)
     if loaded.case.landmarks is not None:
-        fixed_points, moving_points = (_landmarks(path) for path in loaded.case.landmarks)
+        fixed_points, moving_points = (read_voxel_table(path) for path in loaded.case.landmarks)
         for name, disp_vox in (("tre_mm", field.disp_vox), ("tre_before_mm", standing_still(*loaded.grids))):
             errors_mm = metrics.tre(disp_vox, fixed_points, moving_points, moving_grid.spacing)
             row[name] = float(errors_mm.mean())
@@ -62,12 +61,3 @@ def _overlap(labels: tuple[Image, Image], disp_vox: NDArray[Any]) -> Row:
         "dice_per_label": after,
         "hd95_mm_per_label": hd95_mm,
     }
-
-
-def _landmarks(path: Path) -> NDArray[np.float64]:
-    """Read landmarks in Learn2Reg's form: x,y,z in voxels of their image, one landmark per line, no header."""
-    try:
-        points = np.loadtxt(path, delimiter=",", ndmin=2)
-    except ValueError as error:
-        raise InputError(f"{path} is not a table of landmarks ({error}); write x,y,z per line, no header") from None
-    return np.asarray(points, np.float64)

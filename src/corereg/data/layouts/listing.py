@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from corereg.errors import InputError
@@ -23,6 +24,9 @@ __all__ = [
 
 Pairs = tuple[tuple[int, int], ...]
 """Pairs (fixed, moving) as indices of scans."""
+
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+"""Of the cells of a CSV. Spreadsheets write semicolons where the decimal point is a comma."""
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz")
 
@@ -108,18 +112,22 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def stream_table(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV by column, one at a time. Spaces around cells and a byte order mark are dropped.
 
+    The cells are separated by what separates the names in the first line: commas, semicolons or tabs.
+
     Raises:
         InputError: the file cannot be read as a CSV.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = (row for row in csv.reader(file) if any(row))
+            header = next((line for line in file if line.strip()), "")
+            separator = max(SEPARATORS, key=header.count)  # of equally many, the first: the comma
+            rows = (row for row in csv.reader(chain([header], file), delimiter=separator) if any(row))
             columns = [column.strip() for column in next(rows, [])]
             for number, row in enumerate(rows, start=1):
                 if any(cell.strip() for cell in row[len(columns) :]):
                     raise InputError(
                         f"got row {number} of the table {path} with {len(row)} cells, expected the {len(columns)} of "
-                        "its header; put cells that hold a comma into double quotes"
+                        f"its header; put cells that hold a {SEPARATORS[separator]} into double quotes"
                     )
                 yield dict(zip(columns, [*map(str.strip, row), *[""] * len(columns)], strict=False))
     except (csv.Error, UnicodeDecodeError, OSError) as error:

@@ -23,7 +23,7 @@ def list_pair_table(path: Path) -> Listing:
     if rows and not set(SIDES) <= set(rows[0]):
         raise InputError(
             f"got {path} with the columns {', '.join(rows[0])}, expected fixed,moving[,fixed_labels,moving_labels]"
-            "[,split] in its first line; put commas between them"
+            "[,split] in its first line; put commas, semicolons or tabs between them"
         )
     labels: dict[Path, Path | None] = {}
     pairs: dict[str, list[tuple[Path, Path]]] = {TRAINING: [], VALIDATION: [], TEST: []}

@@ -1,7 +1,6 @@
 """Points in and out: 3D Slicer's .fcsv and .mrk.json, and .csv. Inside the package a point is RAS+ millimetres."""
 
 import os
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,17 @@ from corereg.io.atomic import atomic_path
 from corereg.io.images.checks import one_line
 from corereg.io.points.point_files import PARSERS, PointFile, new_point_file
 from corereg.io.points.systems import DIGITS, coordinate_system
+from corereg.io.points.tables import parse_numbers
 
-__all__ = ["POINT_SUFFIXES", "Points", "read_points", "read_voxel_points", "write_points", "write_voxel_points"]
+__all__ = [
+    "POINT_SUFFIXES",
+    "Points",
+    "read_points",
+    "read_voxel_points",
+    "read_voxel_table",
+    "write_points",
+    "write_voxel_points",
+]
 
 POINT_SUFFIXES = tuple(PARSERS)
 
@@ -110,15 +118,24 @@ def read_voxel_points(path: Path, grid: Grid) -> NDArray[np.float64]:
     Raises:
         InputError: something else.
     """
+    return grid.to_world(read_voxel_table(path))
+
+
+def read_voxel_table(path: Path) -> NDArray[np.float64]:
+    """(N, 3), voxel coordinates, of such a table, as they stand there.
+
+    Raises:
+        InputError: something else.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is refused below
-            coords_vox = np.loadtxt(path, delimiter=",", ndmin=2)
+        coords_vox = parse_numbers(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise InputError(f"got {path} ({one_line(error)}), expected lines of x,y,z in voxels; check the file") from None
+        raise InputError(
+            f"got {path} ({one_line(error)}), expected lines of x,y,z in voxels and no header; check the file"
+        ) from None
     if coords_vox.shape[1:] != (3,) or not coords_vox.size or not np.isfinite(coords_vox).all():
         raise InputError(f"got {path} of {coords_vox.shape}, expected lines of three finite numbers; check the file")
-    return grid.to_world(coords_vox)
+    return coords_vox
 
 
 def write_voxel_points(path: Path, coords_mm: NDArray[np.float64], grid: Grid) -> None:

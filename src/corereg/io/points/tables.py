@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corereg.errors import InputError
 from corereg.io.points.systems import SIGNS, agreed_system, coordinate_system, digits
 
-__all__ = ["PointTable", "new_csv", "new_fcsv", "parse_csv", "parse_fcsv"]
+__all__ = ["PointTable", "new_csv", "new_fcsv", "parse_csv", "parse_fcsv", "parse_numbers"]
 
 Coords = NDArray[np.float64]
 Row = list[str]
@@ -137,6 +137,21 @@ def parse_fcsv(text: str, name: str, given: str | None) -> PointTable:
     names = next((match[1] for line in head if (match := COLUMNS_LINE.match(line))), FCSV_COLUMNS)
     rows = _rows([line for line in lines if not line.startswith("#")], ",", name)
     return _table(head, rows, names.lower().split(","), PLAIN_COLUMNS, system, name, ",")
+
+
+def parse_numbers(text: str) -> Coords:
+    """(N, M), a table of bare numbers; (0, 1) without any. A decimal comma counts where it cannot separate numbers.
+
+    Raises:
+        ValueError: a cell is no number, or lines differ in length.
+    """
+    lines = [line for line in (line.split("#")[0] for line in text.splitlines()) if line.strip()]
+    if not lines:
+        return np.empty((0, 1))
+    delimiter = _delimiter(lines[0])
+    return np.array(
+        [[_number(cell, delimiter) for cell in line.split(delimiter)] for line in lines], dtype=np.float64
+    ).reshape(len(lines), -1)
 
 
 def new_csv(labels: Sequence[str], system: str) -> PointTable:
