@@ -32,6 +32,18 @@ def test_apply_warps_an_image_onto_the_transforms_grid(
     np.testing.assert_array_equal(warped.array, expected.array)
 
 
+def test_what_is_odd_about_a_file_that_is_read_often_is_said_once(
+    scans: Path, field: Path, tmp_path: Path, command: Command
+) -> None:
+    names = {tmp_path / "field.nii": field, tmp_path / "scan.nii": scans / "moving.nii.gz"}
+    for name, content in names.items():
+        name.write_bytes(content.read_bytes())
+    done = command("apply", *names, "-o", tmp_path / "out.nii.gz", "--reference", tmp_path / "scan.nii")
+    assert done.status == 0, done.err
+    lines = done.err.splitlines()
+    assert sorted(line.split(": ")[2] for line in lines if "compressed by gzip" in line) == [*map(str, names)]
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 def test_apply_warps_labels_to_labels(scans: Path, field: Path, tmp_path: Path, command: Command, suffix: str) -> None:
     out = tmp_path / f"labels{suffix}"

@@ -54,4 +54,4 @@ def with_stdout(words: list[str]) -> list[str]:
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    messages.log(f"corereg: warning: {message}", always=True)
+    messages.warn_once(str(message))

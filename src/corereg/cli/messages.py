@@ -5,14 +5,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
 from corereg.progress import Meter, Occasionally, Progress, Step, ignore, reporting
 
-__all__ = ["Manner", "begin", "choose", "elapsed", "log", "manner", "progress_bar", "show", "show_result"]
+__all__ = ["Manner", "begin", "choose", "elapsed", "log", "manner", "progress_bar", "show", "show_result", "warn_once"]
 
 BAR_WIDTH = 24
 
@@ -27,6 +27,8 @@ class Manner:
     json: bool = False
     log_file: Path | None = None
     started: float = 0.0
+    warned: set[str] = field(default_factory=set)
+    """Texts of the warnings that the command has shown."""
 
 
 manner = Manner()
@@ -70,6 +72,13 @@ def log(text: str, *, always: bool = False) -> None:
     _record(line)
     if always or not manner.quiet:
         print(line, file=sys.stderr, flush=True)
+
+
+def warn_once(text: str) -> None:
+    """Show a warning, unless the command has shown the same before: it may read a file more than once."""
+    if text not in manner.warned:
+        manner.warned.add(text)
+        log(f"corereg: warning: {text}", always=True)
 
 
 def show(result: Any) -> None:

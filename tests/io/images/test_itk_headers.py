@@ -1,5 +1,6 @@
 """MetaImage and NRRD headers that lead elsewhere, or declare more than there is, never reach ITK's parsers."""
 
+import gzip
 import os
 import resource
 import warnings
@@ -194,3 +195,11 @@ def test_a_nrrd_in_other_units_is_refused(tmp_path: Path) -> None:
         if unit == "cm":
             assert "'cm', expected mm" in refusal(read_image, tmp_path / "scan.nrrd")
     np.testing.assert_array_equal(read_image(tmp_path / "scan.nrrd").array, ramp(GRID))
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr"])
+def test_a_header_that_is_compressed_as_a_whole_is_named_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"scan{suffix}"
+    write_image(path, ramp(GRID), GRID)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert f"compressed by gzip as a whole, expected a plain {suffix} image" in refusal(read_image, path)

@@ -199,8 +199,18 @@ def test_analyze_image_is_refused_for_its_missing_orientation(tmp_path: Path) ->
 def test_gzip_without_its_suffix_is_read_and_reported(tmp_path: Path) -> None:
     grid = make_grid()
     save_nifti(tmp_path / "scan.nii.gz", ramp(grid), grid.affine).rename(tmp_path / "scan.nii")
-    with pytest.warns(UserWarning, match="compressed by gzip, though its name does not end in .gz"):
+    with pytest.warns(UserWarning, match="compressed by gzip, though its name does not end in .gz") as warned:
         np.testing.assert_array_equal(read_image(tmp_path / "scan.nii").array, ramp(grid))
+    assert len(warned) == 1
+
+
+def test_gzip_of_the_voxels_of_a_pair_without_its_suffix_is_reported(tmp_path: Path) -> None:
+    grid = make_grid()
+    nibabel.Nifti1Pair(ramp(grid), grid.affine).to_filename(tmp_path / "scan.img")
+    (tmp_path / "scan.img").write_bytes(gzip.compress((tmp_path / "scan.img").read_bytes()))
+    with pytest.warns(UserWarning, match=r"scan\.img: it is compressed by gzip") as warned:
+        np.testing.assert_array_equal(read_image(tmp_path / "scan.hdr").array, ramp(grid))
+    assert len(warned) == 1
 
 
 def test_gzip_of_several_members_is_read(tmp_path: Path) -> None:

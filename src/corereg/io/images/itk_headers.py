@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from corereg.errors import InputError
+from corereg.io.images.compression import GZIP_MAGIC
 from corereg.io.images.sizes import check_compressed_size, check_memory, check_stored_size
 
 __all__ = ["check_itk_header"]
@@ -106,6 +107,11 @@ def check_itk_header(path: Path) -> None:
     """
     with open(path, "rb") as file:
         content = file.read(LONGEST_HEADER)
+    if content.startswith(GZIP_MAGIC):
+        raise InputError(
+            f"got {path}, which is compressed by gzip as a whole, expected a plain {path.suffix} image; "
+            "rename it to end in .gz and unpack it with gunzip"
+        )
     meta = path.suffix.lower() in (".mha", ".mhd")
     declared = _meta(content, path) if meta else _nrrd(content, path)
     size = check_memory(declared.shape, declared.itemsize, str(path))

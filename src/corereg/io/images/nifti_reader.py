@@ -83,7 +83,7 @@ class NiftiFile:
         check_real(self.dtype, name)
         size = check_memory(self.shape, self.dtype.itemsize, name)
         path, start = _voxel_file(self.path), _voxel_offset(self.header, name)
-        content = _first_bytes(path, start + size, self.path)
+        content = _first_bytes(path, start + size, self.path, warned=path == _header_file(self.path))
         check_stored_size(start + size, len(content), name)
         stored = np.frombuffer(content, self.dtype, count=math.prod(self.shape), offset=start)
         stored = stored.reshape(self.shape, order="F")
@@ -167,8 +167,12 @@ def _values_of_nibabel(image: Any) -> tuple[NDArray[Any], float]:
     return np.asarray(data), 0.0
 
 
-def _first_bytes(file: Path, size: int, asked: Path) -> bytes:
-    """Up to this many bytes of a file, inflated if it is compressed."""
+def _first_bytes(file: Path, size: int, asked: Path, *, warned: bool = False) -> bytes:
+    """Up to this many bytes of a file, inflated if it is compressed.
+
+    Args:
+        warned: the file was opened before, so what is odd about it has been said.
+    """
     try:
         with open(file, "rb") as stream:
             packed = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
@@ -189,7 +193,7 @@ def _first_bytes(file: Path, size: int, asked: Path) -> bytes:
         )
     if not packed:
         return content
-    if not file.name.lower().endswith(".gz"):
+    if not (file.name.lower().endswith(".gz") or warned):
         warn(f"{file}: it is compressed by gzip, though its name does not end in .gz; rename it", stacklevel=2)
     if size > LARGEST_HEADER:
         check_compressed_size(size, len(content), str(file))

@@ -49,5 +49,5 @@ def _attempt(register: Callable[[], Mapping[str, Any]]) -> tuple[Row, bool]:
             again = True
     row["seconds"] = time.monotonic() - started
     if caught:
-        row["warnings"] = [str(warning.message) for warning in caught]
+        row["warnings"] = list(dict.fromkeys(str(warning.message) for warning in caught))
     return row, again
