@@ -6,7 +6,16 @@ __all__ = ["InputError", "Interrupted", "UnknownSettingError", "number_of"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message says in one line what was got, what was expected, and the cure."""
+    """Input that cannot be used. The message says in one line what was got, what was expected, and the cure.
+
+    Args:
+        message: what is true in Python and in every command.
+        options: the options by which `apply` and `convert` take the cure. They add them; other commands have none such.
+    """
+
+    def __init__(self, message: str, *, options: str = "") -> None:
+        super().__init__(message)
+        self.options = options
 
 
 class UnknownSettingError(InputError, TypeError):

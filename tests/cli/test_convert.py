@@ -134,10 +134,10 @@ NOTHING: dict[str, Any] = {}
         ("transform.h5", "out.h5", {"only": ["rigid"]}, "expected one of deformation, affine"),
         ("transform.h5", "nowhere/out.h5", NOTHING, "make it first"),
         ("nothing.h5", "out.h5", NOTHING, "check the path"),
-        ("disp.nii.gz", "out.h5", NOTHING, "add --fixed IMAGE"),
-        ("disp.nii.gz", "out.h5", {"fixed": FIXED}, "add --moving IMAGE"),
+        ("disp.nii.gz", "out.h5", NOTHING, "give the fixed image with it"),
+        ("disp.nii.gz", "out.h5", {"fixed": FIXED}, "give the moving image with it"),
         ("disp.nii.gz", "out.h5", {"fixed": MOVING, "moving": FIXED}, "for the fixed image"),
-        ("warp.nii.gz", "out.h5", NOTHING, "add --moving IMAGE"),
+        ("warp.nii.gz", "out.h5", NOTHING, "give the moving image with it"),
         ("coefficients.nii.gz", "out.h5", {"moving": MOVING}, "fnirtfileutils"),
         ("velocity.nii.gz", "out.h5", NOTHING, "reg_transform"),
         ("singular.tfm", "out.h5", NOTHING, "can be inverted"),
@@ -145,7 +145,7 @@ NOTHING: dict[str, Any] = {}
         ("broken.h5", "out.h5", NOTHING, "cannot be read"),
         ("broken.npz", "out.h5", {"fixed": FIXED, "moving": MOVING}, "damaged"),
         ("nan.h5", "out.h5", NOTHING, "NaN"),
-        ("matrix.txt", "out.h5", NOTHING, "add --from niftyreg"),
+        ("matrix.txt", "out.h5", NOTHING, "write it again by `corereg convert`"),
         ("pair_1Warp.nii.gz", "out.h5", {"source_format": "ants"}, "expected the prefix"),
     ],
 )
@@ -156,6 +156,25 @@ def test_bad_conversions_are_refused_in_one_line_and_leave_nothing(
     before = sorted(tmp_path.iterdir())
     assert message in refusal(convert_transform, tmp_path / source, tmp_path / out, **options)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "options"),
+    [
+        ("disp.nii.gz", "give the fixed image with it", "add --fixed IMAGE, or with --inverse --moving IMAGE"),
+        ("matrix.txt", "write it again by `corereg convert`", "add --from niftyreg (world to world) or --from fsl"),
+        ("notes.md", "say its format to `corereg convert`", "add --from"),
+    ],
+)
+def test_options_are_named_by_the_commands_that_have_them(
+    tmp_path: Path, command: Command, source: str, message: str, options: str
+) -> None:
+    (tmp_path / "notes.md").write_text("a transform?")
+    bad_files(tmp_path, source)
+    given = tmp_path / source
+    for words in (("convert", given, "-o", tmp_path / "out.h5"), ("apply", given, given, "-o", tmp_path / "out.csv")):
+        assert f"{message} ({options}" in one_line(command(*words))
+    assert "--" not in refusal(Transform.load, given)
 
 
 def bad_files(folder: Path, name: str) -> None:

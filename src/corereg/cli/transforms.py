@@ -1,6 +1,7 @@
 """`corereg apply` and `corereg convert`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,19 @@ From = Annotated[str | None, typer.Option("--from", help="Format of TRANSFORM, i
 Inverse = Annotated[bool, typer.Option("--inverse", help="Use the opposite direction.")]
 
 
+@contextmanager
+def _options_named() -> Iterator[None]:
+    """Errors about transforms say by which options of these commands they are cured."""
+    try:
+        yield
+    except InputError as error:
+        if not error.options:
+            raise
+        raise InputError(f"{error} ({error.options})") from error
+
+
 @command
+@_options_named()
 def apply(
     transform: TransformFile,
     source: Annotated[
@@ -86,6 +99,7 @@ def apply(
 
 
 @command
+@_options_named()
 def convert(
     transform: TransformFile,
     out: Out,

@@ -115,7 +115,7 @@ def test_lacking_pieces_are_named(tmp_path: Path) -> None:
     path.write_text('// settings\n(Transform "EulerTransform")\n(MaximumNumberOfIterations 500)\n', "utf-8")
     assert "the settings of a registration" in refusal(Transform.load, path)
     Transform((small_affine(),), None, MOVING).save(tmp_path / "affine.tfm")
-    assert "add --fixed IMAGE" in refusal(convert_transform, tmp_path / "affine.tfm", path, to="elastix")
+    assert "give the fixed image with it" in refusal(convert_transform, tmp_path / "affine.tfm", path, to="elastix")
 
 
 TRANSFORMIX = """

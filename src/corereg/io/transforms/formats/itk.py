@@ -81,10 +81,11 @@ def _content(path: Path) -> ItkFile:
         return ItkFile(tuple(read_matlab(path)), Extras())
     if is_matrix(path):
         raise InputError(
-            f"got {path}, a bare 4x4 matrix, which does not say whose it is; add --from niftyreg (world to world) or "
-            "--from fsl (FLIRT)"
+            f"got {path}, a bare 4x4 matrix, which does not say whose it is; write it again by `corereg convert`",
+            options="add --from niftyreg (world to world) or --from fsl (FLIRT)",
         )
     raise InputError(
-        f"got {path}, which cannot be read as a transform of ITK or elastix; write it again, or say its format with "
-        "--from"
+        f"got {path}, which cannot be read as a transform of ITK or elastix; write it again, or say its format "
+        "to `corereg convert`",
+        options="add --from",
     )

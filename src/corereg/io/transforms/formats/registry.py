@@ -205,7 +205,9 @@ def _unknown(path: Path) -> InputError:
         if path.name.lower().endswith(suffix):
             return InputError(f"got {path}, which is not read: it is {remark}")
     return InputError(
-        f"got {path}, whose name is not that of a transform; name its format, one of {', '.join(FORMATS)}, with --from"
+        f"got {path}, whose name is not that of a transform, expected one of the formats {', '.join(FORMATS)}; say "
+        "its format to `corereg convert`",
+        options="add --from",
     )
 
 

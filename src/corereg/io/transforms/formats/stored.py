@@ -54,7 +54,7 @@ def grid_of(image: Located | None, name: str, of: object = "a transform") -> Gri
     if image is None:
         other = {"fixed": "moving", "moving": "fixed"}[name]
         raise InputError(
-            f"got {of} without its {name} grid; give the {name} image with it (add --{name} IMAGE, or with --inverse "
-            f"--{other} IMAGE)"
+            f"got {of} without its {name} grid; give the {name} image with it",
+            options=f"add --{name} IMAGE, or with --inverse --{other} IMAGE",
         )
     return image if isinstance(image, Grid) else image.grid
