@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corereg.geometry.grid import Grid
-from corereg.method.affine.align import Alignment
+from corereg.method.affine.align import INITIAL, Alignment
 from corereg.preprocessing.detection import Intensities
 
 __all__ = ["affine_words", "grid_words", "metric_words", "modality_words"]
@@ -25,7 +25,8 @@ def affine_words(alignment: Alignment | None) -> str:
     """`off`, `not needed`, or what the alignment started from."""
     if alignment is None:
         return "off"
-    return f"started from {alignment.start}" if alignment.needed else "not needed"
+    start = f"the {INITIAL}" if alignment.start == INITIAL else alignment.start
+    return f"started from {start}" if alignment.needed else "not needed"
 
 
 def grid_words(grid: Grid) -> str:

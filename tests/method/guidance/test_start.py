@@ -121,6 +121,7 @@ def test_rigid_result_is_one_rigid_map_near_the_truth(started: bool) -> None:
     assert np.linalg.det(own[:3, :3]) == pytest.approx(1)
     assert rigid_error_mm(found.transform) < 1.0 < rigid_error_mm(found.before)
     assert found.metrics["sdlogj"] == found.metrics["fold_percent"] == 0.0
+    assert ("affine started from the initial transform, grid" in repr(found)) is started
 
 
 def test_affine_result_is_one_matrix_near_the_truth() -> None:

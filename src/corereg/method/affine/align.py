@@ -33,7 +33,10 @@ from corereg.method.affine.search import (
 )
 from corereg.method.affine.translation import best_translation
 
-__all__ = ["Alignment", "align"]
+__all__ = ["INITIAL", "Alignment", "align"]
+
+INITIAL = "initial transform"
+"""The start of a scan that such a transform has placed, where the identity stands for it."""
 
 TILT_DEGREES = 15.0
 """Rotation about each axis of the additional, tilted starts."""
@@ -65,7 +68,7 @@ class Alignment:
 
     Args:
         affine: (4, 4), from the fixed image's world to the moving image's, RAS+ millimetres.
-        start: the start that led to it: "identity", "geometry", "moments" or "correlation".
+        start: the start that led to it: "identity", "geometry", "moments" or "correlation", or `INITIAL`.
         metric_before, metric_after: mutual information (higher is better) of the identity and of `affine`.
         needed: False if the identity was kept.
     """

@@ -1,8 +1,9 @@
 """Which pre-alignment a pair gets, by the settings. Upstream: the scans as read. Downstream: `register`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from corereg.method.affine.align import Alignment, align
+from corereg.method.affine.align import INITIAL, Alignment, align
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.config import RegisterConfig
 
@@ -17,10 +18,11 @@ def pre_alignment(copies: Sequence[CoarseCopy], config: RegisterConfig, *, start
     """
     if config.affine == "none" or (config.affine == "auto" and started):
         return None
-    return align(
+    found = align(
         *copies,
         seed=config.stages.seed,
         rigid=config.affine.startswith("rigid"),
         only_from_identity=started,
         any_gain=not config.deforms,
     )
+    return replace(found, start=INITIAL) if started else found
