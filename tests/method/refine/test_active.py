@@ -6,7 +6,7 @@ import torch
 
 from corereg.geometry.kernels.dispatch import KERNELS_VARIABLE
 from corereg.method.config import RefineConfig
-from corereg.method.refine.active import MARGIN, REACH, active_box, continued
+from corereg.method.refine.active import DRIFT_VOX, MARGIN, active_box, continued
 from corereg.method.refine.energy import Compared, data_energy
 from corereg.method.refine.inputs import Inputs
 from corereg.method.refine.optimise import refine
@@ -50,7 +50,7 @@ def test_box_holds_what_stands_out_in_either_image(problem):
     shift = torch.zeros(1, 3, *SHAPE)
     shift[:, 2] = 4.0  # the moving body's match lies 4 voxels before it along k
     both = active_box(Compared(None, (fixed, moving)), shift)[2]
-    expected = max(20 - 1 - 4 - REACH - MARGIN, 0), min(41 + 1 - 4 + REACH + MARGIN, SHAPE[2])
+    expected = max(20 - 1 - 4 - DRIFT_VOX - MARGIN, 0), min(41 + 1 - 4 + DRIFT_VOX + MARGIN, SHAPE[2])
     assert (both.start, both.stop) == expected
     alone = active_box(Compared(None, (fixed, torch.full_like(moving, 0.5))), shift)[2]
     assert (alone.start, alone.stop) == (20 - 1 - MARGIN, 41 + 1 + MARGIN)

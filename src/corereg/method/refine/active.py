@@ -25,8 +25,8 @@ FLAT = 0.01
 """Largest step between neighbours, as a share of the intensity range, where an image counts as flat. The noise floor of
 local correlation is 64 times its square."""
 
-REACH = 8
-"""How far in voxels what stands out in the moving image may come from where the start puts it."""
+DRIFT_VOX = 8
+"""How far what stands out in the moving image may come from where the start puts it."""
 
 MARGIN = RADIUS + 5
 """Voxels around what pulls: the windows of the local correlation, and room for the displacement to level off."""
@@ -47,7 +47,7 @@ def active_box(compared: Compared, start_vox: Disp) -> Box | None:
     if compared.images is not None:
         fixed, moving = compared.images
         standing_out = [_ends(_steps_up(image)) for image in (fixed, warp(moving, start_vox.detach()))]
-        joined = [(min(a, c - REACH), max(b, d + REACH)) for (a, b), (c, d) in zip(*standing_out, strict=True)]
+        joined = [(min(a, c - DRIFT_VOX), max(b, d + DRIFT_VOX)) for (a, b), (c, d) in zip(*standing_out, strict=True)]
         ends = _within(ends, joined, 0)
     ends = _within([(0, size) for size in shape], ends, MARGIN)
     kept = math.prod(max(stop - start, 0) for start, stop in ends)
