@@ -80,8 +80,8 @@ def test_weight_is_omitted_where_everything_counts() -> None:
 
 def test_image_name_stands_in_the_refusal() -> None:
     near, far = (
-        scan(centred_grid((20, 20, 20), (4.0, 4.0, 4.0)), name="near"),
-        centred_grid((9, 9, 9), (4.0,) * 3, "RAS", (900.0, 0.0, 0.0)),
+        scan(centred_grid((20, 23, 18), (4.0, 3.6, 4.4), "oblique"), name="near"),
+        centred_grid((9, 11, 8), (4.0, 5.0, 3.0), "LPS", (900.0, 0.0, 0.0)),
     )
     other = Image(np.random.default_rng(0).normal(size=far.shape).astype(np.float32), far, name="far")
     with pytest.raises(Exception, match="near and far, whose fields of view"):

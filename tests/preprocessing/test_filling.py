@@ -104,7 +104,7 @@ def test_such_a_value_inside_stays(bright: int) -> None:
 
 
 def test_blank_part_of_a_scan_does_not_move_the_rest() -> None:
-    grid = centred_grid((32, 32, 32), (4.0, 4.0, 4.0))
+    grid = centred_grid((36, 30, 33), (3.6, 4.4, 4.0), "oblique")
     moving, blanked = scan(grid), scan(grid, wave).array.copy()
     blanked[:, :, :12] = -1024
     found = register(Image(blanked, grid), moving, affine="none", device="cpu")
