@@ -4,7 +4,8 @@ Files are written into a staging folder next to their place and moved from there
 files is published in two steps, so that a process killed at any moment neither mixes old and new files nor loses the
 new ones: a rename gives the staging folder a fixed name, from then on the set counts as written; then the old files are
 removed and the new ones moved to their places. Whoever next reads or writes in the folder finishes that (`settle`), and
-removes the staging folders of killed processes. Live ones are locked.
+removes the staging folders of killed processes. Live ones are locked. Where a file system has no locks, as some between
+machines, a folder that looks abandoned is named and left: a process on another machine may be writing to it.
 """
 
 import errno
@@ -14,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -31,6 +33,9 @@ PLACE_OF_THE_OLD = ".corereg-replaced"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 2**20
 """Written to find out whether the disk is full, after a library that does not say why it failed."""
+
+DAY_S = 24 * 3600.0
+"""Age from which a staging folder without a lock looks abandoned."""
 
 PATIENCE_S = 10.0
 """How long a set is waited for that another process is moving to its places."""
@@ -198,12 +203,26 @@ def _locked_staging(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 @cache
 def _clean(folder: Path) -> None:
-    """Remove the staging folders of killed processes, once in a process: large folders take long to look through."""
+    """Remove what killed processes left, or name it. Once in a process: large folders take long to look through."""
     for abandoned in folder.glob(f"{STAGING}*"):
-        lock, _ = _lock(abandoned)
+        lock, known = _lock(abandoned)
         if lock is not None:
             shutil.rmtree(abandoned, ignore_errors=True)
             _release(lock)
+        elif not known and _age_s(abandoned) > DAY_S:
+            warnings.warn(
+                f"{abandoned} is more than a day old and probably left by a command that was killed; remove it, unless "
+                "one still runs",
+                stacklevel=2,
+            )
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since something was made or removed in a folder; 0 if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _lock(folder: Path) -> tuple[int | None, bool]:
