@@ -23,6 +23,7 @@ RIGHT = {
     "displacement_mean_mm": 12.0,
     "displacement_share": 0.05,
     "covered": 1.0,
+    "coverable": 1.0,
     "affine_rotation_degrees": 5.0,
 }
 """Measures of a right pair."""

@@ -8,6 +8,7 @@ import pytest
 
 from corereg import register
 from corereg.data.phantom import make_breathing_pair
+from corereg.geometry.grid import Grid
 from corereg.io.images.image import Image
 from corereg.method.quality.quality import Quality
 from corereg.method.quality.verdict import doubt, quality_of, with_overlap
@@ -28,6 +29,8 @@ from helpers.qualities import RIGHT
         ({"affine_rotation_degrees": 97.0}, "fail", "turns the moving image by 97 degrees"),
         ({"affine_rotation_degrees": 174.0}, "pass", ""),
         ({"covered": 0.55}, "warn", "45% of the fixed body"),
+        ({"covered": 0.15}, "fail", "the size to cover 100%"),
+        ({"covered": 0.05, "coverable": 0.06}, "pass", ""),
         ({"covered": 0.55, "displacement_share": 0.13}, "warn", "13%"),
         (
             {"covered": 0.55, "displacement_share": 0.13, "similarity_before": 0.0, "similarity_above_chance": 0.5},
@@ -65,6 +68,21 @@ def test_labels_that_overlap_less_than_before_make_a_failure(metrics: dict[str, 
     found = with_overlap(Quality("warn", ("much lies outside",), {}), metrics)
     assert found.verdict == verdict
     assert found.reasons[-1] == "much lies outside"
+
+
+def test_a_scan_of_another_part_fails_and_one_of_a_few_slices_does_not() -> None:
+    pair = make_breathing_pair(4, "abdomen", 5.0)
+    fixed, (i, j, k) = Image(pair.fixed, pair.grid, name="breath"), pair.grid.shape
+    here, away = np.eye(4), np.eye(4)
+    here[2, 3], away[2, 3] = k // 2 - 4, round(0.9 * k)
+    slab = np.ascontiguousarray(fixed.array[:, :, k // 2 - 4 : k // 2 + 4])
+    few = Image(slab, Grid((i, j, 8), pair.grid.affine @ here))
+    other = Image(pair.moving, Grid((i, j, k), pair.grid.affine @ away), name="another part")
+    found = register(fixed, few, affine="none", refine_steps=2).quality
+    assert found.measures["covered"] == pytest.approx(found.measures["coverable"], abs=0.05)
+    assert "outside" not in " ".join(found.reasons)
+    with pytest.warns(UserWarning, match="9.% of the fixed body lies outside the moving scan, which has the size"):
+        register(fixed, other, affine="none", refine_steps=2)
 
 
 def test_registered_breathing_pair_passes_in_silence_and_noise_or_a_turned_scan_fails() -> None:

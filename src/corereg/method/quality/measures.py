@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, jacobian_determinant, sdlogj
+from corereg.geometry.grid import transform_points
 from corereg.geometry.warp import warp
+from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.orientation import orientation_ratios
 from corereg.method.quality.judged import Judged
 from corereg.method.quality.similarity import similarity_above_chance
@@ -45,7 +48,8 @@ UNKNOWN = math.nan
 def measure(judged: Judged) -> dict[str, float]:
     """All measures; NaN where one does not apply."""
     coarse = _reduced(judged)
-    return _likeness(coarse) | _motion(coarse) | _regularity(judged, coarse) | _orientation(judged) | _affine(judged)
+    compared = _likeness(coarse) | _motion(coarse) | _regularity(judged, coarse)
+    return compared | _coverage(judged) | _orientation(judged) | _affine(judged)
 
 
 class _Reduced(NamedTuple):
@@ -103,12 +107,10 @@ def _body(volume: Tensor, weight: Tensor) -> Tensor:
 def _likeness(pair: _Reduced) -> dict[str, float]:
     warped, seen = warp(pair.moving, pair.disp_vox), warp(pair.moving_weight, pair.disp_vox, outside=0.0)
     fixed_body, warped_body = _body(pair.fixed, pair.fixed_weight), _body(warped, seen)
-    size = fixed_body.sum().clamp(min=1)
-    both = size + warped_body.sum()
+    both = (fixed_body.sum() + warped_body.sum()).clamp(min=1)
     return {
         "similarity_before": _similarity(pair.fixed, pair.moving, pair.fixed_weight, pair.moving_weight),
         "similarity_above_chance": _similarity(pair.fixed, warped, pair.fixed_weight, seen),
-        "covered": float((fixed_body & (seen > HALF)).sum() / size),
         "body_overlap": float(2 * (fixed_body & warped_body).sum() / both),
     }
 
@@ -153,6 +155,29 @@ def _regularity(judged: Judged, pair: _Reduced) -> dict[str, float]:
         "volume_change_p99": float(most),
         "sdlogj_body": sdlogj(pair.disp_vox) if min(pair.disp_vox.shape[2:]) > 2 * LOG_JACOBIAN_MARGIN else UNKNOWN,
     }
+
+
+def _coverage(judged: Judged) -> dict[str, float]:
+    """How much of the whole fixed body, which the working volumes show no further than the common view, the moving scan
+    covers, and how much its own body has the size to cover."""
+    fixed, moving = judged.copies
+    fixed_body, moving_body = _body_of(fixed), _body_of(moving)
+    if not (fixed_body.any() and moving_body.any()):
+        return {"covered": UNKNOWN, "coverable": UNKNOWN}
+    to_moving = moving.grid.inverse_affine @ fixed.map_in_units(judged.affine) @ fixed.grid.affine
+    there = np.rint(transform_points(to_moving, np.argwhere(fixed_body))).astype(int)
+    there = there[((there >= 0) & (there < moving.grid.shape)).all(1)]
+    covered = len(there) if moving.mask is None else moving.mask[tuple(there.T)].sum()
+    return {
+        "covered": float(covered / fixed_body.sum()),
+        "coverable": min(1.0, float(moving_body.sum() / fixed_body.sum() / abs(np.linalg.det(to_moving[:3, :3])))),
+    }
+
+
+def _body_of(copy: CoarseCopy) -> NDArray[np.bool_]:
+    counted = np.ones(copy.array.shape, bool) if copy.mask is None else copy.mask
+    body: NDArray[np.bool_] = counted & (copy.array > body_threshold(copy.array[counted]))
+    return body
 
 
 def _orientation(judged: Judged) -> dict[str, float]:

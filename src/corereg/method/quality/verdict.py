@@ -96,8 +96,12 @@ RULES = {
         ),
     ),
     "coverage": _Rule(
-        lambda m: 1 - m["covered"],
-        reason=lambda m: f"{1 - m['covered']:.0%} of the fixed body lies outside the moving scan",
+        # A scan of a few slices covers little of a body, and is right where it covers what it can.
+        lambda m: 1 - m["covered"] / max(m["coverable"], m["covered"]),
+        reason=lambda m: (
+            f"{1 - m['covered']:.0%} of the fixed body lies outside the moving scan, which has the size to cover "
+            f"{m['coverable']:.0%}"
+        ),
     ),
 }
 """What each of the `Thresholds` is compared with."""
@@ -106,7 +110,7 @@ NEEDED = (
     *OTHER_ORIENTATIONS,
     LEFT_RIGHT,
     *("similarity_before", "similarity_above_chance", "displacement_mean_mm", "displacement_share"),
-    *("affine_rotation_degrees", "covered"),
+    *("affine_rotation_degrees", "covered", "coverable"),
 )
 """The measures that the rules read."""
 
