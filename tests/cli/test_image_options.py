@@ -15,7 +15,7 @@ from corereg.io.transforms.transform import Transform
 from helpers.commands import Command, one_line
 from helpers.dicom import SERIES, write_slices
 from helpers.grids import make_grid
-from helpers.images import FLOAT32_MM, ramp
+from helpers.images import FLOAT32_MM, ramp, stored_along
 
 GRID = make_grid(orientation="LPS")
 SHIFT_MM = 6.0
@@ -146,3 +146,25 @@ def test_label_map_whose_header_alone_differs_takes_the_grid_of_its_image(
     arguments[-1] = scans / "moving_labels.nii.gz"
     assert command(*arguments, "--force").status == 0
     np.testing.assert_array_equal(warped, read_labels(tmp_path / "out" / "warped_labels.nii.gz").array)
+
+
+def test_companions_stored_along_other_axes_count_as_those_along_the_axes_of_the_image(
+    scans: Path, tmp_path: Path, command: Command
+) -> None:
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    outcomes = []
+    for axes in (None, "LPS", "SAL"):
+        folder, out = tmp_path / str(axes), tmp_path / f"{axes} out"
+        folder.mkdir()
+        for name in ("fixed_labels", "moving_labels"):
+            labels = read_labels(scans / f"{name}.nii.gz")
+            stored = stored_along(axes, labels.array, labels.grid) if axes else (labels.array, labels.grid)
+            write_image(folder / f"{name}.nii.gz", *stored)
+        fixed, moving = ([f"--{side}-labels", folder / f"{side}_labels.nii.gz"] for side in ("fixed", "moving"))
+        masks = ["--fixed-mask", fixed[1], "--moving-mask", moving[1], "--rigid-labels", fixed[1]]
+        done = command("register", *pair, "-o", out, *QUICK, *fixed, *moving, *masks, "--guide-labels")
+        assert done.status == 0, done.err
+        assert "label map" not in done.err
+        metrics = json.loads((out / "result.json").read_text("utf-8"))["metrics"]
+        outcomes.append(((out / "warped_labels.nii.gz").read_bytes(), metrics))
+    assert outcomes[1:] == outcomes[:1] * 2

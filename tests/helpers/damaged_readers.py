@@ -15,8 +15,9 @@ import SimpleITK
 import zarr
 
 from corereg.geometry.grid import Grid
+from corereg.io.images.companions import as_mask
 from corereg.io.images.dicom.segmentation import write_segmentation
-from corereg.io.images.image import as_image, as_mask, read_image, read_labels, write_image
+from corereg.io.images.image import as_image, read_image, read_labels, write_image
 from corereg.io.images.reference import as_reference
 from corereg.io.images.series import read_series
 from corereg.io.points.points import POINT_SUFFIXES, Points, read_points, write_points

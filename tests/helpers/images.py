@@ -30,3 +30,11 @@ def save_nifti(path: Path, array: NDArray[Any], affine: NDArray[Any], **fields: 
         content[:348] = header.binaryblock
         path.write_bytes(content)
     return path
+
+
+def stored_along(axes: str, array: NDArray[Any], grid: Grid) -> tuple[NDArray[Any], Grid]:
+    """The same voxels in the same places, with array axes along the letters of `axes`, such as "LPS". By nibabel."""
+    wanted = nibabel.orientations.axcodes2ornt(axes)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(grid.affine), wanted)
+    turned = nibabel.Nifti1Image(array, grid.affine).as_reoriented(turn)
+    return np.asarray(turned.dataobj), Grid(turned.shape, turned.affine)

@@ -19,7 +19,9 @@ from corereg.data.pairs import Pairs, Scan, points_of_pair, read_dataset
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
 from corereg.geometry.positions import moving_offsets_vox
+from corereg.io.images.companions import turned
 from corereg.io.images.image import Image, read_image, read_labels
+from corereg.io.images.reference import as_reference
 
 __all__ = ["SPLITS", "Case", "Cases", "LoadedCase", "read_cases", "standing_still"]
 
@@ -137,13 +139,11 @@ class LoadedCase:
 
     @cached_property
     def fixed_labels(self) -> Image | None:
-        path = self.case.fixed.labels
-        return None if path is None else read_labels(path)
+        return _labels_of(self.case.fixed)
 
     @cached_property
     def moving_labels(self) -> Image | None:
-        path = self.case.moving.labels
-        return None if path is None else read_labels(path)
+        return _labels_of(self.case.moving)
 
     @property
     def labels(self) -> tuple[Image, Image] | None:
@@ -159,6 +159,17 @@ class LoadedCase:
     def grids(self) -> tuple[Grid, Grid]:
         fixed, moving = self.labels or self.images
         return fixed.grid, moving.grid
+
+
+def _labels_of(scan: Scan) -> Image | None:
+    """A scan's label map along the axes of its image, in whose voxels displacements are."""
+    if scan.labels is None:
+        return None
+    labels = read_labels(scan.labels)
+    if scan.map_only or not scan.image.exists():
+        return labels
+    like = as_reference(scan.image)
+    return turned(labels, like if isinstance(like, Grid) else like.grid)
 
 
 def standing_still(fixed: Grid, moving: Grid) -> NDArray[Any]:

@@ -19,6 +19,8 @@ __all__ = ["HEADER_TOLERANCE_MM", "Grid", "transform_points"]
 Matrix = NDArray[np.float64]
 Points = NDArray[Any] | Sequence[Any]
 """Positions (..., 3), as an array or nested sequences of numbers."""
+Turn = tuple[tuple[int, int, int], Sequence[bool]]
+"""An order of axes, and which of them run backwards."""
 
 HEADER_TOLERANCE_MM = 1e-2
 """Corners of the same grid read from two files may differ by this much, because headers store float32."""
@@ -135,12 +137,30 @@ class Grid:
         """The grid of the same voxels with array axes reordered and flipped to lie closest to R, A, S."""
         axes, signs = self._closest_axes()
         order = [axes.index(world) for world in range(3)]
+        return self._turned(order, [signs[old] < 0 for old in order])
+
+    def turn_to(self, other: "Grid", tolerance_mm: float = 1e-3) -> Turn | None:
+        """How arrays of this grid are turned to the axes of another grid of the same voxels.
+
+        Returns: the axis of this grid along each axis of the other, and which of these run backwards there; None
+            unless the grids have the same voxels, their corners within `tolerance_mm` of each other.
+        """
+        along = other.to_voxels_of(self)[:3, :3]
+        i, j, k = (int(axis) for axis in np.abs(along).argmax(0))
+        if len({i, j, k}) < 3:
+            return None
+        backwards = [bool(along[old, new] < 0) for new, old in enumerate((i, j, k))]
+        return ((i, j, k), backwards) if self._turned((i, j, k), backwards).close_to(other, tolerance_mm) else None
+
+    def _turned(self, order: Sequence[int], backwards: Sequence[bool]) -> "Grid":
+        """The grid of the same voxels with its axes in another order, some of which run backwards in the new grid."""
         matrix = np.zeros((4, 4))
         matrix[3, 3] = 1
         for new, old in enumerate(order):
-            matrix[old, new] = signs[old]
-            matrix[old, 3] = 0 if signs[old] > 0 else self.shape[old] - 1
-        return Grid((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), self.affine @ matrix)
+            matrix[old, new] = -1 if backwards[new] else 1
+            matrix[old, 3] = self.shape[old] - 1 if backwards[new] else 0
+        i, j, k = (self.shape[old] for old in order)
+        return Grid((i, j, k), self.affine @ matrix)
 
     def strided(self, stride: int) -> "Grid":
         """The grid of every `stride`-th voxel: point i of the result lies on voxel `stride * i` of this grid.

@@ -14,7 +14,8 @@ from typing_extensions import Unpack
 from corereg.geometry.chain import offsets_mm, parts_of_field
 from corereg.geometry.displacement import LOG_JACOBIAN_MARGIN, Displacement, jacobian_determinant, sdlogj
 from corereg.geometry.grid import Grid
-from corereg.io.images.image import Image, as_image, as_mask
+from corereg.io.images.companions import as_mask
+from corereg.io.images.image import Image, as_image
 from corereg.io.images.kinds import ImageLike, MaskLike
 from corereg.io.transforms.transform import Transform
 from corereg.method.affine.align import Alignment

@@ -16,10 +16,9 @@ from typing_extensions import Unpack
 
 from corereg.data.label_names import read_label_names
 from corereg.errors import InputError
-from corereg.geometry.grid import HEADER_TOLERANCE_MM
 from corereg.geometry.kernels.threads import limited_threads
 from corereg.io.atomic import atomic_folder, output_folder
-from corereg.io.images.checks import described
+from corereg.io.images.companions import laid_on
 from corereg.io.images.image import Image, as_image, read_labels, write_image
 from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
@@ -38,6 +37,8 @@ __all__ = ["read_scan", "register_to_folder", "save_registration"]
 
 KEPT_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".npz")
 """Endings of the files that hold a whole scan, which workers of a batch keep."""
+
+TRUST_THE_IMAGE = "; or add --labels-use-image-grid, if the label map's header alone is wrong"
 
 SHOWN_LABELS = 5
 """Labels that a message names."""
@@ -83,7 +84,8 @@ def register_to_folder(
         fixed_series, moving_series: Series Instance UID to read from a DICOM folder, instead of the largest scan in it.
         label_names: names of the structures for the report and `guide_only`, or a JSON with them; by default those of
             the label maps.
-        labels_use_image_grid: trust the images' headers where those of label maps of the same size differ.
+        labels_use_image_grid: trust the images' headers where those of label maps of the same size differ. Voxels
+            that lie on the image's along other axes are turned all the same.
         keep: names of `OUTPUTS` to write, in addition to result.json.
         threads: threads to compute with; by default all cores.
         force: replace the result of an earlier registration.
@@ -108,11 +110,9 @@ def register_to_folder(
     with recorded_warnings() as early:
         images = {"fixed": read_scan(fixed, fixed_series), "moving": read_scan(moving, moving_series)}
         labels = {
-            name: None if path is None else read_labels(path, images[name].grid)
+            name: _labels_of(images[name], path, name, trusted=labels_use_image_grid)
             for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
         }
-        for name, image in images.items():
-            labels[name] = _on_grid_of(image, labels[name], name, trusted=labels_use_image_grid)
         if labels["fixed"] is not None and labels["moving"] is not None:
             labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
     labels = {name: _named(each, names) for name, each in labels.items()}
@@ -253,18 +253,13 @@ def _one_by_one() -> Iterator[Callable[..., None]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _on_grid_of(image: Image, labels: Image | None, name: str, *, trusted: bool) -> Image | None:
-    """The label map of an image, on the image's grid if its own is not to be trusted."""
-    if labels is None or labels.grid.close_to(image.grid, HEADER_TOLERANCE_MM):
-        return labels
-    same_size = labels.grid.shape == image.grid.shape
-    if trusted and same_size:
-        return replace(labels, grid=image.grid, header=image.header)
-    cure = "; or add --labels-use-image-grid, if the label map's header alone is wrong" if same_size else ""
-    raise InputError(
-        f"got the {name} label map {labels.name} of {described(labels.grid)}, expected the grid of {image.name}: "
-        f"{described(image.grid)}; resample the labels onto that image{cure}"
-    )
+def _labels_of(image: Image, path: Path | None, name: str, *, trusted: bool) -> Image | None:
+    """The label map of an image, on its voxels."""
+    if path is None:
+        return None
+    what = f"the {name} label map"
+    read = read_labels(path, image.grid)
+    return laid_on(read, image.grid, what=what, of=image.name, trusted=trusted, cure=TRUST_THE_IMAGE)
 
 
 def _warn_of_other_numbers(fixed: Image, moving: Image) -> None:

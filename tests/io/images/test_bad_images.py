@@ -13,7 +13,8 @@ import pytest
 import SimpleITK
 
 from corereg.errors import InputError
-from corereg.io.images.image import Image, as_image, as_mask, read_image, read_labels, to_sitk
+from corereg.io.images.companions import as_mask
+from corereg.io.images.image import Image, as_image, read_image, read_labels, to_sitk
 from corereg.io.images.npz import npz_arrays
 from helpers.grids import make_grid
 from helpers.images import ramp, save_nifti

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from corereg.io.images.background import background_value
-from corereg.io.images.image import Image, as_image, as_mask, read_image, read_labels, write_image
+from corereg.io.images.companions import as_mask
+from corereg.io.images.image import Image, as_image, read_image, read_labels, write_image
 from corereg.io.images.reference import as_reference
 from helpers.grids import make_grid
 from helpers.images import FLOAT32_MM, ramp, save_nifti

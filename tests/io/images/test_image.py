@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid
-from corereg.io.images.image import Image, as_image, as_mask, from_sitk, read_image, read_labels, to_sitk, write_image
+from corereg.io.images.companions import as_mask
+from corereg.io.images.image import Image, as_image, from_sitk, read_image, read_labels, to_sitk, write_image
 from corereg.io.places import ensure_output_folder
 from helpers.grids import make_grid
 from helpers.images import FLOAT32_MM, ramp, save_nifti

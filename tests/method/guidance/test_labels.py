@@ -78,10 +78,10 @@ def test_labels_follow_an_initial_transform() -> None:
 def test_only_common_or_listed_labels_guide() -> None:
     maps = spheres(FIXED, (3, 7)), spheres(MOVING, (7, 3, 9))
     for only, expected in ((None, [3, 7]), ((7,), [7])):
-        found = guiding_labels(*maps, GuidanceConfig(labels=True, only=only))
+        found = guiding_labels(*maps, maps, GuidanceConfig(labels=True, only=only))
         assert found is not None
         assert found.ids == expected
-    assert guiding_labels(*maps, GuidanceConfig()) is None
+    assert guiding_labels(*maps, maps, GuidanceConfig()) is None
 
 
 @pytest.mark.parametrize("labels", [1, 4, 8, 9, 59, 117])

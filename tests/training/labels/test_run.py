@@ -17,11 +17,12 @@ from corereg.io.images.image import read_labels, write_image
 from corereg.method.features.label_network import LabelNetwork
 from corereg.method.features.model_file import load_model, read_card
 from corereg.method.models import get_model
-from corereg.training.labels.maps import labels_on_grid
+from corereg.training.labels.maps import labels_on_grid, read_label_maps
 from corereg.training.scans.volumes import Volumes
 from corereg.training.session import Session
 from corereg.training.train import MODEL
 from corereg.training.trial import FEWEST_STEPS
+from helpers.images import stored_along
 from helpers.refusals import refusal
 from helpers.training import GRID, comparable, run, same, weights_of
 
@@ -131,6 +132,13 @@ def changed_map(dataset: Path, folder: Path, change: Any) -> Path:
     labels = read_labels(path)
     write_image(path, *change(labels.array, labels.grid))
     return folder / dataset.name
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SAR"])
+def test_a_map_stored_along_other_axes_than_its_scan_teaches_the_same(axes, cohort_json, volumes: Volumes, tmp_path):
+    turned = changed_map(cohort_json, tmp_path / "cohort", lambda array, grid: stored_along(axes, array, grid))
+    maps = [read_label_maps(read_dataset(dataset), volumes) for dataset in (cohort_json, turned)]
+    assert maps[0].fingerprint("") == maps[1].fingerprint("")
 
 
 REFUSED: dict[str, tuple[Any, str]] = {

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corereg.errors import InputError
-from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
+from corereg.geometry.grid import Grid
 from corereg.io.atomic import atomic_path, settle
-from corereg.io.images.arrays import array_volume, as_array, is_array
+from corereg.io.images.arrays import array_volume, is_array
 from corereg.io.images.checks import (
     check_contrast,
     check_labelled,
-    described,
     finite_intensities,
     plausible_grid,
     scalar_volume_shape,
@@ -37,8 +36,8 @@ __all__ = [
     "ITK_SUFFIXES",
     "Image",
     "as_image",
-    "as_mask",
     "from_sitk",
+    "opened",
     "read_image",
     "read_labels",
     "to_sitk",
@@ -116,40 +115,6 @@ def read_labels(path: PathLike, like: Grid | None = None) -> Image:
     return as_image(path, labels=True, like=like)
 
 
-def as_mask(mask: Any, *, like: Grid, of: str) -> Image:
-    """Make a mask, a boolean array that is true where the voxels are greater than 0, of whatever `as_image` takes.
-
-    Args:
-        mask: may also be a bare array or tensor of the image's shape.
-        like: the grid of the image that it belongs to, which its own must match.
-        of: the name of that image, for messages.
-
-    Raises:
-        InputError: as for `as_image`; or on another grid, or empty.
-    """
-    if is_array(mask):
-        mask = as_array(mask)
-        if mask.shape != like.shape:
-            raise InputError(
-                f"got a mask array of shape {mask.shape}, expected that of {of}: {like.shape}; give an array with one "
-                "value for each voxel of the image"
-            )
-        mask = Image(mask, like, name="the mask array")
-    located, step = _opened_labels(mask, like) or _opened(mask)
-    scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
-    if not located.grid.close_to(like, HEADER_TOLERANCE_MM):
-        raise InputError(
-            f"got the mask {located.name} of {described(located.grid)}, expected the grid of {of}: {described(like)}; "
-            "resample the mask onto that image"
-        )
-    inside = located.array > step / 2
-    if not inside.any():
-        raise InputError(
-            f"got the mask {located.name}, which is empty, expected voxels greater than 0; leave it out or redraw it"
-        )
-    return replace(located, array=inside)
-
-
 def as_image(
     image: Any,
     *,
@@ -176,7 +141,7 @@ def as_image(
     if is_array(image):
         located, step = _located(array_volume(image, affine, name), name), 0.0
     elif affine is None:
-        located, step = (_opened_labels(image, like) if labels else None) or _opened(image, series)
+        located, step = opened(image, series, labels=labels, like=like)
     else:
         raise InputError(f"got an affine for {name}, which is no array and has its own; leave the affine out")
     scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
@@ -187,6 +152,26 @@ def as_image(
     if not blank:
         check(array, located.name)
     return replace(located, array=array)
+
+
+def opened(
+    image: Any, series: str | None = None, *, labels: bool = False, like: Grid | None = None
+) -> tuple[Image, float]:
+    """The image of any source that `as_image` takes but an array, unchecked, and the step of its stored integers.
+
+    Args:
+        series, labels, like: as `as_image` takes them.
+
+    Returns: the image, and the distance between neighbouring values that its file can express; 0 if it does not scale.
+    """
+    if isinstance(image, Image):
+        return image, 0.0
+    if isinstance(image, (str, os.PathLike)):
+        drawn = read_label_object(Path(image), like) if labels else None
+        stored, name = drawn or _read(Path(image), series), str(image)
+    else:
+        stored, name = volume_in_memory(image)
+    return _located(stored, name), stored.step
 
 
 def write_image(path: PathLike, array: NDArray[Any], like: Image | Grid, *, keep_float64: bool = False) -> None:
@@ -254,25 +239,6 @@ def _read(path: Path, series: str | None = None) -> StoredVolume:
         raise InputError(f"got {path}, which may not be read, expected {KNOWN}; change its permissions") from None
     cure = "give the folder that it is in" if suffix in (".dcm", ".ima") else "convert it"
     raise InputError(f"got {path}, which is not an image by its name, expected {KNOWN}; {cure}")
-
-
-def _opened_labels(image: Any, like: Grid | None) -> tuple[Image, float] | None:
-    """The labels of a DICOM object; None for anything else."""
-    if not isinstance(image, (str, os.PathLike)):
-        return None
-    stored = read_label_object(Path(image), like)
-    return None if stored is None else (_located(stored, str(image)), stored.step)
-
-
-def _opened(image: Any, series: str | None = None) -> tuple[Image, float]:
-    """The image of any source that `as_image` takes, unchecked, and the step of its stored integers (0: unscaled)."""
-    if isinstance(image, Image):
-        return image, 0.0
-    if isinstance(image, (str, os.PathLike)):
-        stored, name = _read(Path(image), series), str(image)
-    else:
-        stored, name = volume_in_memory(image)
-    return _located(stored, name), stored.step
 
 
 def _located(stored: StoredVolume, name: str) -> Image:

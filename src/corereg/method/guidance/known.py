@@ -75,7 +75,7 @@ class Known(NamedTuple):
             )
         return Known(
             initial_transform(inputs["initial"], *images),
-            guiding_labels(inputs["fixed_labels"], inputs["moving_labels"], config),
+            guiding_labels(inputs["fixed_labels"], inputs["moving_labels"], images, config),
             read_landmarks(inputs["fixed_points"], inputs["moving_points"], images, unmatched=config.unmatched_points),
             rigid_labels(inputs["rigid_labels"], images[0]),
             further_channels(inputs["fixed_channels"], inputs["moving_channels"], images),

@@ -19,6 +19,7 @@ from torch import Tensor
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.strided import box_mean, halve
+from corereg.io.images.companions import turned
 from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import GuidanceConfig
@@ -74,8 +75,13 @@ class GuidingLabels(NamedTuple):
     ids: list[int]
 
 
-def guiding_labels(fixed: object, moving: object, config: GuidanceConfig) -> GuidingLabels | None:
+def guiding_labels(
+    fixed: object, moving: object, images: Sequence[Image], config: GuidanceConfig
+) -> GuidingLabels | None:
     """The label maps of a pair if they are to guide, read and checked: the labels of both, or those that are listed.
+
+    Args:
+        images: the fixed and the moving one, to which they belong.
 
     Raises:
         InputError: a map is missing or cannot be used, both have no label in common, or a listed label is missing.
@@ -85,7 +91,10 @@ def guiding_labels(fixed: object, moving: object, config: GuidanceConfig) -> Gui
     if fixed is None or moving is None:
         got = "no label map" if fixed is moving else f"the {'moving' if fixed is None else 'fixed'} label map alone"
         raise InputError(f"got {got} to guide by, expected one of each scan; add --fixed-labels and --moving-labels")
-    maps = as_image(fixed, labels=True), as_image(moving, labels=True)
+    maps = [
+        turned(as_image(labels, labels=True, like=image.grid), image.grid)
+        for labels, image in zip((fixed, moving), images, strict=True)
+    ]
     present = [set(np.unique(labels.array).tolist()) - {0} for labels in maps]
     common = present[0] & present[1]
     if not common:
@@ -101,7 +110,7 @@ def guiding_labels(fixed: object, moving: object, config: GuidanceConfig) -> Gui
                     f"got label {label} to guide by, which {image.name} does not have, expected labels of both maps; "
                     f"choose among {_listed(common)}"
                 )
-    return GuidingLabels(*maps, sorted(common if listed is None else listed))
+    return GuidingLabels(maps[0], maps[1], sorted(common if listed is None else listed))
 
 
 def label_guide(

@@ -15,6 +15,7 @@ from corereg.geometry.chain import Part, inverse_parts, through
 from corereg.geometry.displacement import Disp
 from corereg.geometry.grid import Grid, Matrix, transform_points
 from corereg.geometry.positions import as_points, as_positions
+from corereg.io.images.companions import turned
 from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.lazy import scipy_module
@@ -138,7 +139,7 @@ def rigid_labels(labels: object, fixed: Image) -> Image | None:
     """
     if labels is None:
         return None
-    found = as_image(labels, labels=True)
+    found = turned(as_image(labels, labels=True, like=fixed.grid), fixed.grid)
     if not found.grid.overlaps(fixed.grid):
         raise InputError(
             f"got the rigid structures {found.name}, which do not overlap {fixed.name}, expected a label map of the "

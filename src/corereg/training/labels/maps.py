@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from corereg.data.layouts.listing import IMAGE_SUFFIXES, Scan, scan_name, visible
 from corereg.data.pairs import Dataset
 from corereg.errors import InputError
-from corereg.geometry.grid import HEADER_TOLERANCE_MM
-from corereg.io.images.checks import described
+from corereg.io.images.companions import laid_on
 from corereg.io.images.image import read_labels
 from corereg.preprocessing.working_grid import resample_labels
 from corereg.training.scans.volumes import Volumes
@@ -132,12 +131,7 @@ def _checked(dataset: Dataset, volumes: Volumes, index: int) -> NDArray[np.int32
     """A training scan's label map on the cohort's grid, if it belongs to the scan and to the data set."""
     scan = dataset.scans[index]
     assert scan.labels is not None
-    found, own = read_labels(scan.labels), volumes.grids[index]
-    if not found.grid.close_to(own, HEADER_TOLERANCE_MM):
-        raise InputError(
-            f"got the label map {scan.labels} of {described(found.grid)}, expected the grid of its scan {scan.name}: "
-            f"{described(own)}; draw it on that scan, or resample it"
-        )
+    found = laid_on(read_labels(scan.labels), volumes.grids[index], what="the label map", of=scan.name)
     labels = {int(label) for label in np.unique(found.array)} - {0}
     listed = set(dataset.label_names) or {label for label in labels if label > 0}
     if not labels <= listed:

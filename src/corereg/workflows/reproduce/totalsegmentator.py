@@ -5,6 +5,7 @@ come from a task of their own, `heartchambers_highres`. Source: TotalSegmentator
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
+from corereg.io.images.companions import laid_on
 from corereg.io.images.image import Image, read_labels, write_image
 from corereg.io.places import ensure_output_folder
 from corereg.progress import Step
@@ -131,7 +133,6 @@ def _merged(name: str, parts: Mapping[str, tuple[Image, NDArray[Any]]]) -> Image
     first = next(iter(parts.values()))[0]
     merged = np.zeros(first.grid.shape, np.uint8)
     for structure, (image, mask) in parts.items():
-        if not image.grid.close_to(first.grid):
-            raise InputError(f"the segmentation of {structure} of {name} is on another grid than the others")
-        merged[mask] = STRUCTURES[structure]
+        own = replace(image, array=mask)
+        merged[laid_on(own, first.grid, what=f"the {structure}", of=first.name).array] = STRUCTURES[structure]
     return Image(merged, first.grid, name=name)

@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from corereg.geometry.grid import Grid
-from corereg.io.images.image import Image, as_mask, read_image, read_labels, write_image
+from corereg.io.images.companions import as_mask
+from corereg.io.images.image import Image, read_image, read_labels, write_image
 from corereg.io.images.itk import LPS_RAS
 from corereg.io.images.label_names import numbered_like
 from corereg.io.transforms.apply import ImageOptions, apply_to_file
