@@ -168,3 +168,31 @@ def test_companions_stored_along_other_axes_count_as_those_along_the_axes_of_the
         metrics = json.loads((out / "result.json").read_text("utf-8"))["metrics"]
         outcomes.append(((out / "warped_labels.nii.gz").read_bytes(), metrics))
     assert outcomes[1:] == outcomes[:1] * 2
+
+
+def test_companions_on_finer_grids_count_as_those_on_the_grid_of_the_image(
+    scans: Path, tmp_path: Path, command: Command
+) -> None:
+    pair = [scans / "fixed.nii.gz", scans / "moving.nii.gz"]
+    dices = []
+    for fine in (False, True):
+        folder, out = tmp_path / str(fine), tmp_path / f"{fine} out"
+        folder.mkdir()
+        for name in ("fixed_labels", "moving_labels"):
+            labels = read_labels(scans / f"{name}.nii.gz")
+            write_image(folder / f"{name}.nii.gz", *(halved(labels) if fine else (labels.array, labels.grid)))
+        fixed, moving = ([f"--{side}-labels", folder / f"{side}_labels.nii.gz"] for side in ("fixed", "moving"))
+        masks = ["--fixed-mask", fixed[1], "--moving-mask", moving[1], "--rigid-labels", fixed[1]]
+        done = command("register", *pair, "-o", out, *QUICK, *fixed, *moving, *masks, "--guide-labels")
+        assert done.status == 0, done.err
+        assert done.err.count("lies on a grid of its own") == (3 if fine else 0), "the fixed labels and both masks"
+        dices.append(json.loads((out / "result.json").read_text("utf-8"))["metrics"]["dice"])
+    assert dices[1] == pytest.approx(dices[0], abs=0.01)
+
+
+def halved(labels: Any) -> tuple[Any, Grid]:
+    """The labels in voxels half as long."""
+    matrix = np.diag([0.5, 0.5, 0.5, 1.0])
+    matrix[:3, 3] = -0.25
+    array = labels.array.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    return array, Grid(array.shape, labels.grid.affine @ matrix)

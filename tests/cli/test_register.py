@@ -200,8 +200,10 @@ def save_elsewhere(folder: Path) -> Path:
     return folder / "far.nii"
 
 
-def save_mask(folder: Path, shape: tuple[int, int, int], value: float = 1.0) -> Path:
-    save_nifti(folder / "mask.nii", np.full(shape, value, np.float32), FIXED.affine)
+def save_mask(folder: Path, shape: tuple[int, int, int], value: float = 1.0, away_mm: float = 0.0) -> Path:
+    affine = FIXED.affine.copy()
+    affine[:3, 3] += away_mm
+    save_nifti(folder / "mask.nii", np.full(shape, value, np.float32), affine)
     return folder / "mask.nii"
 
 
@@ -216,12 +218,12 @@ def save_pickle(folder: Path) -> Path:
 
 
 BAD_OPTIONS: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
-    "mask of another size": (lambda tmp, s: ["--fixed-mask", save_mask(tmp, (20, 30, 25))], "mask"),
+    "mask elsewhere": (lambda tmp, s: ["--fixed-mask", save_mask(tmp, (20, 30, 25), away_mm=900)], "marks nothing of"),
     "empty mask": (lambda tmp, s: ["--fixed-mask", save_mask(tmp, FIXED.shape, 0.0)], "empty"),
-    "mask of the other image": (lambda tmp, s: ["--moving-mask", s / "fixed_labels.nii.gz"], "mask"),
+    "mask of the other image": (lambda tmp, s: ["--moving-mask", s / "fixed_labels.nii.gz"], "other image"),
     "missing mask": (lambda tmp, s: ["--fixed-mask", tmp / "nothing.nii"], "nothing.nii"),
     "label map of floats": (lambda tmp, s: ["--moving-labels", save_float_labels(tmp)], "floats"),
-    "label map of the other image": (lambda tmp, s: ["--moving-labels", s / "fixed_labels.nii.gz"], "label map"),
+    "label map of the other image": (lambda tmp, s: ["--moving-labels", s / "fixed_labels.nii.gz"], "other image"),
     "fixed labels alone": (lambda tmp, s: ["--fixed-labels", s / "fixed_labels.nii.gz"], "--moving-labels"),
     "unknown model": (lambda tmp, s: ["--model", "mnid"], "mind, head-neck-ct, head-neck-ct-labels, random"),
     "model that is a pickle": (lambda tmp, s: ["--model", save_pickle(tmp)], "pickle"),

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from corereg.evaluation.evaluate import evaluate
+from corereg.geometry.grid import Grid
 from corereg.io.images.image import read_labels, write_image
 from helpers.cohorts import Cohort
 from helpers.images import stored_along
+from helpers.refusals import refusal
 
 
 def stored_otherwise(cohort: Cohort, folder: Path, axes: str) -> Cohort:
@@ -32,3 +34,17 @@ def test_label_maps_stored_along_other_axes_than_the_images_score_the_same(form,
         for name in cohort.fields:
             cohort.write_itk(folder / f"{name}.nii.gz", name)
     assert evaluate(turned.path, folder).rows == evaluate(cohort.path, folder).rows
+
+
+def test_label_maps_on_another_grid_than_the_images_are_not_resampled_and_that_is_said(cohort, tmp_path):
+    """The challenge's measures count the voxels that were labelled."""
+    shutil.copytree(cohort.path.parent, tmp_path / "cohort")
+    for path in (tmp_path / "cohort" / "labelsTr").iterdir():
+        labels = read_labels(path)
+        write_image(path, labels.array[:-1], Grid((23, 30, 26), labels.grid.affine))
+    (tmp_path / "fields").mkdir()
+    for name in cohort.fields:
+        cohort.write_itk(tmp_path / "fields" / f"{name}.nii.gz", name)
+    with pytest.warns(UserWarning, match="lies on a grid of its own, 23 x 30 x 26 voxels"):
+        message = refusal(evaluate, tmp_path / "cohort" / cohort.path.name, tmp_path / "fields")
+    assert "or, if it is labelled, of its label map: 23 x 30 x 26 voxels" in message

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,14 +163,25 @@ class LoadedCase:
 
 
 def _labels_of(scan: Scan) -> Image | None:
-    """A scan's label map along the axes of its image, in whose voxels displacements are."""
+    """A scan's label map along the axes of its image, in whose voxels displacements are.
+
+    It is never resampled, because the challenge's measures count the voxels that were labelled.
+    """
     if scan.labels is None:
         return None
     labels = read_labels(scan.labels)
     if scan.map_only or not scan.image.exists():
         return labels
     like = as_reference(scan.image)
-    return turned(labels, like if isinstance(like, Grid) else like.grid)
+    grid = like if isinstance(like, Grid) else like.grid
+    labels = turned(labels, grid)
+    if labels.grid.shape != grid.shape:
+        warn(
+            f"the label map {labels.name} lies on a grid of its own, {labels.grid}, its image on {grid}; it is scored "
+            "on its own, as nothing is resampled for these measures: give fields of that grid, or resample the labels",
+            stacklevel=2,
+        )
+    return labels
 
 
 def standing_still(fixed: Grid, moving: Grid) -> NDArray[Any]:

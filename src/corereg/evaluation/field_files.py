@@ -78,7 +78,8 @@ def read_field(path: Path, fixed: Grid, moving: Grid) -> FieldFile:
         total_mm, grid = transform.total_mm(), transform.fixed_grid
     if not grid.close_to(fixed, HEADER_TOLERANCE_MM):
         raise InputError(
-            f"got {path} on {grid}, expected the grid of the fixed image, {fixed}; is it the field of another pair?"
+            f"got {path} on {grid}, expected the grid of the fixed image or, if it is labelled, of its label map: "
+            f"{fixed}; is it the field of another pair, or are the labels yet to be resampled onto the image?"
         )
     own_vox = np.einsum("ac,cijk->aijk", fixed.inverse_affine[:3, :3], total_mm.astype(np.float64))
     if fixed.close_to(moving, HEADER_TOLERANCE_MM):

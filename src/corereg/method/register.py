@@ -99,8 +99,8 @@ def register(
             affine; any spacing, orientation and field of view.
         fixed_affine, moving_affine: of an array or tensor: (4, 4), voxel indices to RAS+ millimetres.
         config: all settings at once.
-        fixed_mask, moving_mask: masks on the grids of their images, as paths, Images, SimpleITK or nibabel images,
-            arrays or tensors; only voxels greater than 0 count.
+        fixed_mask, moving_mask: masks in the worlds of their images, as paths, Images, SimpleITK or nibabel images, or
+            arrays or tensors of their images' shapes; only voxels greater than 0 count.
         initial: transform from fixed to moving to start from, as a path or a Transform. Its parts become the last ones
             of the result.
         fixed_labels, moving_labels: label maps in the worlds of their images, for `guide_labels`.
@@ -130,7 +130,7 @@ def register(
     with watch("read"):
         fixed_image = as_image(fixed, affine=fixed_affine, name="the fixed image")
         moving_image = as_image(moving, affine=moving_affine, name="the moving image")
-        masks = [_mask(mask, image) for mask, image in ((fixed_mask, fixed_image), (moving_mask, moving_image))]
+        masks = [_mask(fixed_mask, fixed_image, moving_image), _mask(moving_mask, moving_image, fixed_image)]
         known = Known.of((fixed_image, moving_image), config.guidance, given)
     if config.guidance.only is not None and known.labels is not None:  # names become numbers
         config = with_settings(config, {"guidance.only": tuple(known.labels.ids)})
@@ -267,5 +267,5 @@ def _result(
     )
 
 
-def _mask(mask: object, image: Image) -> Mask | None:
-    return None if mask is None else as_mask(mask, like=image.grid, of=image.name).array
+def _mask(mask: object, image: Image, other: Image) -> Mask | None:
+    return None if mask is None else as_mask(mask, like=image.grid, of=image.name, other=other.grid).array

@@ -18,7 +18,7 @@ from corereg.data.label_names import read_label_names
 from corereg.errors import InputError
 from corereg.geometry.kernels.threads import limited_threads
 from corereg.io.atomic import atomic_folder, output_folder
-from corereg.io.images.companions import laid_on
+from corereg.io.images.companions import beside, laid_on
 from corereg.io.images.image import Image, as_image, read_labels, write_image
 from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
@@ -75,8 +75,9 @@ def register_to_folder(
     Args:
         fixed, moving: image files or DICOM folders.
         directory: made if it is not there.
-        fixed_labels, moving_labels: label maps; the moving one is warped, both together are compared.
-        fixed_mask, moving_mask: masks on the grids of their images; only voxels inside them count.
+        fixed_labels, moving_labels: label maps; the moving one is warped, both together are compared. They, the masks
+            and `rigid_labels` may lie on grids of their own in the space of their images.
+        fixed_mask, moving_mask: masks of the images; only voxels inside them count.
         initial: transform from fixed to moving to start from, in any format that `corereg convert` reads.
         fixed_points, moving_points: matched landmarks (.csv, .fcsv, .mrk.json).
         rigid_labels: label map of the fixed image whose structures move as rigid bodies.
@@ -110,8 +111,8 @@ def register_to_folder(
     with recorded_warnings() as early:
         images = {"fixed": read_scan(fixed, fixed_series), "moving": read_scan(moving, moving_series)}
         labels = {
-            name: _labels_of(images[name], path, name, trusted=labels_use_image_grid)
-            for name, path in (("fixed", fixed_labels), ("moving", moving_labels))
+            name: _labels_of(images, path, name, trusted=labels_use_image_grid)
+            for name, path in (("fixed", fixed_labels), ("moving", moving_labels), ("rigid", rigid_labels))
         }
         if labels["fixed"] is not None and labels["moving"] is not None:
             labels["moving"] = numbered_like(labels["moving"], labels["fixed"])
@@ -128,7 +129,7 @@ def register_to_folder(
             moving_labels=labels["moving"],
             fixed_points=fixed_points,
             moving_points=moving_points,
-            rigid_labels=rigid_labels,
+            rigid_labels=labels["rigid"],
             fixed_channels=fixed_channels,
             moving_channels=moving_channels,
             progress=progress,
@@ -253,13 +254,15 @@ def _one_by_one() -> Iterator[Callable[..., None]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _labels_of(image: Image, path: Path | None, name: str, *, trusted: bool) -> Image | None:
-    """The label map of an image, on its voxels."""
+def _labels_of(images: Mapping[str, Image], path: Path | None, name: str, *, trusted: bool) -> Image | None:
+    """The fixed, moving or rigid label map: the fixed one is compared voxel by voxel, others will be resampled."""
     if path is None:
         return None
-    what = f"the {name} label map"
-    read = read_labels(path, image.grid)
-    return laid_on(read, image.grid, what=what, of=image.name, trusted=trusted, cure=TRUST_THE_IMAGE)
+    own, other = ("moving", "fixed") if name == "moving" else ("fixed", "moving")
+    image, elsewhere, what = images[own], images[other].grid, f"the {name} label map"
+    place = laid_on if name == "fixed" else beside
+    labels = read_labels(path, image.grid)
+    return place(labels, image.grid, what=what, of=image.name, other=elsewhere, trusted=trusted, cure=TRUST_THE_IMAGE)
 
 
 def _warn_of_other_numbers(fixed: Image, moving: Image) -> None:

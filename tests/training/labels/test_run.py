@@ -142,13 +142,16 @@ def test_a_map_stored_along_other_axes_than_its_scan_teaches_the_same(axes, coho
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "another shape": (lambda array, grid: (array[1:], _smaller(grid)), "expected the grid of"),
+    "another place": (lambda array, grid: (array, _moved(grid, 25.0)), "expected the grid of"),
+    "outside the scan": (lambda array, grid: (array[1:], _moved(grid, 2500.0, smaller=1)), "marks nothing of"),
     "labels that are not listed": (lambda array, grid: (np.where(array == 2, 7, array), grid), "with the labels [7]"),
 }
 
 
-def _smaller(grid: Any) -> Any:
-    return type(grid)((grid.shape[0] - 1, *grid.shape[1:]), grid.affine)
+def _moved(grid: Any, by_mm: float, smaller: int = 0) -> Any:
+    affine = grid.affine.copy()
+    affine[:3, 3] += by_mm
+    return type(grid)((grid.shape[0] - smaller, *grid.shape[1:]), affine)
 
 
 @pytest.mark.parametrize("name", REFUSED)

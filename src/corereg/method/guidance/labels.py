@@ -19,7 +19,7 @@ from torch import Tensor
 from corereg.errors import InputError
 from corereg.geometry.grid import Grid, Matrix
 from corereg.geometry.strided import box_mean, halve
-from corereg.io.images.companions import turned
+from corereg.io.images.companions import beside
 from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.method.config import GuidanceConfig
@@ -92,8 +92,8 @@ def guiding_labels(
         got = "no label map" if fixed is moving else f"the {'moving' if fixed is None else 'fixed'} label map alone"
         raise InputError(f"got {got} to guide by, expected one of each scan; add --fixed-labels and --moving-labels")
     maps = [
-        turned(as_image(labels, labels=True, like=image.grid), image.grid)
-        for labels, image in zip((fixed, moving), images, strict=True)
+        beside(as_image(labels, labels=True, like=each.grid), each.grid, what=f"the {side} label map", of=each.name)
+        for side, labels, each in zip(("fixed", "moving"), (fixed, moving), images, strict=True)
     ]
     present = [set(np.unique(labels.array).tolist()) - {0} for labels in maps]
     common = present[0] & present[1]

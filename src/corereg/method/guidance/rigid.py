@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corereg.errors import InputError
 from corereg.geometry.chain import Part, inverse_parts, through
 from corereg.geometry.displacement import Disp
 from corereg.geometry.grid import Grid, Matrix, transform_points
 from corereg.geometry.positions import as_points, as_positions
-from corereg.io.images.companions import turned
+from corereg.io.images.companions import beside
 from corereg.io.images.image import Image, as_image
 from corereg.io.transforms.transform import Transform
 from corereg.lazy import scipy_module
@@ -135,17 +134,12 @@ def rigid_labels(labels: object, fixed: Image) -> Image | None:
     """The label map of the rigid structures of the fixed image, or None.
 
     Raises:
-        InputError: it cannot be used, or does not overlap the image.
+        InputError: it cannot be used, or does not lie in the image.
     """
     if labels is None:
         return None
-    found = turned(as_image(labels, labels=True, like=fixed.grid), fixed.grid)
-    if not found.grid.overlaps(fixed.grid):
-        raise InputError(
-            f"got the rigid structures {found.name}, which do not overlap {fixed.name}, expected a label map of the "
-            "fixed image; resample it"
-        )
-    return found
+    found = as_image(labels, labels=True, like=fixed.grid)
+    return beside(found, fixed.grid, what="the rigid label map", of=fixed.name)
 
 
 def rigid_guide(labels: Image, start: Transform, working: Grid, affine: Matrix | None) -> RigidGuide:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corereg.data.layouts.listing import IMAGE_SUFFIXES, Scan, scan_name, visible
 from corereg.data.pairs import Dataset
 from corereg.errors import InputError
-from corereg.io.images.companions import laid_on
+from corereg.io.images.companions import beside
 from corereg.io.images.image import read_labels
 from corereg.preprocessing.working_grid import resample_labels
 from corereg.training.scans.volumes import Volumes
@@ -131,7 +131,7 @@ def _checked(dataset: Dataset, volumes: Volumes, index: int) -> NDArray[np.int32
     """A training scan's label map on the cohort's grid, if it belongs to the scan and to the data set."""
     scan = dataset.scans[index]
     assert scan.labels is not None
-    found = laid_on(read_labels(scan.labels), volumes.grids[index], what="the label map", of=scan.name)
+    found = beside(read_labels(scan.labels), volumes.grids[index], what="the label map", of=scan.name)
     labels = {int(label) for label in np.unique(found.array)} - {0}
     listed = set(dataset.label_names) or {label for label in labels if label > 0}
     if not labels <= listed:
