@@ -98,3 +98,17 @@ def test_breathing_of_known_motion_is_found_to_a_fraction_of_a_voxel(kind, bound
     before, after = (float((truth - u).norm(dim=0)[body].mean()) for u in (torch.zeros(()), found))
     assert before > 3
     assert after < bound
+
+
+def test_scans_are_told_from_label_maps(data_dir):
+    folders = ("hippocampus_mr", "abdomen_mr")
+    for scan in [next((data_dir / folder / "images").glob("*.nii.gz")) for folder in folders]:
+        with pytest.warns(UserWarning, match="change from voxel to voxel"):
+            read_labels(scan)
+    maps = [next((data_dir / folder / "labels").glob("*.nii.gz")) for folder in folders]
+    for path in [
+        *maps,
+        data_dir / "abdomen" / "patient_a_labels.nii.gz",
+        data_dir / "brain" / "subject_e_labels.nii.gz",
+    ]:
+        read_labels(path)  # warnings are errors in tests

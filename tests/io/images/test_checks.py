@@ -148,3 +148,34 @@ def test_shared_label_maps_are_read(cases_dir: Path) -> None:
     assert not as_image(folder / "empty.nii.gz", labels=True, blank=True).array.any()
     assert background_value(read_image(folder / "stat.nii.gz").array) == 0
     assert (read_image(folder / "nan_map.nii.gz").array == 0).sum() >= 672
+
+
+GREYS = "change from voxel to voxel"
+
+
+@pytest.mark.parametrize("kind", ["int16", "8 bits", "whole floats", "CT in air"])
+def test_scan_that_is_given_as_a_label_map_is_noticed(tmp_path: Path, kind: str) -> None:
+    body = np.random.default_rng(0).normal(900, 60, (30, 28, 26))
+    air = -1024 if kind == "CT in air" else 0
+    body[:9] = air
+    array = np.rint(body / 5 if kind == "8 bits" else body)
+    dtype = {"8 bits": np.uint8, "whole floats": np.float32}.get(kind, np.int16)
+    write_image(tmp_path / "scan.nii.gz", array.astype(dtype), make_grid(array.shape))
+    with pytest.warns(UserWarning, match=rf"scan.nii.gz with \d+ different values that {GREYS}"):
+        read_labels(tmp_path / "scan.nii.gz")
+
+
+@pytest.mark.parametrize("kind", ["parcels", "supervoxels", "landmarks", "outlines"])
+def test_many_labels_of_a_label_map_are_none(kind: str) -> None:
+    """Warnings are errors in tests."""
+    i, j, k = np.indices((36, 30, 33))
+    if kind == "parcels":  # FreeSurfer's numbers
+        array = 11100 + (i // 6 + 7 * (j // 6) + 37 * (k // 6))
+    elif kind == "supervoxels":  # 1,320 of 3 x 3 x 3 voxels
+        array = 1 + i // 3 + 12 * (j // 3) + 120 * (k // 3)
+    elif kind == "landmarks":  # single voxels
+        array = np.where((i % 4 == 0) & (j % 4 == 1) & (k % 4 == 2), 1 + i + 36 * j + 36 * 30 * k, 0)
+    else:  # one plane of every third
+        array = np.where(k % 3 == 0, 1 + k + 33 * (i // 5), 0)
+    assert len(np.unique(array)) > 70
+    as_image(Image(array, make_grid(array.shape)), labels=True)

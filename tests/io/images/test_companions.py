@@ -7,7 +7,7 @@ import pytest
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.companions import as_mask, laid_on
-from corereg.io.images.image import Image, read_labels, write_image
+from corereg.io.images.image import Image, read_image, write_image
 from helpers.grids import make_grid
 from helpers.images import ramp, stored_along
 from helpers.refusals import refusal
@@ -27,7 +27,7 @@ def test_labels_stored_along_other_axes_are_turned_to_those_of_the_image(
     axes: str, suffix: str, grid: Grid, tmp_path: Path
 ) -> None:
     write_image(tmp_path / f"labels{suffix}", *stored_along(axes, ramp(grid, np.int32), grid))
-    found = laid(read_labels(tmp_path / f"labels{suffix}"), grid)
+    found = laid(read_image(tmp_path / f"labels{suffix}"), grid)
     np.testing.assert_array_equal(found.array, ramp(grid))
     assert found.grid.close_to(grid, 1e-2)
 

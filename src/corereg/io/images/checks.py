@@ -21,6 +21,7 @@ __all__ = [
     "plausible_grid",
     "scalar_volume_shape",
     "smallest_integers",
+    "warn_of_greys",
     "whole_numbers",
 ]
 
@@ -34,6 +35,15 @@ LABEL_ROUNDING = 1e-3
 
 LARGEST_STEP = 0.25
 """Scaled integers in larger steps cannot tell one label from the next."""
+
+FEWEST_GREYS = 50
+"""A grey image has more values than this; so do many label maps."""
+
+SCATTER = 0.6
+"""Share of neighbouring voxels that differ, of those that are not background, above which they are no structures.
+
+Measured: 0.87 to 1 in 120 scans, up to 0.14 in 86 label maps. By reckoning, 0.5 in regions of 2 x 2 x 2 voxels.
+"""
 
 FARTHEST_MM = 1e6
 """No corner of a medical image lies a kilometre from the origin."""
@@ -171,6 +181,34 @@ def check_labelled(array: NDArray[Any], name: str) -> None:
     """
     if not array.any():
         raise InputError(f"got {name}, in which every voxel is 0, expected a label map; check the file")
+
+
+def warn_of_greys(array: NDArray[Any], name: str) -> None:
+    """Warn where a label map has many values that change from voxel to voxel, as those of a scan do.
+
+    Many labels alone are none of its marks: parcellations and supervoxels have thousands, each a region of voxels.
+    """
+    if _scatter(array) >= SCATTER and (values := len(np.unique(array))) >= FEWEST_GREYS:
+        warn(
+            f"got {name} with {values} different values that change from voxel to voxel, as in a scan, expected a "
+            "label map with one value for each structure; check the file",
+            stacklevel=2,
+        )
+
+
+def _scatter(array: NDArray[Any]) -> float:
+    """Share of pairs of neighbours that differ, where neither is 0 nor the most common value (air, as of a CT)."""
+    sparse = array[::3, ::3, ::3]
+    values, counts = np.unique(sparse, return_counts=True)
+    counted = (array != 0) & (array != values[counts.argmax()])
+    pairs = differing = 0
+    for axis in range(3):
+        # Every other line along each axis tells enough.
+        lines, known = (np.moveaxis(each, axis, 0)[:, ::2, ::2] for each in (array, counted))
+        both = known[1:] & known[:-1]
+        pairs += int(both.sum())
+        differing += int((both & (lines[1:] != lines[:-1])).sum())
+    return differing / max(pairs, 1)
 
 
 def whole_numbers(array: NDArray[Any], name: str, step: float = 0.0) -> NDArray[Any]:

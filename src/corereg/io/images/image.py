@@ -20,6 +20,7 @@ from corereg.io.images.checks import (
     plausible_grid,
     scalar_volume_shape,
     smallest_integers,
+    warn_of_greys,
     whole_numbers,
 )
 from corereg.io.images.dicom.folder import read_dicom_folder
@@ -105,6 +106,8 @@ def read_image(path: PathLike, *, series: str | None = None) -> Image:
 def read_labels(path: PathLike, like: Grid | None = None) -> Image:
     """Read a label map: an integer array with at least one voxel that is not 0. Floats close to integers are rounded.
 
+    Many values that change from voxel to voxel, as those of a scan do, give a warning.
+
     Args:
         path: as for `read_image`, or a DICOM segmentation or structure set.
         like: the grid of the image that it belongs to, onto which DICOM objects are drawn.
@@ -147,6 +150,7 @@ def as_image(
     scalar_volume_shape(located.array.shape, located.array.dtype, located.name)
     if labels:
         array, check = whole_numbers(located.array, located.name, step), check_labelled
+        warn_of_greys(array, located.name)
     else:
         array, check = finite_intensities(located.array, located.name, located.modality), check_contrast
     if not blank:
