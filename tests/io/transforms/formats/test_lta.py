@@ -53,7 +53,7 @@ def test_matrix_between_voxels_is_read_with_the_grids_of_the_file_or_of_the_imag
     volumes = (geometry("src", MOVING), geometry("dst", FIXED)) if stated else (unknown,)
     path = lta(tmp_path / "t.lta", 0, voxels, *volumes)
     if not stated:
-        assert "add --moving IMAGE" in refusal(Transform.load, path)
+        assert "give the moving image" in refusal(Transform.load, path)
     loaded = Transform.load(path) if stated else Transform.load(path, fixed=FIXED, moving=MOVING)
     assert_allclose(loaded.apply_points(POINTS), to_moving(POINTS), atol=1e-6)
 
