@@ -175,7 +175,8 @@ class TrainConfig:
     modality: Modality = "auto"
     """How intensities are scaled; auto decides for each scan."""
     spacing_mm: Annotated[float | None, Gt(0)] = None
-    """Voxel size of the cohort's working grid in mm; by default chosen from the scans."""
+    """Voxel size of the cohort's working grid in mm; by default chosen from the scans, and half of that for the label
+    maps of small scans."""
     affine: Literal["auto", "none"] = "auto"
     """How scans are brought to the cohort's working grid: aligned, or as their headers say."""
     clamp_abdomen: bool = True

@@ -149,6 +149,8 @@ def cohort_volumes(
         dataset,
         folder=cache,
         spacing_mm=config.spacing_mm,
+        # The network for labels reads and writes blocks of two voxels: its detail is that of the 1/2 grid.
+        finer=config.objective == "labels",
         modality=config.modality if clamped else "ct",
         affine=config.affine,
         progress=progress,

@@ -60,6 +60,19 @@ def test_rows_of_one_common_grid_are_simpleitks_resampling_scaled(tmp_path: Path
         np.testing.assert_allclose(found[0, 0].numpy()[i, j, k], expected[i, j, k], atol=1e-3)
 
 
+def test_small_scans_alone_get_a_finer_grid_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = cohort(tmp_path / "scans", [centred_grid((37, 30, 33), (4.0, 4.4, 3.6), "RAS")] * 2)
+
+    def spacing(**settings: Any) -> float:
+        return prepare_volumes(dataset, folder=tmp_path / "cache", **settings).grid.spacing[0]
+
+    own = spacing()
+    assert spacing(finer=True) == pytest.approx(own / 2)
+    assert spacing(finer=True, spacing_mm=own) == pytest.approx(own)
+    monkeypatch.setattr(volumes_module, "SMALL_VOXELS", 10_000)
+    assert spacing(finer=True) == pytest.approx(own)
+
+
 def test_field_of_view_ends_where_padding_begins(tmp_path: Path) -> None:
     volumes = prepared(cohort(tmp_path / "scans"), tmp_path / "cache")
     extents = GRID.canonical()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ ROWS_VERSION = 2
 
 MOST_VOXELS = 2_000_000
 """Size up to which a cohort's spacing follows its scans below 2 mm: each training step costs seconds for a million."""
+
+SMALL_VOXELS = 125_000
+"""Size up to which scans can afford a grid of half their spacing, on which label maps are learned better."""
 
 LARGEST_FACTOR = 4.0
 """Largest ratio of a scan's extent along R, A or S to the cohort's median, and of the median to the extent. Fields of
@@ -87,6 +91,7 @@ def prepare_volumes(
     *,
     folder: Path,
     spacing_mm: float | None = None,
+    finer: bool = False,
     modality: str = "auto",
     affine: str = "auto",
     scans: Iterable[int] | None = None,
@@ -100,6 +105,7 @@ def prepare_volumes(
     Args:
         folder: the cache, created if missing. Several processes may share it.
         spacing_mm: voxel size of the working grid; `choose_working_grid` chooses it by default.
+        finer: halve the chosen spacing of scans of at most `SMALL_VOXELS` on the grid.
         modality: one of MODALITIES; "auto" decides for each scan.
         affine: "auto", or "none" to trust the headers.
         scans: indices of the scans to prepare; by default those of all pairs.
@@ -122,7 +128,7 @@ def prepare_volumes(
         problems |= _odd_sizes(findings, wanted)
         _check_number(wanted, problems)
         usable = {index: found for index, found in findings.items() if index not in problems}
-        plan = _plan(wanted, usable, spacing_mm, modality, affine)
+        plan = _plan(wanted, usable, spacing_mm, modality, affine, finer=finer)
         store = VolumeStore(folder / f"volumes-{plan.key[:16]}", plan.grid.shape)
         _fill(store, plan, progress)
     facts = {index: store[content] for index, content in plan.contents.items()}
@@ -161,7 +167,13 @@ class _Plan:
 
 
 def _plan(
-    scans: Mapping[int, Scan], findings: Mapping[int, Finding], spacing_mm: float | None, modality: str, affine: str
+    scans: Mapping[int, Scan],
+    findings: Mapping[int, Finding],
+    spacing_mm: float | None,
+    modality: str,
+    affine: str,
+    *,
+    finer: bool,
 ) -> _Plan:
     grids = _grids(findings)
     # Ties are broken by content, so that the order of the scans does not matter.
@@ -169,7 +181,10 @@ def _plan(
     reference = by_volume[len(by_volume) // 2]
     grid = grids[reference]
     # Unlimited memory: a cohort's grid must not depend on what happens to be free at this start.
-    working = choose_working_grid(grid, grid, spacing_mm=spacing_mm, memory_bytes=sys.maxsize, most_voxels=MOST_VOXELS)
+    choose = partial(choose_working_grid, grid, grid, memory_bytes=sys.maxsize, most_voxels=MOST_VOXELS)
+    working = choose(spacing_mm=spacing_mm)
+    if finer and spacing_mm is None and math.prod(field_of_view(grid, working)) <= SMALL_VOXELS:
+        working = choose(spacing_mm=min(working.spacing) / 2)
     aligned = affine == "auto" and not all(grid.close_to(other) for other in grids.values())
     modalities = dict.fromkeys(findings, modality)
     if modality == "auto":
