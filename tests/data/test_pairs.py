@@ -111,6 +111,8 @@ def csv_in_utf16(folder: Path) -> Path:
         (csv_of("fixed|moving\na.nii|b.nii\n"), "columns fixed|moving"),
         (csv_of("fixed;moving\na.nii;b.nii;c.nii\n"), "that hold a semicolon into double quotes"),
         (csv_of("fixed,moving\na.nii,b.nii\nb.nii,\n"), "pair 2"),
+        (csv_of("fixed,moving,moving\na.nii,b.nii,a.nii\n"), "several columns 'moving'"),
+        (csv_of("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\na.nii,d.nii,e.nii\n"), "one map for each scan"),
         (csv_of("fixed,moving,split\na.nii,b.nii,tset\n"), "'tset'"),
         (csv_of("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\n"), "c.nii, which does not exist (1 of 3"),
         (csv_of("fixed,moving\n"), "with 0 scans"),
@@ -141,6 +143,20 @@ def test_any_separator_of_a_spreadsheet_gives_the_same_rows(tmp_path: Path, sepa
     text = "\n".join(["", *(separator.join(row) for row in cells), ""])
     (row,) = read_table(write_text(tmp_path / "pairs.csv", mark + text))
     assert row == dict(zip(*cells, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nfixed;moving\na.nii;b, 1.nii\n",
+        "sep=|\r\nfixed|moving\r\na.nii|b, 1.nii\r\n",
+        "fixed;moving;\na.nii;b, 1.nii;\n;;\n",
+        ',fixed,moving\n0,a.nii,"b, 1.nii"\n',
+        'fixed, moving\n  ,  \na.nii, "b, 1.nii"\n   \n',
+    ],
+)
+def test_what_spreadsheets_and_libraries_add_to_a_table_is_left_out(tmp_path: Path, text: str) -> None:
+    assert read_table(write_text(tmp_path / "pairs.csv", text)) == [{"fixed": "a.nii", "moving": "b, 1.nii"}]
 
 
 def test_a_table_lists_test_pairs_whose_scans_do_not_train(tmp_path: Path) -> None:

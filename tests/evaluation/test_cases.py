@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from corereg.evaluation.evaluate import evaluate
@@ -48,3 +49,16 @@ def test_label_maps_on_another_grid_than_the_images_are_not_resampled_and_that_i
     with pytest.warns(UserWarning, match="lies on a grid of its own, 23 x 30 x 26 voxels"):
         message = refusal(evaluate, tmp_path / "cohort" / cohort.path.name, tmp_path / "fields")
     assert "or, if it is labelled, of its label map: 23 x 30 x 26 voxels" in message
+
+
+def test_label_maps_of_the_same_size_elsewhere_are_scored_voxel_by_voxel_and_that_is_said(cohort, tmp_path):
+    shutil.copytree(cohort.path.parent, tmp_path / "cohort")
+    for path in (tmp_path / "cohort" / "labelsTr").iterdir():
+        labels, away = read_labels(path), np.eye(4)
+        away[0, 3] = 40
+        write_image(path, labels.array, Grid(labels.grid.shape, away @ labels.grid.affine))
+    cohort.write_fields(tmp_path / "fields")
+    with pytest.warns(UserWarning, match="as if they were the image's, as the challenge does: check its header"):
+        found = evaluate(tmp_path / "cohort" / cohort.path.name, tmp_path / "fields", check=False)
+    expected = evaluate(cohort.path, tmp_path / "fields", check=False)
+    assert [row["dice"] for row in found.rows] == [row["dice"] for row in expected.rows]

@@ -72,6 +72,8 @@ class TestStatistics:
             "scores for normal."
         ]
         assert stats.wilcoxon([1, 2, 3]).pvalue == 0.25
+        assert pair_warnings([("a", "b")]) == ["Only 1 pair: it has no interval, and no test can tell methods apart."]
+        assert "Student" not in " ".join(pair_warnings([("a", "b"), ("b", "a")]))
         (shared,) = pair_warnings([("a", "b"), ("c", "a"), *((f"f{n}", f"m{n}") for n in range(6))])
         assert shared.startswith("2 of 8 pairs share a scan with another pair (15 scans in all)")
         assert pair_warnings([(f"f{n}", f"m{n}") for n in range(6)]) == []

@@ -20,6 +20,7 @@ from corereg.data.pairs import Pairs, Scan, points_of_pair, read_dataset
 from corereg.errors import InputError
 from corereg.geometry.grid import HEADER_TOLERANCE_MM, Grid
 from corereg.geometry.positions import moving_offsets_vox
+from corereg.io.images.checks import described
 from corereg.io.images.companions import turned
 from corereg.io.images.image import Image, read_image, read_labels
 from corereg.io.images.reference import as_reference
@@ -179,6 +180,12 @@ def _labels_of(scan: Scan) -> Image | None:
         warn(
             f"the label map {labels.name} lies on a grid of its own, {labels.grid}, its image on {grid}; it is scored "
             "on its own, as nothing is resampled for these measures: give fields of that grid, or resample the labels",
+            stacklevel=2,
+        )
+    elif not labels.grid.close_to(grid, HEADER_TOLERANCE_MM):
+        warn(
+            f"the label map {labels.name} lies at {described(labels.grid)}, its image at {described(grid)}; its voxels "
+            "are scored as if they were the image's, as the challenge does: check its header",
             stacklevel=2,
         )
     return labels

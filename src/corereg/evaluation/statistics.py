@@ -118,15 +118,14 @@ def _mixed(scores: NDArray[np.float64], pairs: Pairs | None, known: NDArray[np.b
 def pair_warnings(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """What limits the statistics of these pairs of scans, in sentences."""
     warnings = []
-    if len(pairs) < FEW_PAIRS:
-        least = min(1.0, 2.0 ** (1 - len(pairs)))
-        few = number_of(len(pairs), "pair")
-        warnings.append(
-            f"Only {few}: the test cannot give p below {least:.2g}, and the intervals are wide: Student's, which takes "
-            "the scores for normal."
-        )
     uses = Counter(scan for pair in pairs for scan in set(pair))
     sharing = sum(any(uses[scan] > 1 for scan in pair) for pair in pairs)
+    if len(pairs) == 1:
+        warnings.append("Only 1 pair: it has no interval, and no test can tell methods apart.")
+    elif len(pairs) < FEW_PAIRS:
+        few, least = number_of(len(pairs), "pair"), 2.0 ** (1 - len(pairs))
+        wide = "" if sharing else ", and the intervals are wide: Student's, which takes the scores for normal"
+        warnings.append(f"Only {few}: the test cannot give p below {least:.2g}{wide}.")
     if sharing:
         warnings.append(
             f"{sharing} of {len(pairs)} pairs share a scan with another pair ({len(uses)} scans in all), so they are "

@@ -165,7 +165,7 @@ def test_scan_that_is_given_as_a_label_map_is_noticed(tmp_path: Path, kind: str)
         read_labels(tmp_path / "scan.nii.gz")
 
 
-@pytest.mark.parametrize("kind", ["parcels", "supervoxels", "landmarks", "outlines"])
+@pytest.mark.parametrize("kind", ["parcels", "supervoxels", "landmarks", "two that touch", "outlines"])
 def test_many_labels_of_a_label_map_are_none(kind: str) -> None:
     """Warnings are errors in tests."""
     i, j, k = np.indices((36, 30, 33))
@@ -175,6 +175,9 @@ def test_many_labels_of_a_label_map_are_none(kind: str) -> None:
         array = 1 + i // 3 + 12 * (j // 3) + 120 * (k // 3)
     elif kind == "landmarks":  # single voxels
         array = np.where((i % 4 == 0) & (j % 4 == 1) & (k % 4 == 2), 1 + i + 36 * j + 36 * 30 * k, 0)
+    elif kind == "two that touch":
+        array = np.where((i % 4 == 0) & (j % 4 == 1) & (k % 4 == 2), 1 + i + 36 * j + 36 * 30 * k, 0)
+        array[0, 1, 3] = 7
     else:  # one plane of every third
         array = np.where(k % 3 == 0, 1 + k + 33 * (i // 5), 0)
     assert len(np.unique(array)) > 70

@@ -174,6 +174,8 @@ def test_reading_again_does_not_change_the_points_that_were_written(tmp_path: Pa
         ("points.csv", "# CoordinateSystem = RAS\na,b,c\n4,5,6", "with the columns a,b,c, expected x,y,z too"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,5", "with the line '4,5'"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,five,6", "with the line '4,five,6'"),
+        ("points.csv", "x_ras,y_ras,z_ras\n10,5,20,5,13,5", "no further ones"),
+        ("points.csv", "# CoordinateSystem = RAS\n1,5,2,5,3,5", "no further ones"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,nan,6", "expected finite numbers"),
         ("points.csv", "# CoordinateSystem = RAS\nx;y;z\n4,5,6", "with the line '4,5,6'"),
         ("points.csv", "# CoordinateSystem = RAS\nx;y;z\n4;inf;6", "expected finite numbers"),

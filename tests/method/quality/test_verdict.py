@@ -28,7 +28,7 @@ from helpers.qualities import RIGHT
         ({"affine_rotation_degrees": 40.0}, "warn", "turns the moving image by 40 degrees"),
         ({"affine_rotation_degrees": 97.0}, "fail", "turns the moving image by 97 degrees"),
         ({"affine_rotation_degrees": 174.0}, "pass", ""),
-        ({"covered": 0.55}, "warn", "45% of the fixed body"),
+        ({"covered": 0.55}, "warn", "covers 55% of the fixed body"),
         ({"covered": 0.15}, "fail", "the size to cover 100%"),
         ({"covered": 0.05, "coverable": 0.06}, "pass", ""),
         ({"covered": 0.55, "displacement_share": 0.13}, "warn", "13%"),
@@ -37,6 +37,7 @@ from helpers.qualities import RIGHT
             "fail",
             "13%",
         ),
+        ({"similarity_before": math.nan, "similarity_above_chance": math.nan}, "warn", "how alike the images are"),
         (dict.fromkeys(RIGHT, math.nan), "pass", ""),
     ],
 )
@@ -48,7 +49,7 @@ def test_each_value_beyond_its_threshold_has_its_words(changes: dict[str, float]
 
 
 def test_doubt_is_the_verdict_as_one_number() -> None:
-    for similarity in (0.6, 0.1, 0.0):
+    for similarity in (0.6, 0.1, 0.0, math.nan):
         measures = {**RIGHT, "similarity_before": 0.1, "similarity_above_chance": similarity}
         value = doubt(measures)
         assert quality_of(measures).verdict == ("fail" if value > 1 else "warn" if value > 0 else "pass")
@@ -80,8 +81,8 @@ def test_a_scan_of_another_part_fails_and_one_of_a_few_slices_does_not() -> None
     other = Image(pair.moving, Grid((i, j, k), pair.grid.affine @ away), name="another part")
     found = register(fixed, few, affine="none", refine_steps=2).quality
     assert found.measures["covered"] == pytest.approx(found.measures["coverable"], abs=0.05)
-    assert "outside" not in " ".join(found.reasons)
-    with pytest.warns(UserWarning, match="9.% of the fixed body lies outside the moving scan, which has the size"):
+    assert "covers" not in " ".join(found.reasons)
+    with pytest.warns(UserWarning, match="the moving scan covers .% of the fixed body, and has the size"):
         register(fixed, other, affine="none", refine_steps=2)
 
 

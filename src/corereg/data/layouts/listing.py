@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,9 @@ Pairs = tuple[tuple[int, int], ...]
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 """Of the cells of a CSV. Spreadsheets write semicolons where the decimal point is a comma."""
+
+STATED_SEPARATOR = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
+"""The first line by which Excel names it."""
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz")
 
@@ -110,25 +114,37 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def stream_table(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a CSV by column, one at a time. Spaces around cells and a byte order mark are dropped.
+    """Rows of a CSV by column, one at a time. Spaces around cells, a byte order mark and columns without a name are
+    dropped.
 
     The cells are separated by what separates the names in the first line: commas, semicolons or tabs.
 
     Raises:
-        InputError: the file cannot be read as a CSV.
+        InputError: the file cannot be read as a CSV, a row is longer than the first line, or a name occurs twice.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            header = next((line for line in file if line.strip()), "")
+            header = _line_with_text(file)
             separator = max(SEPARATORS, key=header.count)  # of equally many, the first: the comma
-            rows = (row for row in csv.reader(chain([header], file), delimiter=separator) if any(row))
+            if stated := STATED_SEPARATOR.match(header):
+                separator, header = stated[1], _line_with_text(file)
+            table = csv.reader(chain([header], file), delimiter=separator, skipinitialspace=True)
+            rows = (row for row in table if any(cell.strip() for cell in row))
             columns = [column.strip() for column in next(rows, [])]
+            twice = sorted({column for column in columns if column and columns.count(column) > 1})
+            if twice:
+                raise InputError(f"got {path} with several columns {twice[0]!r}, expected each once; rename the others")
             for number, row in enumerate(rows, start=1):
                 if any(cell.strip() for cell in row[len(columns) :]):
                     raise InputError(
                         f"got row {number} of the table {path} with {len(row)} cells, expected the {len(columns)} of "
-                        f"its header; put cells that hold a {SEPARATORS[separator]} into double quotes"
+                        f"its header; put cells that hold a {SEPARATORS.get(separator, separator)} into double quotes"
                     )
-                yield dict(zip(columns, [*map(str.strip, row), *[""] * len(columns)], strict=False))
+                cells = zip(columns, [*map(str.strip, row), *[""] * len(columns)], strict=False)
+                yield {column: cell for column, cell in cells if column}
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"the table {path} cannot be read ({error}), expected a CSV in UTF-8; check it") from None
+
+
+def _line_with_text(file: Iterable[str]) -> str:
+    return next((line for line in file if line.strip()), "")

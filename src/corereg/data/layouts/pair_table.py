@@ -17,7 +17,8 @@ def list_pair_table(path: Path) -> Listing:
     """Read the pairs. A scan may be in several pairs.
 
     Raises:
-        InputError: the columns are others, a row lacks one of its two paths, or its split is unknown.
+        InputError: the columns are others, a row lacks one of its two paths, its split is unknown, or a scan has two
+            label maps.
     """
     rows = read_table(path)
     if rows and not set(SIDES) <= set(rows[0]):
@@ -37,7 +38,13 @@ def list_pair_table(path: Path) -> Listing:
         fixed, moving = (_located(path.parent, row[side]) for side in SIDES)
         for image, side in ((fixed, SIDES[0]), (moving, SIDES[1])):
             cell = row.get(f"{side}_labels")
-            labels[image] = labels.get(image) or (_located(path.parent, cell) if cell else None)
+            known, own = labels.get(image), _located(path.parent, cell) if cell else None
+            if known and own and known != own:
+                raise InputError(
+                    f"got pair {number} of {path} with the label map {own} for {image}, which has {known} in another "
+                    "row, expected one map for each scan; correct it"
+                )
+            labels[image] = known or own
         pairs[split].append((fixed, moving))
     index = {image: i for i, image in enumerate(labels)}
     training, validation, test = (tuple((index[f], index[m]) for f, m in listed) for listed in pairs.values())

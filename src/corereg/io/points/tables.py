@@ -217,10 +217,12 @@ def _table(
     placed = names.index(PLACED_COLUMN) if PLACED_COLUMN in names else None
     table = PointTable(head, tuple(rows), (x, y, z), label, system, delimiter, placed)
     for row in table._placed():
-        if len(row) <= max(x, y, z) or not _numeric([row[x], row[y], row[z]], delimiter):
+        longer = any(_numeric([cell], delimiter) for cell in row[len(names) :])
+        if longer or len(row) <= max(x, y, z) or not _numeric([row[x], row[y], row[z]], delimiter):
             raise InputError(
-                f"got {name} with the line {_line(row, delimiter)!r}, expected finite numbers for {','.join(xyz)} and "
-                "one delimiter between all cells (comma, semicolon or tab); repair that line"
+                f"got {name} with the line {_line(row, delimiter)!r}, expected finite numbers for {','.join(xyz)}, "
+                "no further ones, and one delimiter between all cells (comma, semicolon or tab, but no comma within a "
+                "number then); repair that line"
             )
     return table
 

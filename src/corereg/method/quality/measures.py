@@ -167,11 +167,11 @@ def _coverage(judged: Judged) -> dict[str, float]:
     to_moving = moving.grid.inverse_affine @ fixed.map_in_units(judged.affine) @ fixed.grid.affine
     there = np.rint(transform_points(to_moving, np.argwhere(fixed_body))).astype(int)
     there = there[((there >= 0) & (there < moving.grid.shape)).all(1)]
-    covered = len(there) if moving.mask is None else moving.mask[tuple(there.T)].sum()
-    return {
-        "covered": float(covered / fixed_body.sum()),
-        "coverable": min(1.0, float(moving_body.sum() / fixed_body.sum() / abs(np.linalg.det(to_moving[:3, :3])))),
-    }
+    size = float(fixed_body.sum())
+    covered = float(len(there) if moving.mask is None else moving.mask[tuple(there.T)].sum()) / size
+    own = float(moving_body.sum() / abs(np.linalg.det(to_moving[:3, :3]))) / size
+    # Of a body the moving scan covers its air too.
+    return {"covered": covered, "coverable": min(1.0, max(own, covered, 1 / size))}
 
 
 def _body_of(copy: CoarseCopy) -> NDArray[np.bool_]:

@@ -32,6 +32,9 @@ SEVERAL = 3
 HALF_TURN = 180.0
 """A header in error may turn a scan by this many degrees; what undoes that is no doubt."""
 
+UNSEEN = 0.5
+"""Doubt of a registration of which too little is seen to compare: it warns."""
+
 WORSE_DICE = 0.02
 """Fall of the mean Dice that counts as a failure."""
 
@@ -92,14 +95,14 @@ RULES = {
         lambda m: min(m["affine_rotation_degrees"], HALF_TURN - m["affine_rotation_degrees"]),
         reason=lambda m: (
             f"the affine part turns the moving image by {m['affine_rotation_degrees']:.0f} degrees, more than patients "
-            "turn between scans"
+            "turn between scans; is its header right?"
         ),
     ),
     "coverage": _Rule(
         # A scan of a few slices covers little of a body, and is right where it covers what it can.
-        lambda m: 1 - m["covered"] / max(m["coverable"], m["covered"]),
+        lambda m: 1 - m["covered"] / m["coverable"],
         reason=lambda m: (
-            f"{1 - m['covered']:.0%} of the fixed body lies outside the moving scan, which has the size to cover "
+            f"the moving scan covers {m['covered']:.0%} of the fixed body, and has the size to cover "
             f"{m['coverable']:.0%}"
         ),
     ),
@@ -132,7 +135,8 @@ def doubt(measures: Measures, thresholds: Thresholds = SHIPPED) -> float:
     if not known:
         return UNKNOWN
     several = known[SEVERAL - 1] if len(known) >= SEVERAL else UNKNOWN
-    return max(known[0], 1 + several) if several > 0 else known[0]
+    total = max(known[0], 1 + several) if several > 0 else known[0]
+    return max(total, UNSEEN) if _unseen(measures) else total
 
 
 def quality_of(measures: Measures, thresholds: Thresholds = SHIPPED) -> Quality:
@@ -141,7 +145,15 @@ def quality_of(measures: Measures, thresholds: Thresholds = SHIPPED) -> Quality:
     found = sorted((name for name in RULES if doubts[name] > 0), key=lambda name: -doubts[name])
     total = doubt(measures, thresholds)
     verdict: Verdict = FAIL if total > 1 else WARN if total > 0 else PASS
-    return Quality(verdict, tuple(RULES[name].reason(measures) for name in found), measures)
+    reasons = [RULES[name].reason(measures) for name in found]
+    if _unseen(measures):
+        reasons.append("too little of the bodies, or too few slices, to tell how alike the images are")
+    return Quality(verdict, tuple(reasons), measures)
+
+
+def _unseen(measures: Measures) -> bool:
+    """Whether a registration was judged without a look at how alike the images are."""
+    return math.isnan(_agreement(measures)) and not math.isnan(measures["displacement_share"])
 
 
 def with_overlap(quality: Quality, metrics: Mapping[str, Any]) -> Quality:
@@ -149,7 +161,7 @@ def with_overlap(quality: Quality, metrics: Mapping[str, Any]) -> Quality:
     before, after = metrics.get("dice_before", UNKNOWN), metrics.get("dice", UNKNOWN)
     if not after < before - WORSE_DICE:
         return quality
-    reason = f"the labels overlap less than before the deformable registration: Dice {after:.3f}, {before:.3f} before"
+    reason = f"the labels overlap less than before: Dice {after:.3f}, {before:.3f} before"
     return replace(quality, verdict=FAIL, reasons=(reason, *quality.reasons))
 
 
