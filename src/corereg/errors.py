@@ -10,7 +10,7 @@ class InputError(ValueError):
 
     Args:
         message: what is true in Python and in every command.
-        options: the options by which `apply` and `convert` take the cure. They add them; other commands have none such.
+        options: the options of `apply` and `convert` that cure it. Only these commands add them to the message.
     """
 
     def __init__(self, message: str, *, options: str = "") -> None:

@@ -22,8 +22,8 @@ from corereg.evaluation.mixed_model import Estimate, estimate, share_scans
 __all__ = ["FEW_PAIRS", "Comparison", "Summary", "compare", "holm", "pair_warnings", "summarise"]
 
 FEW_PAIRS: Final = 6
-"""With fewer, the two-sided signed-rank test cannot reach p < 0.05: its smallest p is 2 / 2^n. And a bootstrap has too
-few scores to draw from."""
+"""With fewer, the two-sided signed-rank test cannot reach p < 0.05: its smallest p is 2 / 2^n. A bootstrap
+is too narrow then."""
 
 RESAMPLES: Final = 10_000
 CONFIDENCE: Final = 0.95

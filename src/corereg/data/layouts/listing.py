@@ -27,10 +27,10 @@ Pairs = tuple[tuple[int, int], ...]
 """Pairs (fixed, moving) as indices of scans."""
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-"""Of the cells of a CSV. Spreadsheets write semicolons where the decimal point is a comma."""
+"""What may separate the cells of a CSV, in words. Spreadsheets write semicolons in countries with a decimal comma."""
 
 STATED_SEPARATOR = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
-"""The first line by which Excel names it."""
+"""A first line that names the separator, as Excel writes it."""
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz")
 

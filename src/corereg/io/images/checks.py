@@ -37,7 +37,7 @@ LARGEST_STEP = 0.25
 """Scaled integers in larger steps cannot tell one label from the next."""
 
 FEWEST_GREYS = 50
-"""A grey image has more values than this; so do many label maps."""
+"""A grey image has at least this many values, and so have many label maps."""
 
 SCATTER = 0.75
 """Share of neighbouring voxels that differ, of those that are not background, above which they are no structures.
@@ -190,7 +190,7 @@ def check_labelled(array: NDArray[Any], name: str) -> None:
 def warn_of_greys(array: NDArray[Any], name: str) -> None:
     """Warn where a label map has many values that change from voxel to voxel, as those of a scan do.
 
-    Many labels alone are none of its marks: parcellations and supervoxels have thousands, each a region of voxels.
+    The number of values alone does not tell: parcellations and supervoxels have thousands, each a region of voxels.
     """
     if _scatter(array) >= SCATTER and (values := len(np.unique(array))) >= FEWEST_GREYS:
         warn(

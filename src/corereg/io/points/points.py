@@ -122,10 +122,10 @@ def read_voxel_points(path: Path, grid: Grid) -> NDArray[np.float64]:
 
 
 def read_voxel_table(path: Path) -> NDArray[np.float64]:
-    """(N, 3), voxel coordinates, of such a table, as they stand there.
+    """The voxel coordinates (N, 3) of such a table.
 
     Raises:
-        InputError: something else.
+        InputError: the file cannot be read, or is not a table of three finite numbers a line.
     """
     try:
         coords_vox = parse_numbers(path.read_text(encoding="utf-8-sig"))

@@ -140,10 +140,12 @@ def parse_fcsv(text: str, name: str, given: str | None) -> PointTable:
 
 
 def parse_numbers(text: str) -> Coords:
-    """(N, M), a table of bare numbers; (0, 1) without any. A decimal comma counts where it cannot separate numbers.
+    """Read a table of bare numbers. Commas are decimal points where semicolons or tabs separate the cells.
+
+    Returns: (N, M); (0, 1) if there are no numbers.
 
     Raises:
-        ValueError: a cell is no number, or lines differ in length.
+        ValueError: a cell is not a number, or some lines have more cells than others.
     """
     lines = [line for line in (line.split("#")[0] for line in text.splitlines()) if line.strip()]
     if not lines:

@@ -158,8 +158,10 @@ def _regularity(judged: Judged, pair: _Reduced) -> dict[str, float]:
 
 
 def _coverage(judged: Judged) -> dict[str, float]:
-    """How much of the whole fixed body, which the working volumes show no further than the common view, the moving scan
-    covers, and how much its own body has the size to cover."""
+    """Which share of the fixed body the moving scan covers, and which share a body of its own size could cover.
+
+    The coarse copies show the whole body; the working volumes end where the common view does.
+    """
     fixed, moving = judged.copies
     fixed_body, moving_body = _body_of(fixed), _body_of(moving)
     if not (fixed_body.any() and moving_body.any()):
@@ -170,7 +172,7 @@ def _coverage(judged: Judged) -> dict[str, float]:
     size = float(fixed_body.sum())
     covered = float(len(there) if moving.mask is None else moving.mask[tuple(there.T)].sum()) / size
     own = float(moving_body.sum() / abs(np.linalg.det(to_moving[:3, :3]))) / size
-    # Of a body the moving scan covers its air too.
+    # The moving scan also covers the body with its air, so that its own body may be the smaller of the two.
     return {"covered": covered, "coverable": min(1.0, max(own, covered, 1 / size))}
 
 

@@ -30,7 +30,7 @@ SEVERAL = 3
 """This many rules that warn decide together."""
 
 HALF_TURN = 180.0
-"""A header in error may turn a scan by this many degrees; what undoes that is no doubt."""
+"""Degrees by which a wrong header may turn a scan; a rotation that undoes this is not held against the result."""
 
 UNSEEN = 0.5
 """Doubt of a registration of which too little is seen to compare: it warns."""
@@ -99,7 +99,7 @@ RULES = {
         ),
     ),
     "coverage": _Rule(
-        # A scan of a few slices covers little of a body, and is right where it covers what it can.
+        # A scan of a few slices covers little of a body, and need not cover more than it can.
         lambda m: 1 - m["covered"] / m["coverable"],
         reason=lambda m: (
             f"the moving scan covers {m['covered']:.0%} of the fixed body, and has the size to cover "
