@@ -5,7 +5,18 @@ from typing import Any
 
 from corereg.errors import InputError
 
-__all__ = ["h5py", "highdicom", "nibabel", "pydicom", "ray", "scipy_module", "simpleitk", "vtk_module", "zarr"]
+__all__ = [
+    "h5py",
+    "highdicom",
+    "nibabel",
+    "pydicom",
+    "ray",
+    "scipy_module",
+    "simpleitk",
+    "torch_generator",
+    "vtk_module",
+    "zarr",
+]
 
 
 def h5py() -> Any:
@@ -52,6 +63,12 @@ def scipy_module(name: str) -> Any:
 def simpleitk() -> Any:
     """The module SimpleITK."""
     return import_module("SimpleITK")
+
+
+def torch_generator(seed: int) -> Any:
+    """A `torch.Generator`, on the CPU. torch 2.13 makes none before this part of it, which may be deferred, has run."""
+    import_module("torch._prims")
+    return import_module("torch").Generator().manual_seed(seed)
 
 
 def vtk_module(name: str) -> Any:

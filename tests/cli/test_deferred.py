@@ -2,7 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+
+from corereg.cli.endings import USER_MISTAKE
+from corereg.io.images.image import write_image
+from corereg.method.config import MODELS, register_options
+from corereg.settings import kinds_in
+from helpers.pairs import pair
 
 USED_LATE = """
 import sys
@@ -32,8 +41,8 @@ print(torch.nn.functional.avg_pool3d(torch.rand(1, 1, 4, 4, 4), 2).shape, torch.
 """
 
 
-def _run(code: str, folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+def _run(code: str, folder: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=folder)
     assert not done.returncode, done.stderr
     return done.stdout
 
@@ -99,3 +108,44 @@ def test_part_of_a_deferred_package_runs_the_package_first_and_once(tmp_path: Pa
 
 def test_what_a_registration_does_not_use_can_be_imported_later(tmp_path: Path) -> None:
     assert _run(WITHOUT, tmp_path) == "Nifti1Image Dataset 2.0\n"
+
+
+RUNS = """
+import os, sys
+from corereg.cli import main
+from corereg.cli.deferred import light_imports
+with light_imports():
+    import corereg.workflows.register
+for words in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        sys.argv = ["corereg", "register", "fixed.nii.gz", "moving.nii.gz", "-o", "out", "--force", "--quiet",
+                    "--no-report", "--refine-steps", "2", "--threads", "1", *words.split()]
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), words, flush=True)
+"""
+
+
+def endings(folder: Path, options: Sequence[str]) -> dict[str, int]:
+    """The exit status of a registration with each of the options, in a process that imports as the command does."""
+    for image in pair():
+        write_image(folder / f"{image.name}.nii.gz", image.array, image.grid)
+    lines = _run(RUNS, folder, *options).splitlines()
+    return {words: int(status) for status, words in (line.split(maxsplit=1) for line in lines)}
+
+
+def test_registrations_that_use_more_of_torch_than_the_default_find_it(tmp_path: Path) -> None:
+    options = ["--parametrisation diffeomorphic", "--model head-neck-ct", "--regularisation auto"]
+    assert endings(tmp_path, options) == dict.fromkeys(options, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_choice_of_the_command_runs_or_is_refused(tmp_path: Path) -> None:
+    options = [f"--model {name}" for name in MODELS]
+    for setting in register_options():
+        flags = setting.flag.split("/") if setting.kind is bool else []
+        options += [*flags, *(f"{setting.flag} {kind}" for kind in kinds_in(setting.hint) if isinstance(kind, str))]
+    found = endings(tmp_path, options)
+    assert set(found.values()) == {0, USER_MISTAKE}
+    assert list(found.values()).count(0) > len(found) / 2

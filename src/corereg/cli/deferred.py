@@ -4,7 +4,7 @@ collected meanwhile."""
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -15,9 +15,10 @@ from typing import Any
 
 __all__ = ["UNUSED", "defer", "light_imports"]
 
-UNUSED = frozenset({"torch._meta_registrations", "torch.distributions", "torch.export", "torch.utils.data"})
+UNUSED = ("torch._meta_registrations", "torch.distributions", "torch.export", "torch.utils.data")
 """Imported by torch, which takes a third longer with them. `importlib.util` has a lazy loader, but it loads a module as
-soon as `inspect` looks for its file, as torch does for all modules."""
+soon as `inspect` looks for its file, as torch does for all modules. The other modules of torch take for granted that
+these have run, so they run before any that is imported later."""
 
 OPTIONAL = (("nibabel", "pydicom"), ("numba.np.arraymath", "scipy.linalg"))
 """Modules, and what they import for abilities that a registration does not use: DICOM extensions of NIfTI files and
@@ -69,21 +70,32 @@ class _Present(Loader):
 
 
 class _Finder(MetaPathFinder):
-    def __init__(self, names: frozenset[str]) -> None:
-        self.names = names
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self.packages = {name.partition(".")[0] for name in self.names}
+        self.closed = False
+        """Whether the deferred modules run as soon as their package is asked for another one."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if self.closed and name.partition(".")[0] in self.packages:
+            self.run_all()
         package = sys.modules.get(name.rpartition(".")[0])
-        if isinstance(package, _Deferred):  # its own code comes before that of its parts, and may import this one
+        if isinstance(package, _Deferred):  # its own code comes before that of its parts
             _run_code(package)
-            if name in sys.modules:
-                present = sys.modules[name]
-                present.__spec__ = ModuleSpec(name, _Present(present))  # the import system takes it from here
-                return present.__spec__
-        spec = PathFinder.find_spec(name, path, target) if name in self.names else None
+        if target is None and name in sys.modules:  # that code has imported it
+            present = sys.modules[name]
+            present.__spec__ = ModuleSpec(name, _Present(present))  # the import system takes it from here
+            return present.__spec__
+        spec = PathFinder.find_spec(name, path, target) if name in self.names and not self.closed else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)
         return spec
+
+    def run_all(self) -> None:
+        """Run the code of all deferred modules."""
+        for module in [sys.modules.get(name) for name in self.names]:
+            if isinstance(module, _Deferred):
+                _run_code(module)
 
 
 @contextmanager
@@ -91,20 +103,24 @@ def light_imports() -> Iterator[None]:
     """Imports inside take as little time as possible."""
     collecting = gc.isenabled()
     gc.disable()  # modules are made of many objects that stay; going through them takes a tenth of the time
+    finder = defer()
     try:
-        defer()
         yield
     finally:
+        finder.closed = True
         if collecting:
             gc.enable()
 
 
-def defer(names: frozenset[str] = UNUSED) -> None:
+def defer(names: Iterable[str] = UNUSED) -> _Finder:
     """Make later imports of these modules cost nothing until the modules are used, and import `OPTIONAL`."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder(names))
+    finder = next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
+    if finder is None:
+        finder = _Finder(names)
+        sys.meta_path.insert(0, finder)
     for module, unused in OPTIONAL:
         _import_without(module, unused)
+    return finder
 
 
 def _import_without(module: str, unused: str) -> None:

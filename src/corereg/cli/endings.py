@@ -16,6 +16,7 @@ from corereg.errors import InputError, Interrupted
 __all__ = [
     "BAD_VERDICT",
     "FAILURE",
+    "USER_MISTAKE",
     "check_current_folder",
     "describe",
     "signals_raise",

@@ -16,6 +16,7 @@ from torch import Tensor
 from corereg.geometry.displacement import Disp, sdlogj, unfold
 from corereg.geometry.strided import halve, subsample
 from corereg.geometry.warp import warp
+from corereg.lazy import torch_generator
 from corereg.method.coarse.passes import coarse_displacement, default_passes, full_grid_displacement
 from corereg.method.config import AUTO, CORRELATION, DIFFEOMORPHIC, FEATURES, PipelineConfig, RefineConfig, Similarity
 from corereg.method.features.model import Encoded, FeatureModel, Image5D, project_features
@@ -152,7 +153,7 @@ def register_volumes(
     def rehearsal() -> float:
         """R by a pair like this one whose motion is known."""
         first, *_ = refine(compared_at_start(directions[0]), coarse[0], replace(config.refine, regularisation=FIRST))
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = torch_generator(config.seed)
         like = rehearsed(
             *images, full_grid_displacement(first), one_contrast=similarity == CORRELATION, generator=generator
         )

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from corereg.lazy import torch_generator
+
 __all__ = ["Encoded", "FeatureModel", "Features", "Image5D", "Projection", "project_features"]
 
 Image5D = Float[Tensor, "B 1 I J K"]
@@ -69,7 +71,7 @@ def project_features(features: Features, channels: int, *, seed: int) -> Float[T
     count = features.shape[1]
     if count <= channels:
         return features
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed)
     matrix = (2 * torch.rand(channels, count, generator=generator) - 1) / count**0.5
     projected = features.flatten(2).mT @ matrix.to(features).mT  # channels-last in memory, as the kernels need them
     shaped: Tensor = projected.reshape(features.shape[0], *features.shape[2:], channels)
