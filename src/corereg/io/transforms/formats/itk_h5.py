@@ -25,6 +25,7 @@ from corereg.io.images.checks import one_line, plausible_grid
 from corereg.io.images.itk import LPS_RAS, LPS_SIGNS
 from corereg.io.images.sizes import check_compressed_size, check_memory
 from corereg.io.transforms.formats.h5_chunks import write_compressed
+from corereg.io.transforms.formats.h5_heaps import check_heaps
 from corereg.io.transforms.formats.itk_extras import ATTRIBUTE, GROUP, Extras, extras_text, parse_extras
 from corereg.io.transforms.formats.itk_records import COMPOSITE, ItkTransform
 from corereg.io.transforms.formats.stored import StoredTransform, grid_of
@@ -90,6 +91,7 @@ def read_h5(path: Path) -> ItkFile:
         InputError: the file is damaged.
     """
     try:
+        check_heaps(path)
         with h5py().File(path) as file:
             names = sorted((int(name), name) for name in file["TransformGroup"])
             records = tuple(_record(file[f"TransformGroup/{name}"], path) for _, name in names)
