@@ -63,4 +63,5 @@ def test_blank_corners_do_not_speak_for_another_orientation() -> None:
     turned = CoarseCopy(np.where(blank, whole.min() - 3, whole).astype(np.float32), grid)
     ratios = orientation_ratios(turned, CoarseCopy(whole, grid), np.eye(4))
     assert max(ratios.values()) < 1
-    assert max(_ratios(_scores(turned, CoarseCopy(whole, grid), np.eye(4), 0)).values()) > 1
+    for power in (0.5, 1.0):
+        assert max(_ratios(_scores(turned, CoarseCopy(whole, grid), np.eye(4), 0, power=power)).values()) > 1

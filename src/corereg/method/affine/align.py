@@ -49,10 +49,10 @@ GAIN = 0.015
 both kept lead to different ends."""
 LEAST_COMPARED = 0.5
 """A map is left out if it makes less than this share of what another one does appear in both images."""
-MARGINS = {"rigid": -0.1, "affine": 0.12}
-"""Relative gains in local agreement for which a rigid map is preferred to the identity, and an affine one to either.
-Mutual information also rises where an affine map makes the edges of the fields of view or of blanked regions agree, and
-the anatomy less. A rigid map may lose a little, since several headers that are kept lead to several ends:
+MARGINS = {"rigid": -0.1, "similar": 0.12, "affine": 0.12}
+"""Relative gains in local agreement for which a rigid map is preferred to the identity, and a stretching one to either.
+Mutual information also rises where a stretch makes the edges of the fields of view or of blanked regions agree, and the
+anatomy less. A rigid map may lose a little, since several headers that are kept lead to several ends:
 benchmarks/robustness.md."""
 UNDECIDED = 0.02
 """Relative agreement by which a margin may be missed or exceeded for a map between the two that it decides on, if they
@@ -90,7 +90,7 @@ def align(
     any_gain: bool = False,
 ) -> Alignment:
     """Search a similarity from several starts, then an affine and a rigid map from the best; prefer the simplest of
-    them and the identity that agrees about as well.
+    them and the identity that agrees about as well. Where the affine map is implausible, a similarity stands for it.
 
     Args:
         fixed, moving: copies in one unit.
@@ -126,6 +126,8 @@ def align(
     found = _distinct(found, fixed.grid)[:FINALISTS]
     families = {"rigid": space.rigid} if rigid else {"rigid": space.rigid, "affine": space.affine}
     maps = search.best(found, families)
+    if not all(within(PLAUSIBLE, matrix) for _, matrix in maps.values()):
+        maps = {"rigid": maps["rigid"], **search.best(found, {"similar": space.similar}), "affine": maps["affine"]}
     plausible = {name: each for name, each in maps.items() if within(PLAUSIBLE, each[1])}
 
     def chosen(among: Mapping[str, tuple[str, Matrix]]) -> tuple[str, Matrix]:
@@ -186,7 +188,7 @@ class _Search:
         followers = _of_each(followed, {family: found for family in families})
         finalists = {family: _distinct(results, self._fixed.grid)[:FOLLOWED] for family, results in followers.items()}
         best = {
-            family: [max(results, key=lambda result: result[0])]
+            family: [max(results, key=lambda result: (within(PLAUSIBLE, result[2]), result[0]))]
             for family, results in _of_each(finished, finalists).items()
         }
         return {family: result[1:] for family, [result] in _of_each(settled, best).items()}
@@ -268,7 +270,7 @@ def _warn_of_stretches(affine: Matrix) -> None:
     stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
     warnings.warn(
         "the affine pre-alignment would stretch the moving image implausibly, by "
-        f"{', '.join(f'{stretch:.2f}' for stretch in stretches)} along three directions, so it is rigid; check that "
-        "both scans show the same body part",
+        f"{', '.join(f'{stretch:.2f}' for stretch in stretches)} along three directions, so it stretches all of them "
+        "alike or none; check that both scans show the same body part",
         stacklevel=3,
     )

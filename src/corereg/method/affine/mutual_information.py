@@ -59,8 +59,9 @@ class Places(NamedTuple):
 
 
 class MutualInformation:
-    """Mutual information (higher is better) at places spread evenly over the fixed image, times the share of the
-    smaller image that the other one covers: mutual information alone would push apart what does not match.
+    """Mutual information (higher is better) at places spread evenly over the fixed image, times a power of the share of
+    the smaller image that the other one covers: mutual information alone would push apart what does not match, and with
+    the share itself two bodies of which each image shows another part would be drawn over each other.
 
     Masks affect the mutual information only. A share of the masks could be raised by stretching what they hold.
 
@@ -69,6 +70,7 @@ class MutualInformation:
         smoothing_mm: standard deviation of the Gaussian that smooths both images.
         seed: shifts the places.
         places: those of these settings, if they are known already.
+        power: of the share.
     """
 
     def __init__(
@@ -80,9 +82,11 @@ class MutualInformation:
         smoothing_mm: float,
         seed: int = 0,
         places: Places | None = None,
+        power: float = 0.5,
     ) -> None:
         places = places or Places.of(fixed, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
         self.points_mm, self.fixed_bins, per_mm3 = places
+        self.power = power
         array, grid, mask, _ = moving
         smooth = _between_0_and_1(_smoothed(array, grid, smoothing_mm, mask))
         self.volume = (smooth * (BINS - 2 * SPLINE_REACH - 1) + SPLINE_REACH).astype(np.float32)
@@ -114,12 +118,13 @@ class MutualInformation:
         apart = joint.sum(1, keepdims=True) * joint.sum(0)
         score = np.log(np.where(joint > 0, joint, 1) / np.where(joint > 0, apart, 1))
         information = float((joint * score).sum())
-        value = information * covered / smaller
+        weight = float((covered / smaller) ** self.power)
+        value = information * weight
         by_score, by_cover = derivative(self.points_mm, self.fixed_bins, seen, score - information)
-        by_voxel = (by_score * covered / total + by_cover * information) / smaller
+        by_voxel = by_score * weight / total + by_cover * self.power * value / covered
         gradient = self.grid.inverse_affine[:3, :3].T @ by_voxel
         if self.cropped:
-            gradient[:, :3] += value * np.linalg.inv(linear).T
+            gradient[:, :3] += self.power * value * np.linalg.inv(linear).T
         return value, gradient
 
 

@@ -25,25 +25,37 @@ an odd number mirrors."""
 
 AS_IT_IS: Flips = (1, 1, 1)
 
+NEARLY = 0.9
+"""Ratio from which an orientation is measured a second time."""
+
 
 def orientation_ratios(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *, seed: int = 0) -> dict[Flips, float]:
     """How well the images would match in each other orientation of the moving image, relative to their own.
 
+    The share that is covered enters the measure. Scans that show other parts of a body cover more of each other in a
+    wrong orientation, and scans that fit may cover less. So the share gets little weight first, then its full weight
+    where another orientation does nearly as well, and the smaller ratio counts.
+
     Where one image alone has blank corners, as a scan that was turned has, what they happen to meet counts by chance.
-    So an orientation that seems better is then measured again without them, and the smaller ratio counts. Where both
-    have them, they are air, whose outline tells front from back.
+    So an orientation that seems better is measured once more without them. Where both have them, they are air, whose
+    outline tells front from back.
 
     Args:
         affine: (4, 4), from the fixed image's world to the moving image's.
 
     Returns: 0 for an orientation in which the images do not overlap; NaN for all if they do not as they are.
     """
-    found = _ratios(_scores(fixed, moving, affine, seed))
+    found = _ratios(_scores(fixed, moving, affine, seed, power=0.5))
+    if max(found.values()) > NEARLY:
+        found = _smaller(found, _ratios(_scores(fixed, moving, affine, seed, power=1.0)))
     bare = [_without_blank_corners(image) for image in (fixed, moving)]
     if max(found.values()) > 1 and (bare[0] is fixed) != (bare[1] is moving):
-        again = _ratios(_scores(bare[0], bare[1], affine, seed))
-        found = {flips: min(ratio, again[flips]) for flips, ratio in found.items()}
+        found = _smaller(found, _ratios(_scores(bare[0], bare[1], affine, seed, power=1.0)))
     return found
+
+
+def _smaller(found: dict[Flips, float], again: dict[Flips, float]) -> dict[Flips, float]:
+    return {flips: min(ratio, again[flips]) for flips, ratio in found.items()}
 
 
 def _ratios(scores: dict[Flips, float]) -> dict[Flips, float]:
@@ -61,15 +73,15 @@ def _without_blank_corners(image: CoarseCopy) -> CoarseCopy:
     return image._replace(mask=~blank if image.mask is None else image.mask & ~blank)
 
 
-def _scores(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, seed: int) -> dict[Flips, float]:
-    """Mutual information of the best alignment that is found near `affine`, for each orientation of the moving image;
-    minus infinity where the images do not overlap.
+def _scores(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, seed: int, *, power: float) -> dict[Flips, float]:
+    """Mutual information, weighted by this power of the covered share, of the best alignment that is found near
+    `affine`, for each orientation of the moving image; minus infinity where the images do not overlap.
 
     Flipped images start where the middles of their fields of view or of their intensities meet.
     """
     affine = fixed.map_in_units(affine)
     samples, smoothing_mm = START
-    metric = MutualInformation(fixed, moving, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
+    metric = MutualInformation(fixed, moving, samples=samples, smoothing_mm=smoothing_mm, seed=seed, power=power)
     space = Space(fixed.grid)
     canonical = fixed.grid.canonical()
     axes = canonical.linear / canonical.spacing
