@@ -52,6 +52,24 @@ def test_scans_blanked_beyond_oblique_planes_are_not_stretched_until_the_blanks_
     np.testing.assert_allclose(alignment.affine[:3, 3], 0, atol=10)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("fixed", "moving"), [("0027", "0028"), ("0036", "0037")])
+def test_scans_blanked_beyond_oblique_planes_end_as_well_as_from_their_headers(data_dir, fixed, moving):
+    pair = [data_dir / "headneck" / "imagesTr" / f"HeadNeckCT_{number}_0000.nii.gz" for number in (fixed, moving)]
+    labels = [read_labels(str(path).replace("imagesTr", "labelsTr")) for path in pair]
+    aligned, kept = (
+        mean_over_labels(
+            dice(
+                labels[0].array,
+                corereg.register(*pair, affine=affine).transform.apply(labels[1], labels=True).array,
+                labels[1].array,
+            )
+        )
+        for affine in ("auto", "none")
+    )
+    assert aligned > kept - 0.02
+
+
 @pytest.mark.parametrize("patient", ["011", "016", "022"])
 def test_ct_and_mr_of_one_limb_are_stretched_only_where_that_aligns_the_bone(data_dir, patient):
     """A limb is flattened by the table or the coil."""

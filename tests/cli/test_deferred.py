@@ -122,6 +122,7 @@ for words in sys.argv[1:]:
         sys.argv = ["corereg", "register", "fixed.nii.gz", "moving.nii.gz", "-o", "out", "--force", "--quiet",
                     "--no-report", "--refine-steps", "2", "--threads", "1", *words.split()]
         main()
+        os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), words, flush=True)
 """
 

@@ -16,7 +16,7 @@ from corereg.kept import kept
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.smoothing import gaussian
 
-__all__ = ["MutualInformation", "Places"]
+__all__ = ["COVER_POWER", "MutualInformation", "Places"]
 
 BINS = 32
 SPLINE_REACH = 2
@@ -26,6 +26,9 @@ LEAST_OVERLAP = 0.25
 MUCH_SMALLER = 0.5
 """A moving image below this share of the fixed one's volume is the one whose covered share counts. For images of about
 the same size that would reward a map that shrinks the moving image until what does not match falls outside it."""
+COVER_POWER = 0.5
+"""Power of the covered share. With 1, bodies of which each image shows another part are drawn over each other; with
+0.35, some whole ones are pushed apart: benchmarks/robustness.md."""
 SEQUENCE = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
 """1/g, 1/g^2, 1/g^3 for g^4 = g + 1: the additive sequence that fills a cube most evenly (Roberts 2018)."""
 
@@ -60,8 +63,7 @@ class Places(NamedTuple):
 
 class MutualInformation:
     """Mutual information (higher is better) at places spread evenly over the fixed image, times a power of the share of
-    the smaller image that the other one covers: mutual information alone would push apart what does not match, and with
-    the share itself two bodies of which each image shows another part would be drawn over each other.
+    the smaller image that the other one covers: mutual information alone would push apart what does not match.
 
     Masks affect the mutual information only. A share of the masks could be raised by stretching what they hold.
 
@@ -82,7 +84,7 @@ class MutualInformation:
         smoothing_mm: float,
         seed: int = 0,
         places: Places | None = None,
-        power: float = 0.5,
+        power: float = COVER_POWER,
     ) -> None:
         places = places or Places.of(fixed, samples=samples, smoothing_mm=smoothing_mm, seed=seed)
         self.points_mm, self.fixed_bins, per_mm3 = places

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corereg.geometry.grid import Matrix
 from corereg.geometry.kernels.threads import run_tasks
 from corereg.method.affine.coarse_copies import CoarseCopy
-from corereg.method.affine.mutual_information import MutualInformation
+from corereg.method.affine.mutual_information import COVER_POWER, MutualInformation
 from corereg.method.affine.search import START, Space, middle, optimised
 from corereg.preprocessing.filling import CORNERS
 
@@ -45,7 +45,7 @@ def orientation_ratios(fixed: CoarseCopy, moving: CoarseCopy, affine: Matrix, *,
 
     Returns: 0 for an orientation in which the images do not overlap; NaN for all if they do not as they are.
     """
-    found = _ratios(_scores(fixed, moving, affine, seed, power=0.5))
+    found = _ratios(_scores(fixed, moving, affine, seed, power=COVER_POWER))
     if max(found.values()) > NEARLY:
         found = _smaller(found, _ratios(_scores(fixed, moving, affine, seed, power=1.0)))
     bare = [_without_blank_corners(image) for image in (fixed, moving)]

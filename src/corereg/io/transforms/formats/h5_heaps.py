@@ -12,10 +12,11 @@ from corereg.errors import InputError
 
 __all__ = ["check_heaps"]
 
-HEAP = re.compile(rb"GCOL\x01\x00\x00\x00", re.DOTALL)
+HEAP = re.compile(rb"GCOL\x01\x00\x00\x00")
 """Signature, version and reserved bytes of a heap; its size follows."""
 HEADER, SIZE, ENTRY = 16, struct.Struct("<Q"), struct.Struct("<HHIQ")
-"""Bytes before the entries, and the beginning of each: number, references, reserved, size."""
+"""Bytes before the entries, and the beginning of each: number, references, reserved, size. ITK writes
+sizes of 8 bytes."""
 ALIGNED = 8
 
 
