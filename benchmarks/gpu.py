@@ -120,9 +120,10 @@ def check(shape: Shape) -> dict[str, float]:
     config = CoupledConvexConfig()
     errors["match"] = relative(match(fixed, moving, config), match(fixed.double(), moving.double(), config))
     start = refine_problem(generator, 1, half, correlated=False)[1]
-    clear = _clear_of_borders(start)
-    weight = clear * (smooth_noise(generator, 1, 1, *half) + 0.5).clamp(0, 1)
+    weights = (smooth_noise(generator, 1, 1, *half) + 0.5).clamp(0, 1)
     for kind, (settings, correlated) in ENERGIES.items():
+        clear = _clear_of_borders(Smoothing.of(settings)(start.double()))
+        weight = clear * weights
         compared = refine_problem(generator, 1, half, correlated)[0]
         for name, given in (("", None), (", clear of borders", clear), (", clear, weighted", weight)):
             compared = compared._replace(weight=given)
@@ -130,10 +131,10 @@ def check(shape: Shape) -> dict[str, float]:
     return errors
 
 
-def _clear_of_borders(start: Tensor) -> Tensor:
+def _clear_of_borders(disp_vox: Tensor) -> Tensor:
     """0 where a position lies so near a voxel border that float32 may put it on the other side, where the image has
     another slope; 1 elsewhere."""
-    coords = identity_coords(start.shape[2:], like=start.double()) + box_mean(start.double(), times=3)
+    coords = identity_coords(disp_vox.shape[2:], like=disp_vox) + disp_vox
     return ((coords - coords.round()).abs() > BORDER_VOXELS).all(1, keepdim=True).float()
 
 
