@@ -5,10 +5,10 @@
 
 A start multiplies the matrix of the moving image and leaves its voxels untouched: a rotation of up to 15 degrees about
 a random axis through the middle, a shift of up to 40 mm, a scale within 10 %, isotropic for every other start. With
---regions, the first pair of each region of `regions.py` starts from rigid motions, without a scale. The map that is
-found, followed by the inverse of the start, leads from the fixed world to that of the original moving image and should
-not depend on the start. Printed over the fixed body: the mean distance of the maps to their mean, and the mean distance
-of the two maps that lie farthest apart; then what each verdict says.
+--regions, pairs of regions of `regions.py` start from rigid motions, without a scale. The map that is found, followed
+by the inverse of the start, leads from the fixed world to that of the original moving image and should not depend on
+the start. Printed over the fixed body: the mean distance of the maps to their mean, and the mean distance of the two
+maps that lie farthest apart; then what each verdict says.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import cohorts
 import numpy as np
-from cohorts import REGIONS, pairs_of
+from cohorts import REGIONS, Pair, pairs_of
 from known_motion import AIR_HU, body, warped_pair
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -70,14 +71,17 @@ def pairs(data: Path) -> dict[str, Callable[[], tuple[Image, Image]]]:
     }
 
 
-def pairs_of_regions(data: Path, cache: Path, regions: list[str]) -> dict[str, Callable[[], tuple[Image, Image]]]:
-    """The first pair of each region."""
+def pairs_of_regions(
+    data: Path, cache: Path, regions: list[str], count: int
+) -> dict[str, Callable[[], tuple[Image, Image]]]:
+    """The first pair of each region, or `count` pairs spread over it."""
 
-    def read(region: str) -> tuple[Image, Image]:
-        files = pairs_of(region, data)[0].files(cache)
+    def read(pair: Pair) -> tuple[Image, Image]:
+        files = pair.files(cache)
         return read_image(files.fixed), read_image(files.moving)
 
-    return {region: partial(read, region) for region in regions}
+    chosen = [pair for region in regions for pair in cohorts.spread(pairs_of(region, data), count)]
+    return {f"{pair.region} {pair.name}": partial(read, pair) for pair in chosen}
 
 
 def inside_of(array: NDArray[Any]) -> NDArray[np.bool_]:
@@ -98,7 +102,8 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--affine-only", action="store_true")
-    parser.add_argument("--regions", help=f"rigid starts of the first pair of each of {', '.join(REGIONS)}")
+    parser.add_argument("--regions", help=f"rigid starts of pairs of {', '.join(REGIONS)}")
+    parser.add_argument("--pairs", type=int, default=1, help="of each region, spread over it")
     parser.add_argument("--degrees", type=float, default=DEGREES)
     parser.add_argument("--shift", type=float, default=SHIFT_MM, metavar="MM")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "corereg" / "regions")
@@ -114,7 +119,9 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|", flush=True)
     by_region = args.regions is not None
-    chosen = pairs_of_regions(args.data, args.cache, args.regions.split(",")) if by_region else pairs(args.data)
+    chosen = (
+        pairs_of_regions(args.data, args.cache, args.regions.split(","), args.pairs) if by_region else pairs(args.data)
+    )
     for name, made in chosen.items():
         if args.only not in name:
             continue

@@ -17,6 +17,7 @@ from corereg.method.affine.agreement import local_agreement
 from corereg.method.affine.coarse_copies import CoarseCopy
 from corereg.method.affine.mutual_information import MutualInformation, Places
 from corereg.method.affine.search import (
+    BROAD,
     COARSE,
     FINE,
     IDENTITY,
@@ -182,8 +183,8 @@ class _Search:
             return self.metric(MIDDLE, matrix)(IDENTITY), name, matrix
 
         def settled(family: str, result: Found) -> Found:
-            # The second round leads starts that end at neighbouring optima to one of them.
-            return continued(family, result, FINE, MIDDLE, FINE)
+            # The broad optimum is one where the fine ones are several, and leads all starts to the same of them.
+            return continued(family, result, BROAD, FINE)
 
         followers = _of_each(followed, {family: found for family in families})
         finalists = {family: _distinct(results, self._fixed.grid)[:FOLLOWED] for family, results in followers.items()}

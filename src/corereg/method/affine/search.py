@@ -16,6 +16,7 @@ from corereg.method.affine.descent import descend
 from corereg.method.affine.mutual_information import MutualInformation
 
 __all__ = [
+    "BROAD",
     "COARSE",
     "FINE",
     "IDENTITY",
@@ -31,20 +32,21 @@ __all__ = [
     "within",
 ]
 
-START, COARSE, MIDDLE, FINE = (4_000, 8.0), (10_000, 8.0), (15_000, 5.0), (40_000, 4.0)
-"""Each search's number of samples of the fixed image and smoothing of both images (standard deviation, mm). Less
-smoothing leaves several optima a millimetre apart."""
-ITERATIONS = {START: 15, COARSE: 40, MIDDLE: 40, FINE: 40}
+START, COARSE, MIDDLE, BROAD, FINE = (4_000, 8.0), (10_000, 8.0), (15_000, 5.0), (40_000, 8.0), (40_000, 4.0)
+"""Each search's number of samples of the fixed image and smoothing of both images (standard deviation, mm). Fewer
+samples or less smoothing leave several optima a millimetre apart."""
+ITERATIONS = {START: 15, COARSE: 40, MIDDLE: 40, BROAD: 60, FINE: 60}
 LOSS_SCALE = 1000.0
 """Loss per unit of mutual information. The loss then curves by about 1 / mm^2, as the search assumes at its start."""
-TOLERANCE = {START: 0.05, COARSE: 5e-3, MIDDLE: 5e-3, FINE: 2e-3}
+TOLERANCE = {START: 0.05, COARSE: 5e-3, MIDDLE: 5e-3, BROAD: 1e-3, FINE: 1e-3}
 """Slope of the loss, per millimetre, below which a search ends."""
 PLAUSIBLE, SEARCHED = ((0.7, 1.4), 1.5), ((0.63, 1.55), 1.7)
 """Smallest and largest stretch along any direction, and their ratio, which a shear raises as well: of a map between two
 patients, and of the maps that are searched, so that a search that leads beyond the plausible is noticed."""
 
-GAIN = {START: 0.1, COARSE: 0.02, MIDDLE: 0.02, FINE: 0.005}
-"""Gain in the loss below which a search ends: a gain of 0.02 moves the image by about 0.2 mm."""
+GAIN = {START: 0.1, COARSE: 0.02, MIDDLE: 0.02, BROAD: 5e-4, FINE: 5e-4}
+"""Gain in the loss below which a search ends: a gain of 0.02 moves the image by about 0.2 mm, or more where the loss is
+flat."""
 NEAR_MM, NEAR_SHARE = 10.0, 0.15
 """Two maps are near each other if they send all corners of the fixed image this close together, in millimetres and as
 a share of the radius: then one search leads to both."""
