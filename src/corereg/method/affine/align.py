@@ -7,6 +7,7 @@ the affine part of the transform.
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -102,21 +103,8 @@ def align(
     """
     search = _Search(fixed, moving, seed)
     space = search.space
-    similars = space.rigid if rigid else space.similar
     starts = _starts(fixed, moving, space)[: 1 if only_from_identity else None]
-    first = search.metric(START)
-
-    def searched(start: tuple[str, Matrix]) -> Found:
-        name, matrix = start
-        value, similar = optimised(first, matrix, similars, START, stop=lambda near: space.near(near, known))
-        return value, name, similar
-
-    known: list[Matrix] = []
-    found = run_tasks(searched, starts[:1])
-    # Most starts lead to one place, so the later ones end as soon as they come near that of the first.
-    known += [similar for value, _, similar in found if np.isfinite(value)]
-    found += run_tasks(searched, starts[1:])
-    found = [result for result in found if np.isfinite(result[0])]
+    found = search.near(starts, space.rigid if rigid else space.similar)
     if not found:
         warnings.warn(
             "no start of the affine pre-alignment makes the images overlap, so it is skipped; check the headers and "
@@ -124,7 +112,6 @@ def align(
             stacklevel=2,
         )
         return Alignment(IDENTITY.copy(), "identity", -np.inf, -np.inf, False)
-    found = _distinct(found, fixed.grid)[:FINALISTS]
     families = {"rigid": space.rigid} if rigid else {"rigid": space.rigid, "affine": space.affine}
     maps = search.best(found, families)
     if not all(within(PLAUSIBLE, matrix) for _, matrix in maps.values()):
@@ -163,6 +150,23 @@ class _Search:
         return MutualInformation(
             self._fixed, placed, samples=samples, smoothing_mm=smoothing_mm, places=self._places[level]
         )
+
+    def near(self, starts: list[tuple[str, Matrix]], family: Family) -> list[Found]:
+        """The best maps of the family near the starts, the best first."""
+        metric = self.metric(START)
+        known: list[Matrix] = []
+
+        def searched(start: tuple[str, Matrix]) -> Found:
+            name, matrix = start
+            stop = partial(self.space.near, others=known)
+            value, there = optimised(metric, matrix, family, START, stop=stop)
+            return value, name, there
+
+        found = run_tasks(searched, starts[:1])
+        # Most starts lead to one place, so the later ones end as soon as they come near that of the first.
+        known += [there for value, _, there in found if np.isfinite(value)]
+        found += run_tasks(searched, starts[1:])
+        return _distinct([each for each in found if np.isfinite(each[0])], self._fixed.grid)[:FINALISTS]
 
     def best(self, found: list[Found], families: Mapping[str, Family]) -> dict[str, tuple[str, Matrix]]:
         """The best map of each family near the results of an earlier search, and the start that led to it."""
