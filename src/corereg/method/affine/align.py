@@ -187,7 +187,7 @@ class _Search:
             return self.metric(MIDDLE, matrix)(IDENTITY), name, matrix
 
         def settled(family: str, result: Found) -> Found:
-            # The broad optimum is one where the fine ones are several, and leads all starts to the same of them.
+            # The broad search mostly has one optimum where the fine one has several, and leads all starts to the same.
             return continued(family, result, BROAD, FINE)
 
         followers = _of_each(followed, {family: found for family in families})
