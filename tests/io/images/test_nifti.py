@@ -1,6 +1,7 @@
 """NIfTI headers: what is read from them, and geometry written back byte for byte. nibabel is the oracle."""
 
 import gzip
+import itertools
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from corereg.geometry.grid import Grid
 from corereg.io.images.image import from_sitk, read_image, write_image
@@ -103,6 +106,45 @@ def test_disagreeing_sform_and_qform_are_reported(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "scan.nii", ramp(make_grid()), make_grid().affine, qform_code=1, qoffset_x=5)
     with pytest.warns(UserWarning, match="sform and its qform disagree"):
         assert read_image(path).grid.close_to(make_grid(), FLOAT32_MM)
+
+
+def spot(grid: Grid) -> NDArray[np.uint8]:
+    array = np.zeros(grid.shape, np.uint8)
+    array[0, 0, 0] = 1
+    return array
+
+
+AXIS_ORDERS = [
+    "".join(letters)
+    for order in itertools.permutations(("RL", "AP", "SI"))
+    for letters in itertools.product(*order)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("letters", AXIS_ORDERS)
+def test_qform_of_every_axis_order_is_where_itk_and_nibabel_see_it(tmp_path: Path, letters: str) -> None:
+    # Many of these are half turns, where the rounding of a float32 quaternion counts most.
+    grid = make_grid((31, 256, 240), (1.0, 1.0, 1.2), letters)
+    image = nibabel.Nifti1Image(spot(grid), grid.affine)
+    image.set_sform(grid.affine, 0)
+    image.set_qform(grid.affine, 1)
+    image.to_filename(tmp_path / "qform.nii")
+    read = read_image(tmp_path / "qform.nii").grid
+    assert read.close_to(grid, 1e-3)
+    assert read.close_to(from_sitk(SimpleITK.ReadImage(tmp_path / "qform.nii"))[1], 1e-3)
+    image.set_sform(grid.affine, 1)
+    image.to_filename(tmp_path / "both.nii")
+    assert read_image(tmp_path / "both.nii").grid.close_to(grid, FLOAT32_MM)  # without a warning
+
+
+@pytest.mark.parametrize("off_degrees", [0.0, 0.003, 0.02, 0.1, 1.0])
+def test_forms_apart_by_a_rounded_quaternion_alone_do_not_disagree(tmp_path: Path, off_degrees: float) -> None:
+    turned = Rotation.from_euler("xyz", [off_degrees, 0.7 * off_degrees, -off_degrees], degrees=True).as_matrix()
+    grid = make_grid((256, 240, 200), (1.0, 1.0, 1.2), "LIA")
+    affine = grid.affine.copy()
+    affine[:3, :3] = turned @ affine[:3, :3]
+    write_image(tmp_path / "scan.nii", spot(grid), Grid(grid.shape, affine))
+    assert read_image(tmp_path / "scan.nii").grid.close_to(Grid(grid.shape, affine), FLOAT32_MM)  # without a warning
 
 
 @pytest.fixture

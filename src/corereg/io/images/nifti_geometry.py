@@ -33,10 +33,15 @@ MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 """NIFTI_UNITS_METER, _MM, _MICRON."""
 
 DISAGREEMENT_MM = 0.1
-"""Largest distance between two forms that is put down to rounding: quaternions are float32."""
+"""Largest distance between two forms that is put down to rounding, beyond that of the quaternion."""
 
 QUATERNION_EXCESS = 1e-3
 """How far rounding may bring b^2 + c^2 + d^2 beyond 1."""
+
+QUATERNION_ROUNDING = 1e-7
+"""1 - (b^2 + c^2 + d^2), whose root is a, counts as 0 below this, as in the code that the standard comes with
+(nifti1_io.c): b, c and d are float32, so half turns, as of scans that FreeSurfer conformed, would be off by 0.03
+degrees."""
 
 
 def check_spacing(header: Any, name: str) -> None:
@@ -126,7 +131,8 @@ def warn_of_doubtful_geometry(header: Any, shape: tuple[int, ...], name: str) ->
         )
     elif sform is not None and qform is not None:
         apart = np.abs(sform - qform)[:3] @ (*shape[:3], 1)  # at most, over the volume
-        if apart.max() > DISAGREEMENT_MM:
+        length = float(np.linalg.norm(np.linalg.norm(qform[:3, :3], axis=0) * shape[:3]))
+        if apart.max() > DISAGREEMENT_MM + length * _rounded_angle(header):
             warnings.warn(
                 f"{name}: its sform and its qform disagree by up to {apart.max():.3g} mm; the sform is used, "
                 "some tools take the other",
@@ -159,13 +165,30 @@ def _sform(header: Any) -> Matrix | None:
 
 
 @QUIET
+def _quaternion(header: Any) -> NDArray[np.float64] | None:
+    """(4,), of length 1; None if it cannot be one."""
+    rest = np.array([header[f"quatern_{letter}"] for letter in "bcd"], dtype=np.float64)
+    square = float(rest @ rest)
+    if not square <= (1 + QUATERNION_EXCESS) ** 2:
+        return None
+    if 1 - square < QUATERNION_ROUNDING:
+        return np.array([0.0, *rest]) / np.sqrt(square)
+    return np.array([np.sqrt(1 - square), *rest])
+
+
+def _rounded_angle(header: Any) -> float:
+    """How far, in radians, rounding may turn the axes: the nearer to a half turn, the more."""
+    quaternion = _quaternion(header)
+    real = 0.0 if quaternion is None else float(quaternion[0])
+    return 2 * QUATERNION_ROUNDING / max(real, QUATERNION_ROUNDING**0.5)
+
+
+@QUIET
 def _qform(header: Any) -> Matrix | None:
     """None where it is not set or cannot be used."""
-    b, c, d = (float(header[f"quatern_{letter}"]) for letter in "bcd")
-    square = b * b + c * c + d * d
-    if int(header["qform_code"]) <= 0 or not square <= (1 + QUATERNION_EXCESS) ** 2:
+    quaternion = _quaternion(header)
+    if int(header["qform_code"]) <= 0 or quaternion is None:
         return None
-    quaternion = np.array([np.sqrt(max(0.0, 1 - square)), b, c, d])
     spacing = np.array(header["pixdim"][1:4], dtype=np.float64)
     spacing[2] *= -1 if header["pixdim"][0] == -1 else 1
     affine = np.eye(4)
