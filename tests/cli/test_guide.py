@@ -57,9 +57,10 @@ def test_unmatched_points_are_paired_and_named(scans: Path, tmp_path: Path, comm
     out = tmp_path / "out"
     done = command("register", *pair, "-o", out, *points, "--unmatched-points", "--points-only", "--no-report")
     assert done.status == 0, done.err
-    landmarks = json.loads((out / "result.json").read_text("utf-8"))["landmarks"]
-    assert {mark["name"] for mark in landmarks} == {f"f{n}" for n in range(4, 26)}
-    assert all(mark["before_mm"] == pytest.approx(4 * 3**0.5, abs=1e-3) for mark in landmarks)
+    summary = json.loads((out / "result.json").read_text("utf-8"))
+    assert {mark["name"] for mark in summary["landmarks"]} == {f"f{n}" for n in range(4, 26)}
+    assert summary["affine"]["start"] == "landmarks"
+    assert all(mark["after_mm"] < 1e-3 for mark in summary["landmarks"])
 
 
 def test_initial_transform_and_rigid_result(scans: Path, field: Path, tmp_path: Path, command: Command) -> None:

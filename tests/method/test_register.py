@@ -326,3 +326,22 @@ def test_setting_that_cannot_be_is_refused_in_one_line(settings: dict[str, Any])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_missing_device_is_refused() -> None:
     assert "cuda" in refusal(register, *pair(), device="cuda")
+
+
+def test_itk_resamples_blank_planes_of_the_fixed_scan_alike(tmp_path: Path) -> None:
+    fixed, moving = pair()
+    array = fixed.array.copy()
+    array[:, -5:] = array.min()
+    array[:6] = array.min()
+    found = register(Image(array, fixed.grid), moving, spacing=4.5, refine_steps=5)
+    assert np.prod(found.refined.grid.shape) < np.prod(found.transform.parts[0].grid.shape)  # type: ignore[union-attr]
+    found.transform.save(tmp_path / "transform.h5")
+    write_image(tmp_path / "moving.nii", moving.array.astype(np.float32), moving.grid)
+    write_image(tmp_path / "fixed.nii", array, fixed.grid)
+    images = [SimpleITK.ReadImage(tmp_path / f"{name}.nii") for name in ("moving", "fixed")]
+    itk = SimpleITK.ReadTransform(tmp_path / "transform.h5")
+    seen = SimpleITK.GetArrayFromImage(SimpleITK.Resample(*images, itk, SimpleITK.sitkLinear, -9e9)).T
+    inside = seen > -8e9
+    assert inside[:6].any()
+    assert inside[:, -5:].any()
+    assert_allclose(found.warped().array[inside], seen[inside], atol=0.05)

@@ -4,8 +4,10 @@ Pull-back: warped(x) = moving(x + u(x)) for every voxel x of the fixed grid. `di
 its own grid, channel a along array axis a. Composition, "first u0, then u1": u(x) = u1(x) + u0(x + u1(x)).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -221,6 +223,23 @@ class Displacement:
         linear = torch.eye(4, dtype=torch.float64)
         linear[:3, :3] = torch.linalg.inv(to_here[:3, :3])
         return Displacement(linear_map(linear, values)[0], grid)
+
+    def covering(self, grid: Grid, *, at_most: float) -> "Displacement":
+        """The same with the edge values it holds beyond its grid written out as far as another grid reaches.
+
+        Args:
+            at_most: multiple of the voxels that this may take; otherwise nothing is changed.
+        """
+        corners = self.grid.to_voxel(grid.to_world(list(product(*((0, n - 1) for n in grid.shape)))))
+        # A grid reaches to the faces of its voxels, for ITK as well.
+        low = np.minimum(np.floor(corners.min(0) + 0.5), 0)
+        high = np.maximum(np.ceil(corners.max(0) - 0.5), np.array(self.grid.shape) - 1)
+        i, j, k = (int(n) for n in high - low + 1)
+        if (i, j, k) == self.grid.shape or i * j * k > at_most * math.prod(self.grid.shape):
+            return self
+        affine = self.grid.affine.copy()
+        affine[:3, 3] = self.grid.to_world(low)
+        return self.at(Grid((i, j, k), affine))
 
     def disp_mm(self) -> Float[Tensor, "3 I J K"]:
         """The offsets in RAS+ millimetres."""

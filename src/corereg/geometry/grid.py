@@ -28,6 +28,9 @@ HEADER_TOLERANCE_MM = 1e-2
 SINGULAR_VOLUME = 1e-9
 """Voxel volume, in mm^3, below which an affine counts as singular."""
 
+LAST_ROW = 1e-6
+"""By how much the last row of an affine may miss 0, 0, 0, 1."""
+
 PARALLEL = 1e-6
 """Sine of the angle below which two edges count as parallel."""
 
@@ -47,7 +50,8 @@ class Grid:
         affine: (4, 4), maps a voxel index (i, j, k, 1) to RAS+ millimetres.
 
     Raises:
-        InputError: the shape is not three positive integers, or the affine is not a finite, regular 4x4 matrix.
+        InputError: the shape is not three positive integers, or the affine is not a finite, regular 4x4 matrix whose
+            last row is 0, 0, 0, 1.
     """
 
     shape: tuple[int, int, int]
@@ -60,6 +64,11 @@ class Grid:
             raise InputError(f"got a grid of shape {shape}, expected three sizes of at least 1")
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError(f"got the affine {affine.tolist()}, expected a finite 4x4 matrix")
+        if not np.allclose(affine[3], (0, 0, 0, 1), rtol=0, atol=LAST_ROW):
+            raise InputError(
+                f"got an affine whose last row is {affine[3].round(6).tolist()}, expected 0, 0, 0, 1; transpose it if "
+                "its shift stands in the last row"
+            )
         if abs(np.linalg.det(affine[:3, :3])) < SINGULAR_VOLUME:
             raise InputError(
                 f"got a singular voxel-to-world affine {affine[:3, :3].round(6).tolist()}, expected three independent "

@@ -287,6 +287,9 @@ def with_register_options(config: RegisterConfig, options: Mapping[str, Any]) ->
         stages = {"passes": PAPER_PASSES, "refine": paper_refine(), "symmetric": False, "fine": False}
         config = with_settings(config, {"stages": stages})
     config = with_options(config, {name: value for name, value in options.items() if name != "refine"})
+    if config.stages.target_sdlogj is not None and (not config.deforms or config.stages.refine.steps == 0):
+        other = f"--affine {config.affine}" if not config.deforms else "--refine-steps 0"
+        raise InputError(f"got --target-sdlogj and {other}, expected a refinement whose R is searched; drop one")
     if config.uncertainty and (config.guidance.points_only or not config.deforms):
         other = "--points-only" if config.guidance.points_only else f"--affine {config.affine}"
         raise InputError(f"got --uncertainty and {other}, expected images to be deformed onto each other; drop one")

@@ -1,6 +1,7 @@
 """From a pair of scans to the transform between them: working grid, pre-alignment, four stages, world coordinates."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -30,12 +31,13 @@ from corereg.method.guidance.rigid import largest_deviation_mm
 from corereg.method.guidance.start import check_overlap, deforms, placed
 from corereg.method.models import ModelChoice, get_model
 from corereg.method.pipeline import Registration, no_deformation, register_volumes
-from corereg.method.points_only import POINTS_ONLY, register_without_images
+from corereg.method.points_only import POINTS_ONLY, alignment_without_images, register_without_images
 from corereg.method.quality.judged import Judged
-from corereg.method.quality.quality import UNJUDGED, Quality
+from corereg.method.quality.quality import UNJUDGED, Quality, with_folds
 from corereg.method.quality.thresholds import read_thresholds
 from corereg.method.quality.uncertainty import uncertainty_mm, with_uncertainty
 from corereg.method.quality.verdict import judge, warn_if_failed
+from corereg.method.refine.regularisation_search import TOLERANCE
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
@@ -51,6 +53,9 @@ __all__ = ["RegisterConfig", "RegistrationResult", "register"]
 
 OVERLAP_NEEDED = "expected an overlap because the pre-alignment is off; use --affine auto"
 NO_INTENSITIES = Intensities("points")
+WRITTEN_OUT = 4.0
+"""Multiple of the working grid's voxels up to which a displacement reaches all of the fixed image, whose blank planes
+that grid leaves out: ITK moves nothing beyond a displacement's grid."""
 
 Function = TypeVar("Function", bound=Callable[..., RegistrationResult])
 Progress = Callable[[str], None]
@@ -144,9 +149,11 @@ def register(
         view = field_of_view(fixed_image.grid, working)
         progress("registration without intensities")
         known = known.matched(None, config.guidance)
-        found, known, config = register_without_images(known, images, working, config)
+        alignment = alignment_without_images(known, images, config, started=started)
+        affine = None if alignment is None else alignment.affine
+        found, known, config = register_without_images(known, images, working, affine, config)
         unseen = (NO_INTENSITIES,) * 2
-        return _result(found, watch, working, view, known, None, images, unseen, UNJUDGED, POINTS_ONLY, config)
+        return _result(found, watch, working, view, known, alignment, images, unseen, UNJUDGED, POINTS_ONLY, config)
     shown = [without_filling(*each) for each in zip(images, masks, strict=True)]
     intensities = find_intensities([image for image, _ in shown], config.modality)
     both_ct = all(each.modality.startswith("ct") for each in intensities)
@@ -221,7 +228,8 @@ def _result(
     (fixed, moving), start = images, known.start
     coarse, refined = (Displacement(d[0].cpu(), working) for d in (found.coarse, found.refined))
     with watch("invert"):
-        deformed = Transform((refined,) if config.deforms else (), fixed=fixed)
+        reaching = refined.covering(fixed.grid, at_most=WRITTEN_OUT)
+        deformed = Transform((reaching,) if config.deforms else (), fixed=fixed)
         aligned = Transform(() if alignment is None else (alignment.affine,), fixed=fixed)
         before = start.then(aligned) if config.deforms else start
         own = aligned.then(deformed)
@@ -239,6 +247,13 @@ def _result(
         "inverse_error_p95_mm": error.p95,
         "inverse_error_max_mm": error.max,
     }
+    target = config.stages.target_sdlogj
+    if target is not None and not abs(metrics["sdlogj"] - target) <= TOLERANCE:
+        warnings.warn(
+            f"the displacement has the SDlogJ {metrics['sdlogj']:.3g} instead of {target:g}: no R that is tried brings "
+            "it nearer",
+            stacklevel=2,
+        )
     if known.rigid is not None:
         metrics["rigid_deviation_mm"] = largest_deviation_mm(known.rigid, transform)
     errors = landmark_errors(known.landmarks, before, transform, found.points)
@@ -258,7 +273,7 @@ def _result(
         fixed=fixed,
         moving=moving,
         intensities=intensities,
-        quality=quality,
+        quality=with_folds(quality, metrics["fold_percent"]),
         warnings=(),
         model=choice,
         config=config,

@@ -102,6 +102,8 @@ def plausible_grid(shape: tuple[int, ...], affine: NDArray[np.float64], name: st
     Raises:
         InputError: a singular affine, or one that no patient fits into.
     """
+    if len(shape) < 3:
+        raise InputError(f"got {name} of shape {shape}, expected a 3-D volume (I, J, K); give the whole scan")
     i, j, k = shape[:3]
     try:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -1,5 +1,6 @@
 """Where a NIfTI header puts its voxels: sform, qform, units, and what other tools make of them."""
 
+import math
 import warnings
 from typing import Any
 
@@ -172,15 +173,15 @@ def _quaternion(header: Any) -> NDArray[np.float64] | None:
     if not square <= (1 + QUATERNION_EXCESS) ** 2:
         return None
     if 1 - square < QUATERNION_ROUNDING:
-        return np.array([0.0, *rest]) / np.sqrt(square)
-    return np.array([np.sqrt(1 - square), *rest])
+        return np.asarray([0.0, *rest / np.sqrt(square)])
+    return np.asarray([np.sqrt(1 - square), *rest])
 
 
 def _rounded_angle(header: Any) -> float:
     """How far, in radians, rounding may turn the axes: the nearer to a half turn, the more."""
     quaternion = _quaternion(header)
     real = 0.0 if quaternion is None else float(quaternion[0])
-    return 2 * QUATERNION_ROUNDING / max(real, QUATERNION_ROUNDING**0.5)
+    return 2 * QUATERNION_ROUNDING / max(real, math.sqrt(QUATERNION_ROUNDING))
 
 
 @QUIET

@@ -4,6 +4,7 @@ Upstream: files of points. Downstream: point_guide, and the result. Legend: N pa
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ __all__ = ["Landmarks", "read_landmarks"]
 
 UNMATCHED = 4, 5000
 """Fewest and most points of a cloud: fewer could be paired in any way, more take gigabytes and minutes."""
+
+BESIDE_MM = 10.0
+"""A landmark may lie this far beside its image, as markers on the skin do."""
 
 
 class Landmarks(NamedTuple):
@@ -43,7 +47,8 @@ def read_landmarks(
         unmatched: rows and names do not match, and the numbers may differ; see `correspondences`.
 
     Raises:
-        InputError: one is missing or cannot be used, they differ in number, or a pair lies outside both images.
+        InputError: one is missing or cannot be used, they differ in number, some names stand on other rows, all points
+            of a side lie beside its image, or a pair outside both.
     """
     if fixed is None and moving is None:
         if unmatched:
@@ -61,11 +66,7 @@ def read_landmarks(
             f"got {counts[0]} fixed and {counts[1]} moving points, expected one partner for each; remove those "
             "without, or add --unmatched-points"
         )
-    names, order = first.labels or [], np.arange(counts[0])
-    if len(set(names)) < counts[0]:
-        names = [str(n + 1) for n in order]
-    elif second.labels is not None and set(names) == set(second.labels):
-        order = np.array([second.labels.index(name) for name in names])
+    names, order = _names_and_order(first, second)
     pairs = Landmarks(first.coords_mm, second.coords_mm[order], names)
     outside = [_outside(points, image.grid) for points, image in zip(pairs[:2], images, strict=True)]
     lost = outside[0] & outside[1]
@@ -75,7 +76,32 @@ def read_landmarks(
             f"{np.round(pairs.fixed_mm[lost.argmax()], 1).tolist()} mm (RAS), expected points on the images; check "
             "their coordinate system"
         )
+    for points, image in zip(pairs[:2], images, strict=True):
+        _check_some_lie_on(image, points, margin_mm=BESIDE_MM)
     return pairs
+
+
+def _names_and_order(fixed: Points, moving: Points) -> tuple[list[str], NDArray[np.intp]]:
+    """The names of pairs, and for each the row of its moving landmark.
+
+    Raises:
+        InputError: some names, but not all, stand on other rows in the other file.
+    """
+    rows = np.arange(len(fixed.coords_mm))
+    names = fixed.labels or []
+    own, other = ([name.strip().casefold() for name in labels or []] for labels in (names, moving.labels))
+    counts, there = (Counter(own), Counter(other)), {name: row for row, name in enumerate(other)}
+    once = [(row, name) for row, name in enumerate(own) if name and counts[0][name] == 1 == counts[1][name]]
+    if len(once) == len(rows):
+        return names, np.array([there[name] for name in own])
+    moved = [(row, there[name]) for row, name in once if row != there[name]]
+    if moved:
+        row, partner = moved[0]
+        raise InputError(
+            f"got the point {names[row]} in row {row + 1} of one side and in row {partner + 1} of the other, and names "
+            "without a partner, expected the same names or matching rows; rename or reorder the points"
+        )
+    return names if len(set(names)) == len(rows) else [str(n + 1) for n in rows], rows
 
 
 def _points(points: object) -> Points:
@@ -96,11 +122,7 @@ def _unmatched(fixed: Points, moving: Points, images: Sequence[Image]) -> Landma
                 f"got {len(points)} unmatched points of {image.name}, expected {UNMATCHED[0]} to {UNMATCHED[1]} to "
                 "find out which belong together; add or remove points, or give pairs without --unmatched-points"
             )
-        if _outside(points, image.grid).all():
-            raise InputError(
-                f"got {len(points)} points, all outside {image.name}, expected points on it; check their coordinate "
-                "system"
-            )
+        _check_some_lie_on(image, points)
     names = fixed.labels or []
     unique = len(set(names)) == len(fixed.coords_mm)
     return Landmarks(
@@ -108,6 +130,14 @@ def _unmatched(fixed: Points, moving: Points, images: Sequence[Image]) -> Landma
     )
 
 
-def _outside(points_mm: NDArray[np.float64], grid: Grid) -> NDArray[np.bool_]:
-    vox = grid.to_voxel(points_mm)
-    return np.asarray(((vox < -0.5) | (vox > np.array(grid.shape) - 0.5)).any(1))
+def _check_some_lie_on(image: Image, points_mm: NDArray[np.float64], *, margin_mm: float = 0.0) -> None:
+    if _outside(points_mm, image.grid, margin_mm=margin_mm).all():
+        raise InputError(
+            f"got {len(points_mm)} points, all outside {image.name}, expected points on it; check their coordinate "
+            "system"
+        )
+
+
+def _outside(points_mm: NDArray[np.float64], grid: Grid, *, margin_mm: float = 0.0) -> NDArray[np.bool_]:
+    vox, margin = grid.to_voxel(points_mm), 0.5 + margin_mm / np.array(grid.spacing)
+    return np.asarray(((vox < -margin) | (vox > np.array(grid.shape) - 1 + margin)).any(1))

@@ -3,6 +3,7 @@
 Upstream: a label map of the fixed image. Downstream: the end of the refinement, and the result's metrics.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from corereg.io.transforms.transform import Transform
 from corereg.lazy import scipy_module
 from corereg.preprocessing.working_grid import resample_labels
 
-__all__ = ["RigidGuide", "Stiffener", "largest_deviation_mm", "rigid_guide", "rigid_labels"]
+__all__ = ["RigidGuide", "Stiffener", "largest_deviation_mm", "rigid_fit", "rigid_guide", "rigid_labels"]
 
 MARGINS_MM = 8.0, 20.0
 """Least and largest distance from a rigid structure at which its correction has faded out."""
@@ -66,7 +67,7 @@ class Stiffener:
         field = disp_vox[0].double().cpu().numpy()
         changed = field.copy()
         for inside, core, near, closest, distance_mm, part in self.structures:
-            fitted = _rigid_fit(self.grid.to_world(inside), self._moved(inside + field[(slice(None), *inside.T)].T))
+            fitted = rigid_fit(self.grid.to_world(inside), self._moved(inside + field[(slice(None), *inside.T)].T))
             there = as_positions(transform_points(fitted, self.grid.to_world(core)))
             rigid = self.grid.to_voxel(as_points(through(inverse_parts(self.before), there))) - core
             correction = rigid - field[(slice(None), *core.T)].T
@@ -147,8 +148,15 @@ def rigid_guide(labels: Image, start: Transform, working: Grid, affine: Matrix |
     values = torch.as_tensor(np.ascontiguousarray(labels.array).astype(np.int64))
     before = start.parts if affine is None else (affine, *start.parts)
     there = resample_labels(values, labels.grid, working).numpy()
-    numbers = np.unique(there[there > 0])  # consecutive, as each costs an entry of a list
-    return RigidGuide(np.where(there > 0, np.searchsorted(numbers, there) + 1, 0), working, before)
+    numbers, voxels = np.unique(there[there != 0], return_counts=True)  # consecutive: each costs an entry of a list
+    small = sorted({*np.unique(labels.array).tolist()} - {0, *numbers[voxels >= FEWEST_VOXELS].tolist()})
+    if small:
+        warnings.warn(
+            f"the rigid structures {', '.join(f'{label:g}' for label in small)} have fewer than {FEWEST_VOXELS} voxels "
+            f"of {working} and are not kept rigid; give a smaller --spacing",
+            stacklevel=2,
+        )
+    return RigidGuide(np.where(there != 0, np.searchsorted(numbers, there) + 1, 0), working, before)
 
 
 def largest_deviation_mm(labels: Image, transform: Transform) -> float:
@@ -158,15 +166,17 @@ def largest_deviation_mm(labels: Image, transform: Transform) -> float:
         points = labels.grid.to_world(np.argwhere(labels.array == label))
         moved = transform.apply_points(points)
         if len(points) >= FEWEST_VOXELS:
-            missed = np.linalg.norm(transform_points(_rigid_fit(points, moved), points) - moved, axis=1)
+            missed = np.linalg.norm(transform_points(rigid_fit(points, moved), points) - moved, axis=1)
             worst = max(worst, float(missed.max()))
     return worst
 
 
-def _rigid_fit(points: NDArray[np.float64], moved: NDArray[np.float64]) -> Matrix:
-    """The rigid map, (4, 4), that brings points (N, 3) closest to others. Source: Kabsch 1976."""
-    centre, there = points.mean(0), moved.mean(0)
-    covariance = (points - centre).T @ (moved - there)
+def rigid_fit(
+    points: NDArray[np.float64], moved: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> Matrix:
+    """The rigid map, (4, 4), that brings points (N, 3) closest to others; weights (N,). Source: Kabsch 1976."""
+    centre, there = np.average(points, 0, weights), np.average(moved, 0, weights)
+    covariance = (points - centre).T @ ((moved - there) * (1 if weights is None else weights[:, None]))
     # A line does not tell its twist: none is the closest to how it was.
     left, _, right = np.linalg.svd(covariance + STRAIGHT * np.trace(np.abs(covariance)) * np.eye(3))
     sign = np.sign(np.linalg.det(right.T @ left.T))

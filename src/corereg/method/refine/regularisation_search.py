@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["search_regularisation"]
+__all__ = ["TOLERANCE", "search_regularisation"]
 
 TOLERANCE = 0.005
+"""Distance to the target SDlogJ that ends the search."""
 EVALUATIONS = 8
 REGULARISATION_RANGE = (0.005, 5000.0)
 """Outside this range one of the energy's two terms no longer matters."""
