@@ -38,6 +38,7 @@ def test_strided_grid_point_lies_on_the_strided_voxel(grid):
         ((4, 5, 0), np.eye(4), "shape"),
         ((4, 5, 6), np.diag([1.0, 0.0, 1.0, 1.0]), "singular"),
         ((4, 5, 6), np.full((4, 4), np.nan), "finite"),
+        ((4, 5, 6), np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [10, 20, -5, 1]]), "transpose"),
     ],
 )
 def test_impossible_grid_is_refused(shape, affine, message):
@@ -96,3 +97,9 @@ def test_grids_far_apart_do_not_overlap():
     shift[0, 3] = 531.0
     shift[1:3, 3] = -17.5, -204.25
     assert near.overlaps(far, shift)
+
+
+def test_last_row_of_rounded_numbers_is_no_reason_to_refuse():
+    affine = np.diag([2.0, 1.0, 3.0, 1.0])
+    affine[3] = [1e-9, 0, -1e-9, 1 + 1e-9]
+    assert Grid((4, 5, 6), affine).spacing == (2.0, 1.0, 3.0)

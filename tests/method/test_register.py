@@ -345,3 +345,14 @@ def test_itk_resamples_blank_planes_of_the_fixed_scan_alike(tmp_path: Path) -> N
     assert inside[:6].any()
     assert inside[:, -5:].any()
     assert_allclose(found.warped().array[inside], seen[inside], atol=0.05)
+
+
+def test_two_dimensional_array_is_refused() -> None:
+    affines: Any = {"fixed_affine": np.eye(4), "moving_affine": np.eye(4)}
+    assert "expected a 3-D volume" in refusal(register, np.ones((34, 52)), np.ones((34, 52, 35)), **affines)
+
+
+def test_target_sdlogj_out_of_reach_is_told() -> None:
+    with pytest.warns(UserWarning, match=r"instead of 0\.9: no R that is tried"):
+        register(*pair(), **QUICK, target_sdlogj=0.9)
+    assert "--refine-steps 0" in refusal(register, *pair(), **{**QUICK, "refine_steps": 0}, target_sdlogj=0.03)

@@ -130,3 +130,26 @@ def test_landmarks_that_cannot_match_are_refused() -> None:
     assert "outside both" in refusal(register, *pair(), fixed_points=points + 500, moving_points=points + 500)
     assert "moving points alone" in refusal(register, *pair(), moving_points=points)
     assert "(N, 3)" in refusal(register, *pair(), fixed_points=points[0], moving_points=points[0])
+
+
+def test_names_decide_even_in_another_case_and_never_partly() -> None:
+    points = places(4)
+    order = [2, 0, 3, 1]
+    moved = Points(points[order] + 3.0, [" ABCD"[n + 1].lower() + " " for n in order])
+    found = read_landmarks(Points(points, list("ABCD")), moved, pair())
+    assert found is not None
+    assert_allclose(found.moving_mm, points + 3.0)
+    for names in ("BADE", "BACC"):
+        assert "the point" in refusal(read_landmarks, Points(points, list("ABCD")), Points(points, list(names)), pair())
+    kept = read_landmarks(Points(points, list("ABCD")), Points(points, list("ABXY")), pair())
+    assert kept is not None
+    np.testing.assert_array_equal(kept.moving_mm, points)
+
+
+@pytest.mark.parametrize("side", ["fixed_points", "moving_points"])
+def test_landmarks_of_one_side_that_all_lie_elsewhere_are_refused(side: str) -> None:
+    marks: Any = {"fixed_points": places(5), "moving_points": places(5)}
+    marks[side] = marks[side] + 500
+    message = refusal(register, *pair(), **marks)
+    assert "all outside" in message
+    assert side.partition("_")[0] in message

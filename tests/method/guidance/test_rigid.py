@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.testing import assert_allclose
 
@@ -72,6 +73,17 @@ def test_registration_keeps_a_rigid_structure_in_shape() -> None:
 def test_structure_stays_rigid_without_refinement() -> None:
     structures = Image(two_spheres(FIXED), FIXED)
     found = register(*pair(), rigid_labels=structures, affine="none", spacing=4.0, refine_steps=0)
+    assert found.metrics["rigid_deviation_mm"] < 0.5
+
+
+def test_negative_numbers_are_structures_and_tiny_ones_are_named() -> None:
+    labels = -two_spheres(FIXED).astype(np.int16)
+    labels[20, 20, 20] = 7
+    assert (labels == 7).sum() == 1
+    with pytest.warns(UserWarning, match="rigid structures 7 have fewer than 8 voxels"):
+        found = register(
+            *pair(), rigid_labels=Image(labels, FIXED), affine="none", spacing=4.0, refine_steps=0
+        )  # fmt: skip
     assert found.metrics["rigid_deviation_mm"] < 0.5
 
 

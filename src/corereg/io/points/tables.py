@@ -48,10 +48,13 @@ FCSV_STATE = ["0", "0", "0", "1", "1", "1", "0"]
 
 CSV_CURE = (
     "put the line `# CoordinateSystem = RAS` (or LPS) first, or name the columns x_ras,y_ras,z_ras (or x_lps,...), "
-    "or give coordinates='ras' (or 'lps')"
+    "or say which with --coordinates (coordinates=... in Python)"
 )
 
-FCSV_CURE = "put the line `# CoordinateSystem = LPS` (or RAS) first, or give coordinates='lps' (or 'ras')"
+FCSV_CURE = (
+    "put the line `# CoordinateSystem = LPS` (or RAS) first, or say which with --coordinates (coordinates=... in "
+    "Python)"
+)
 
 
 @dataclass(frozen=True)

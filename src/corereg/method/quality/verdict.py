@@ -65,7 +65,8 @@ def _orientation_words(name: str, measures: Measures) -> str:
     words = name.removeprefix("orientation_").replace("_", " ").replace("left right", "left-right")
     words = words.replace("front back", "front-back").replace("head feet", "head-feet")
     how = f"{words} by 180 degrees" if "turned" in words else words
-    return f"{how}, the moving image would match {measures[name]:.2f} times as well"
+    much = "just" if round(measures[name], 2) == 1 else f"{measures[name]:.2f} times"
+    return f"{how}, the moving image would match {much} as well"
 
 
 RULES = {
