@@ -64,15 +64,15 @@ class Grid:
             raise InputError(f"got a grid of shape {shape}, expected three sizes of at least 1")
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError(f"got the affine {affine.tolist()}, expected a finite 4x4 matrix")
-        if not np.allclose(affine[3], (0, 0, 0, 1), rtol=0, atol=LAST_ROW):
-            raise InputError(
-                f"got an affine whose last row is {affine[3].round(6).tolist()}, expected 0, 0, 0, 1; transpose it if "
-                "its shift stands in the last row"
-            )
         if abs(np.linalg.det(affine[:3, :3])) < SINGULAR_VOLUME:
             raise InputError(
                 f"got a singular voxel-to-world affine {affine[:3, :3].round(6).tolist()}, expected three independent "
                 "axes of non-zero spacing; repair the header"
+            )
+        if not np.allclose(affine[3], (0, 0, 0, 1), rtol=0, atol=LAST_ROW):
+            raise InputError(
+                f"got an affine whose last row is {affine[3].round(6).tolist()}, expected 0, 0, 0, 1; transpose it if "
+                "its shift stands in the last row"
             )
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
