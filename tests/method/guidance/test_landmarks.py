@@ -139,6 +139,9 @@ def test_names_decide_even_in_another_case_and_never_partly() -> None:
     found = read_landmarks(Points(points, list("ABCD")), moved, pair())
     assert found is not None
     assert_allclose(found.moving_mm, points + 3.0)
+    told_apart = read_landmarks(Points(points, list("AaBb")), Points(points[::-1] + 3.0, list("bBaA")), pair())
+    assert told_apart is not None
+    assert_allclose(told_apart.moving_mm, points + 3.0)
     for names in ("BADE", "BACC"):
         assert "the point" in refusal(read_landmarks, Points(points, list("ABCD")), Points(points, list(names)), pair())
     kept = read_landmarks(Points(points, list("ABCD")), Points(points, list("ABXY")), pair())

@@ -89,7 +89,9 @@ def _names_and_order(fixed: Points, moving: Points) -> tuple[list[str], NDArray[
     """
     rows = np.arange(len(fixed.coords_mm))
     names = fixed.labels or []
-    own, other = ([name.strip().casefold() for name in labels or []] for labels in (names, moving.labels))
+    own, other = ([name.strip() for name in labels or []] for labels in (names, moving.labels))
+    if len({name.casefold() for name in own}) == len(set(own)):
+        own, other = ([name.casefold() for name in each] for each in (own, other))
     counts, there = (Counter(own), Counter(other)), {name: row for row, name in enumerate(other)}
     once = [(row, name) for row, name in enumerate(own) if name and counts[0][name] == 1 == counts[1][name]]
     if len(once) == len(rows):
