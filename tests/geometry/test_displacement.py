@@ -17,6 +17,7 @@ from corereg.geometry.displacement import (
     unfold,
     upsample_displacement,
 )
+from corereg.geometry.grid import Grid
 from corereg.geometry.strided import strided_shape
 from corereg.geometry.warp import identity_coords, warp
 from helpers.fields import SHAPE, waves
@@ -152,6 +153,21 @@ def test_world_displacement_does_not_change_on_another_grid_of_the_same_patient(
     disp_mm = torch.tensor([1.5, -2.0, 3.0]).view(3, 1, 1, 1).expand(3, *big.shape).contiguous()
     moved = Displacement.from_mm(disp_mm, big).at(grid)
     assert_close(moved.disp_mm(), disp_mm[:, :1, :1, :1].expand(3, *grid.shape), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("orientation", ["PIR", "oblique"])
+def test_displacement_that_covers_a_scan_moves_all_of_it_as_before(orientation):
+    small = make_grid(shape=SHAPE, orientation=orientation)
+    field = Displacement(waves(dtype=torch.float32)[0], small)
+    affine = small.affine.copy()
+    affine[:3, 3] = small.to_world((-2.8, -3.2, 0.4))
+    scan = Grid((SHAPE[0] + 4, SHAPE[1], SHAPE[2] + 3), affine)
+    covering = field.covering(scan, at_most=4.0)
+    assert covering.grid.shape == (SHAPE[0] + 4, SHAPE[1] + 3, SHAPE[2] + 3)
+    assert_close(covering.grid.to_world((0, 0, 0)), small.to_world((-3, -3, 0)))
+    assert_close(covering.disp_vox, field.at(covering.grid).disp_vox, atol=1e-6, rtol=0)
+    assert field.covering(scan, at_most=1.0) is field
+    assert field.covering(small, at_most=4.0) is field
 
 
 def test_displacement_of_the_wrong_shape_is_refused(grid):

@@ -239,7 +239,9 @@ class Displacement:
             return self
         affine = self.grid.affine.copy()
         affine[:3, 3] = self.grid.to_world(low)
-        return self.at(Grid((i, j, k), affine))
+        before, after = -low, high - np.array(self.grid.shape) + 1
+        widths = [int(n) for axis in (2, 1, 0) for n in (before[axis], after[axis])]
+        return Displacement(functional.pad(self.disp_vox[None], widths, mode="replicate")[0], Grid((i, j, k), affine))
 
     def disp_mm(self) -> Float[Tensor, "3 I J K"]:
         """The offsets in RAS+ millimetres."""
