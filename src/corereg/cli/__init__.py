@@ -41,7 +41,7 @@ looking takes 0.3 s."""
 def main() -> None:
     """Entry point. Errors are one line without a traceback."""
     gc.set_threshold(COLLECT_AFTER)
-    atexit.register(gc.freeze)  # the system frees everything at once; Python takes 0.6 s to do it piece by piece
+    atexit.register(_leave_garbage)
     messages.begin()
     warnings.showwarning = _print_warning
     write_any_character()
@@ -54,6 +54,14 @@ def main() -> None:
         line, status = describe(error, debug=debug)
         messages.log(f"corereg: {line}", always=True)
         sys.exit(status)
+
+
+def _leave_garbage() -> None:
+    """At exit, leave it to the system to free everything at once: Python takes 0.6 s to do it piece by piece."""
+    if "triton" in sys.modules:  # complains at length of what is not freed
+        gc.unfreeze()
+    else:
+        gc.freeze()
 
 
 def with_stdout(words: list[str]) -> list[str]:

@@ -83,7 +83,7 @@ class Monitor:
     def validated(self, cycle: int, done: int, pairs: int) -> None:
         """Show the progress of the validation."""
         self.forecast.reach(cycle, VALIDATION, done)
-        self._show(cycle, f": validation, {done} of {pairs} pairs")
+        self._show(cycle, f": validation, {f'{done} of {pairs} pairs' if done < pairs else 'looking for features'}")
 
     def cycle(self, row: Mapping[str, Any]) -> None:
         """Record figures of a whole cycle: those of its pseudo-labels, or of the validation after it."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ class Session:
         fingerprint: of all that the run learns from.
         monitor: None in all processes but the first.
         resumed: state to resume from; None starts from scratch.
-        stop: checked after every step.
+        stop: checked after every step and every registration of the validation.
         keep_best: writes the best model so far, given its network and figures.
     """
 
@@ -112,29 +111,42 @@ class Session:
             raise Interrupted(self.stop.signal_number)
 
     def finish(self, cycle: int, model: nn.Module, registering: FeatureModel, optimiser: Any) -> None:
-        """After a cycle: measure, then save, so that a run that dies in between measures again.
+        """After a cycle: measure, then save, so that a run that dies or is stopped in between measures again.
 
         Args:
             registering: the network as it registers.
 
         Raises:
-            Interrupted: a stop was requested, and cycles are left.
+            Interrupted: a stop was requested, and something is left to do.
         """
         self.synchronise(model)
         model.eval()
+        measured = True
         if self.monitor:
-            show = partial(self.monitor.validated, cycle)
-            figures = self.validation.measure(registering, self.config, self.fabric.device, show)
-            if figures:
-                best = max((goodness(row) for row in self.monitor.validations()), default=-math.inf)
-                if goodness(figures) > best:
-                    self.keep_best(model, figures)
-                self.monitor.cycle({"cycle": cycle, "step": self.config.steps_per_cycle} | figures)
-            self.monitor.draw()
-        self.fabric.barrier()
-        self.save(cycle + 1, 0, model, optimiser)
-        if self.anyone_stops() and cycle + 1 < self.config.cycles:
+            try:
+                self._measure(self.monitor, cycle, model, registering)
+            except Interrupted:
+                measured = False
+        measured = self.fabric.broadcast(measured)
+        self.save(*((cycle + 1, 0) if measured else (cycle, self.config.steps_per_cycle)), model, optimiser)
+        if self.anyone_stops() and (cycle + 1 < self.config.cycles or not measured):
             raise Interrupted(self.stop.signal_number)
+
+    def _measure(self, monitor: Monitor, cycle: int, model: nn.Module, registering: FeatureModel) -> None:
+        """Measure the network, record that, and keep it if it is the best so far."""
+
+        def show(done: int, pairs: int) -> None:
+            monitor.validated(cycle, done, pairs)
+            if self.stop.is_set():
+                raise Interrupted(self.stop.signal_number)
+
+        figures = self.validation.measure(registering, self.config, self.fabric.device, show)
+        if figures:
+            best = max((goodness(row) for row in monitor.validations()), default=-math.inf)
+            if goodness(figures) > best:
+                self.keep_best(model, figures)
+            monitor.cycle({"cycle": cycle, "step": self.config.steps_per_cycle} | figures)
+        monitor.draw()
 
     def save(self, cycle: int, step: int, model: nn.Module, optimiser: Any) -> None:
         """Write the checkpoint."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ class Validation:
         """Means over the pairs.
 
         Args:
-            progress: called with the number of pairs done and of all pairs.
+            progress: called before each registration with the number of pairs done and of all pairs; once all are done,
+                features are looked for. What it raises ends the measurement.
 
         Returns: dice, dice_coarse and dice_before if there are labels, otherwise similarity, inverse_error_mm and
             residual; in either case sdlogj, folds_percent, seconds, and match_accuracy and match_auc of the finest
@@ -92,7 +94,8 @@ class Validation:
         if not rows:
             return {}
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-        return means | self._probed(model, min(config.passes), device)
+        probing = partial(progress, len(self.pairs), len(self.pairs))
+        return means | self._probed(model, min(config.passes), device, probing)
 
     def try_pair(self, model: FeatureModel, config: TrainConfig, device: torch.device) -> int:
         """Measure the first pair to see what that takes; returns the number of pairs measured."""
@@ -100,15 +103,20 @@ class Validation:
             self._measure_pair(model, config, fixed, moving, device)
         return min(len(self.pairs), 1)
 
-    def _probed(self, model: FeatureModel, stride: int, device: torch.device) -> dict[str, float]:
+    def _probed(
+        self, model: FeatureModel, stride: int, device: torch.device, progress: Callable[[], None]
+    ) -> dict[str, float]:
         """How often the model's features find the right place; see `probe`."""
         kept, volumes = self.probe, self.volumes
         if kept.matches is None:
-            pairs = _spread(self.pairs, PROBED_PAIRS)
-            kept.matches = [trusted_matches(volumes, *pair, stride=stride, device=device) for pair in pairs]
+            found = []
+            for pair in _spread(self.pairs, PROBED_PAIRS):
+                progress()
+                found.append(trusted_matches(volumes, *pair, stride=stride, device=device))
             mind = get_model("mind", both_ct=volumes.modality.startswith("ct")).model
-            kept.reference = match_quality(mind, volumes, kept.matches, stride=stride, device=device)[1]
-        accuracy, auc = match_quality(model, volumes, kept.matches, stride=stride, device=device)
+            kept.reference = match_quality(mind, volumes, found, stride=stride, device=device, progress=progress)[1]
+            kept.matches = found
+        accuracy, auc = match_quality(model, volumes, kept.matches, stride=stride, device=device, progress=progress)
         return {"match_accuracy": accuracy, "match_auc": auc, "mind_auc": kept.reference}
 
     def _measure_pair(
