@@ -39,7 +39,7 @@ def test_nan_and_huge_numbers_are_computed_with_or_refused_in_one_line() -> None
     found = outcomes("nan", "3e38")
     assert_no_faults(found)
     for name, words in {
-        "apply_points of nan": "1 points with NaN or infinite coordinates",
+        "apply_points of nan": "1 points with NaN, infinite or masked coordinates",
         "moved points of a transform of nan": "displacements of up to nan voxels",
         "total_mm of 3e+38": "displacements of up to 3e+38 voxels",
         "matrix of nan": "expected a 4x4 matrix of finite numbers",

@@ -103,7 +103,7 @@ def train(
         )
         raise typer.Exit(stopped.exit_status) from None
     if result.best:
-        show(f"{result.best}: after cycle {result.best_cycle}, the best in validation{_figures(result.best_metrics)}")
+        show(f"{result.best}: after cycle {result.best_cycle}, which measured best{_figures(result.best_metrics)}")
     show(f"{result.model}: after the last cycle{_figures(result.metrics)}, {duration(elapsed())}")
     show_result(
         {

@@ -38,18 +38,26 @@ LEAST_VOLUME = 1e-6
 """Volume ratio below which an affine map fitted to a field is not used: its inverse would magnify rounding errors."""
 
 
-def finite_points(points_mm: Points) -> NDArray[np.float64]:
+def finite_points(points_mm: Points | Tensor) -> NDArray[np.float64]:
     """Points (..., 3) of a user as float64.
 
     Raises:
-        InputError: another last dimension, or a coordinate is NaN or infinite.
+        InputError: no array of real numbers, another last dimension, or a coordinate is masked, NaN or infinite.
     """
-    points = np.asarray(points_mm, dtype=np.float64)
+    try:
+        given = np.asanyarray(points_mm.detach().cpu() if isinstance(points_mm, Tensor) else points_mm)
+    except ValueError:  # rows of unequal lengths
+        given = np.array(None)
+    if given.dtype.kind not in "iuf":
+        raise InputError("got points that are no array of real numbers, expected (..., 3) in RAS+ millimetres")
+    points = np.ma.filled(given.astype(np.float64), np.nan)
     if points.shape[-1:] != (3,):
         raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them")
     if not np.isfinite(points).all():
         bad = int((~np.isfinite(points)).any(-1).sum())
-        raise InputError(f"got {bad} points with NaN or infinite coordinates, expected finite ones; leave those out")
+        raise InputError(
+            f"got {bad} points with NaN, infinite or masked coordinates, expected finite ones; leave those out"
+        )
     return points
 
 

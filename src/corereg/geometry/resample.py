@@ -57,6 +57,8 @@ def resample(
         raise InputError(f"got the interpolation {interpolation} for {of}; choose one of {', '.join(known)}")
     if outside is None:
         outside = 0.0 if labels else float(array.min())
+    if np.asarray(outside).dtype.kind not in "iuf" or np.ndim(outside):
+        raise InputError(f"got {outside!r} for voxels outside the image, expected a number; correct it")
     kept = labels or interpolation == "nearest"
     if kept and not _holds(array.dtype, outside):
         raise InputError(

@@ -234,6 +234,18 @@ def test_array_without_a_grid_is_refused_with_the_way_to_give_one() -> None:
     assert "give fixed_affine=, moving_affine= or affine=, or an Image" in refusal(as_image, RAMP)
 
 
+def test_array_with_masked_voxels_is_refused_and_one_without_is_read() -> None:
+    masked = np.ma.masked_greater(RAMP, RAMP.max() - 1)
+    found = refusal(as_image, masked, affine=GRID.affine)
+    assert f"{masked.mask.sum()} voxels are masked" in found
+    assert np.array_equal(as_image(np.ma.array(RAMP), affine=GRID.affine).array, RAMP)
+
+
+@pytest.mark.parametrize(("dtype", "words"), [(object, "object voxels"), (np.complex64, "complex voxels")])
+def test_array_of_other_than_real_numbers_is_refused(dtype: type, words: str) -> None:
+    assert words in refusal(as_image, RAMP.astype(dtype), affine=GRID.affine)
+
+
 def test_array_on_a_grid_of_another_shape_is_refused() -> None:
     assert "(20, 16, 12) on a grid of shape (12, 16, 20)" in refusal(Image, RAMP.T, GRID)
 

@@ -171,6 +171,8 @@ def test_reading_again_does_not_change_the_points_that_were_written(tmp_path: Pa
         ("points.csv", "x,y,z\n4,5,6", "or name the columns x_ras,y_ras,z_ras (or x_lps,...), or say which"),
         ("points.csv", "# CoordinateSystem = IJK\n4,5,6", "coordinate system 'IJK'"),
         ("points.csv", "# CoordinateSystem = RAS\nx_lps,y_lps,z_lps\n4,5,6", "both LPS and RAS are stated"),
+        ("points.csv", "# CoordinateSystem = RAS\n# CoordinateSystem = LPS\nx,y,z\n4,5,6", "systems RAS and LPS"),
+        ("points.csv", "# CoordinateSystem = RAS\nx,y,z,x\n4,5,6,7", "expected one each of x,y,z"),
         ("points.csv", "# CoordinateSystem = RAS\na,b,c\n4,5,6", "with the columns a,b,c, expected x,y,z too"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,5", "with the line '4,5'"),
         ("points.csv", "# CoordinateSystem = RAS\nx,y,z\n4,five,6", "with the line '4,five,6'"),

@@ -30,10 +30,19 @@ def _is_tensor(image: object) -> bool:
 
 
 def as_array(image: Any) -> NDArray[Any]:
-    """The voxels (I, J, K) of an array or tensor that may have leading axes of size 1, for batch and channel."""
+    """The voxels (I, J, K) of an array or tensor that may have leading axes of size 1, for batch and channel.
+
+    Raises:
+        InputError: voxels are masked: an image has a value everywhere.
+    """
     if _is_tensor(image):
         image = image.detach().cpu()
         array = np.asarray((image.float() if str(image.dtype) == BFLOAT16 else image).numpy())
+    elif isinstance(image, np.ma.MaskedArray) and image.mask.any():
+        raise InputError(
+            f"got an array of which {int(image.mask.sum())} voxels are masked, expected a value in each; give "
+            "image.filled(...), and ~image.mask as fixed_mask or moving_mask if the rest alone is to count"
+        )
     else:
         array = np.asarray(image)
     while array.ndim > 3 and len(array) == 1:

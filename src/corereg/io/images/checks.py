@@ -69,10 +69,10 @@ def check_real(dtype: np.dtype[Any], name: str) -> None:
     """Check that each value of a file is one real number.
 
     Raises:
-        InputError: colours, vectors or complex numbers.
+        InputError: colours, vectors, complex numbers or no numbers.
     """
     if dtype.kind not in "biuf":
-        kind = "complex" if dtype.kind == "c" else "colour or vector"
+        kind = {"c": "complex", "V": "colour or vector"}.get(dtype.kind, str(dtype))
         raise InputError(f"got {name} with {kind} voxels, expected one real number each; extract one component first")
 
 

@@ -196,8 +196,11 @@ def _is_comment(row: Row, names: Row, xyz: Sequence[str], delimiter: str) -> boo
 
 
 def _stated_system(head: Sequence[str], name: str) -> str | None:
-    stated = next((match[1] for line in head if (match := SYSTEM_LINE.match(line.strip('" ')))), None)
-    return None if stated is None else coordinate_system(stated, name)
+    lines = [match[1] for line in head if (match := SYSTEM_LINE.match(line.strip('" ')))]
+    stated = {coordinate_system(line, name) for line in lines}
+    if len(stated) > 1:
+        raise InputError(f"got {name} with the coordinate systems {' and '.join(lines)}, expected one; correct it")
+    return next(iter(stated), None)
 
 
 def _number(cell: str, delimiter: str) -> float:
@@ -217,6 +220,10 @@ def _table(
 ) -> PointTable:
     if not set(xyz) <= set(names):
         raise InputError(f"got {name} with the columns {','.join(names)}, expected {','.join(xyz)} too; rename them")
+    if any(names.count(column) > 1 for column in xyz):
+        raise InputError(
+            f"got {name} with the columns {','.join(names)}, expected one each of {','.join(xyz)}; correct it"
+        )
     x, y, z = (names.index(column) for column in xyz)
     label = next((names.index(column) for column in ("label", "name") if column in names), None)
     placed = names.index(PLACED_COLUMN) if PLACED_COLUMN in names else None
