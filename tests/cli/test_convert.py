@@ -61,7 +61,7 @@ def test_command_converts_there_and_back(tmp_path: Path, command: Command) -> No
     write_image(tmp_path / "moving.nii.gz", scan(MOVING).array, MOVING)
     there = command("convert", tmp_path / "transform.h5", "-o", tmp_path / "warp.nii.gz", "--to", "fsl")
     assert (there.status, there.out.strip()) == (0, str(tmp_path / "warp.nii.gz"))
-    assert "corereg: fsl holds one displacement field: the parts deformation, affine are composed into it" in there.err
+    assert "corereg: fsl holds one field: the parts deformation, affine are composed into it" in there.err
     arguments = ("convert", tmp_path / "warp.nii.gz", "-o", tmp_path / "back.tfm")
     assert "add --moving IMAGE" in one_line(command(*arguments))
     back = command(*arguments, "--moving", tmp_path / "moving.nii.gz")

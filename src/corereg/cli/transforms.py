@@ -124,7 +124,7 @@ def convert(
     force: Force = False,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
-    from corereg.io.transforms.convert import check_converted, convert_transform
+    from corereg.io.transforms.convert import check_converted, convert_transform, files_of
 
     check_converted(out, to, force=force)
     remarks: list[str] = []
@@ -146,5 +146,6 @@ def convert(
         frames=(fixed_frame, moving_frame),
         log=remark,
     )
-    show(str(out))
+    for path in files_of(out, to):
+        show(str(path))
     show_result({"output": out, "parts": written.names, "remarks": remarks})

@@ -49,4 +49,5 @@ def test_what_a_format_cannot_hold_is_said_before_anything_is_written(tmp_path: 
     assert any("--inverse" in line for line in said)
     assert any("neither grid" in line for line in said)
     assert (tmp_path / "disp.nii.gz").exists()
-    assert shortcomings(wavy(FIXED), "itk") == []
+    assert shortcomings(wavy(FIXED), "itk", "out.h5") == []
+    assert "holds one direction" in " ".join(shortcomings(Transform.load(tmp_path / "transform.h5"), "itk", "out.tfm"))

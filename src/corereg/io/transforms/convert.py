@@ -8,11 +8,12 @@ from typing import Any
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement
 from corereg.io.places import check_output, refuse_to_replace
+from corereg.io.transforms.formats.itk import H5_SUFFIXES
 from corereg.io.transforms.formats.ome_zarr import check_store
 from corereg.io.transforms.formats.registry import FORMATS, check_format, format_of_name
 from corereg.io.transforms.transform import Transform
 
-__all__ = ["check_converted", "convert_transform", "shortcomings"]
+__all__ = ["check_converted", "convert_transform", "files_of", "shortcomings"]
 
 
 def convert_transform(
@@ -59,7 +60,7 @@ def convert_transform(
         )
     if inverse:
         transform = transform.inverse()
-    for line in shortcomings(transform, to):
+    for line in shortcomings(transform, to, out.name):
         (log or (lambda line: None))(line)
     FORMATS[to].write(out, replace(transform.stored(), frames=frames[::-1] if inverse else frames))
     return transform
@@ -91,15 +92,25 @@ def check_converted(out: Path, to: str | None, *, force: bool = True) -> str:
     return name
 
 
-def shortcomings(transform: Transform, to: str) -> list[str]:
-    """What a format loses, and what its user must know: one line each."""
+def files_of(out: Path, to: str | None) -> list[Path]:
+    """The files that a conversion to this output has written."""
+    form = FORMATS[to or _format_of_name(out)]
+    if form.suffixes:
+        return [out]
+    return [path for name in form.others(out.name) if (path := out.with_name(name)).exists()]
+
+
+def shortcomings(transform: Transform, to: str, name: str) -> list[str]:
+    """What a format loses in a file of this name, and what its user must know: one line each."""
     form, lines = FORMATS[to], []
     fields = sum(isinstance(part, Displacement) for part in transform.parts)
     if (form.one_field and len(transform.parts) > 1) or (to == "ants" and fields > 1):
-        held = "one warp before one affine" if to == "ants" else "one displacement field"
+        held = "one warp before one affine" if to == "ants" else "one field"
         lines.append(f"{to} holds {held}: the parts {', '.join(transform.names)} are composed into it")
-    if form.one_field and transform.backward is not None:
-        lines.append(f"{to} holds one direction: convert again with --inverse for the other")
+    of_text = to == "itk" and not name.lower().endswith(H5_SUFFIXES)
+    if transform.backward is not None and (form.one_field or (of_text and fields)):
+        held = "a text file of itk" if of_text else to
+        lines.append(f"{held} holds one direction: convert again with --inverse for the other")
     return [*lines, *([f"{to}: {form.remark}"] if form.remark else [])]
 
 
