@@ -39,5 +39,8 @@ def describe() -> str:
     lines.append(f"{'cuda':12} {', '.join(cuda) or 'none'}")
     lines.append(f"{'mps':12} {'yes' if torch.backends.mps.is_available() else 'none'}")
     lines.append("models")
-    lines += [f"  {name:10} {what}{' (default)' if name == DEFAULT_MODEL else ''}" for name, what in MODELS.items()]
+    width = max(map(len, MODELS))
+    lines += [
+        f"  {name:{width}} {what}{' (default)' if name == DEFAULT_MODEL else ''}" for name, what in MODELS.items()
+    ]
     return "\n".join(lines)

@@ -127,7 +127,7 @@ def align(
     if after <= before * (1 if any_gain else 1 + GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
     if len(plausible) < len(maps):
-        _warn_of_stretches(chosen(maps)[1])
+        _warn_of_stretches(chosen(maps)[1], kept)
     return Alignment(fixed.map_in_mm(kept), name, before, after, True)
 
 
@@ -269,13 +269,15 @@ def _distinct(found: list[Found], grid: Grid) -> list[Found]:
     return kept
 
 
-def _warn_of_stretches(affine: Matrix) -> None:
+def _warn_of_stretches(affine: Matrix, instead: Matrix) -> None:
     if within(PLAUSIBLE, affine):
         return
     stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    scale = f"{np.cbrt(np.linalg.det(instead[:3, :3])):.2f}"
+    used = "does not stretch it" if scale == "1.00" else f"stretches it by {scale} in all directions"
     warnings.warn(
         "the affine pre-alignment would stretch the moving image implausibly, by "
-        f"{', '.join(f'{stretch:.2f}' for stretch in stretches)} along three directions, so it stretches all of them "
-        "alike or none; check that both scans show the same body part",
+        f"{', '.join(f'{stretch:.2f}' for stretch in stretches)} along three directions, so a map that {used} is used "
+        "instead; check that both scans show the same body part",
         stacklevel=3,
     )
