@@ -25,6 +25,7 @@ RIGHT = {
     "covered": 1.0,
     "coverable": 1.0,
     "affine_rotation_degrees": 5.0,
+    "affine_stretch_excess": 0.8,
 }
 """Measures of a right pair."""
 

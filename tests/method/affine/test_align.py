@@ -190,6 +190,7 @@ def test_implausible_stretches_give_way_to_a_rigid_map_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="implausibly"):
         found = aligned(scan(FIXED), moving)
     assert found.needed
+    assert found.stretch_excess > 1
     np.testing.assert_allclose(np.linalg.svd(found.affine[:3, :3], compute_uv=False), 1, atol=1e-6)
 
 
@@ -197,6 +198,7 @@ def test_plausible_scale_of_a_child_is_found() -> None:
     truth = motion(degrees=(3, 0, -4), scale=0.75, shift_mm=(4, 6, -5))
     found = aligned(scan(FIXED), moved_scan(truth, centred_grid((44, 35, 40), (3.5, 4.0, 4.2))))
     assert error_mm(found.affine, truth) < 1
+    assert 0.9 < found.stretch_excess < 1
 
 
 @pytest.mark.parametrize("misplaced", [motion(), motion(degrees=(2, -2, 1), shift_mm=(3, -2, 2))])

@@ -28,6 +28,7 @@ from helpers.qualities import RIGHT
         ({"affine_rotation_degrees": 40.0}, "warn", "turns the moving image by 40 degrees"),
         ({"affine_rotation_degrees": 97.0}, "fail", "turns the moving image by 97 degrees"),
         ({"affine_rotation_degrees": 174.0}, "pass", ""),
+        ({"affine_stretch_excess": 1.05}, "warn", "stretches the moving image more than patients differ"),
         ({"covered": 0.55}, "warn", "covers 55% of the fixed body"),
         ({"covered": 0.15}, "fail", "the size to cover 100%"),
         ({"covered": 0.05, "coverable": 0.06}, "pass", ""),

@@ -28,6 +28,7 @@ from corereg.method.affine.search import (
     Family,
     Level,
     Space,
+    excess,
     middle,
     optimised,
     rotation,
@@ -73,6 +74,8 @@ class Alignment:
         start: the start that led to it: "identity", "geometry", "moments" or "correlation", or `INITIAL`.
         metric_before, metric_after: mutual information (higher is better) of the identity and of `affine`.
         needed: False if the identity was kept.
+        stretch_excess: stretches of the affine map that agrees best, relative to those plausible between patients.
+            Above 1 a map without them has been taken. NaN if the identity was kept.
     """
 
     affine: Matrix
@@ -80,6 +83,7 @@ class Alignment:
     metric_before: float
     metric_after: float
     needed: bool
+    stretch_excess: float = np.nan
 
 
 def align(
@@ -126,9 +130,11 @@ def align(
     before, after = fine(np.asarray(np.linalg.inv(kept))), fine(IDENTITY)
     if after <= before * (1 if any_gain else 1 + GAIN):
         return Alignment(IDENTITY.copy(), "identity", before, before, False)
-    if len(plausible) < len(maps):
-        _warn_of_stretches(chosen(maps)[1], kept)
-    return Alignment(fixed.map_in_mm(kept), name, before, after, True)
+    wanted = kept if len(plausible) == len(maps) else chosen(maps)[1]
+    stretch_excess = excess(PLAUSIBLE, wanted)
+    if stretch_excess > 1:
+        _warn_of_stretches(wanted, kept)
+    return Alignment(fixed.map_in_mm(kept), name, before, after, True, stretch_excess)
 
 
 class _Search:
@@ -270,8 +276,6 @@ def _distinct(found: list[Found], grid: Grid) -> list[Found]:
 
 
 def _warn_of_stretches(affine: Matrix, instead: Matrix) -> None:
-    if within(PLAUSIBLE, affine):
-        return
     stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
     scale = f"{np.cbrt(np.linalg.det(instead[:3, :3])):.2f}"
     used = "does not stretch it" if scale == "1.00" else f"stretches it by {scale} in all directions"

@@ -26,6 +26,7 @@ __all__ = [
     "Family",
     "Level",
     "Space",
+    "excess",
     "middle",
     "optimised",
     "rotation",
@@ -40,6 +41,8 @@ LOSS_SCALE = 1000.0
 """Loss per unit of mutual information. The loss then curves by about 1 / mm^2, as the search assumes at its start."""
 TOLERANCE = {START: 0.05, COARSE: 5e-3, MIDDLE: 5e-3, BROAD: 1e-3, FINE: 1e-3}
 """Slope of the loss, per millimetre, below which a search ends."""
+Bounds = tuple[tuple[float, float], float]
+
 PLAUSIBLE, SEARCHED = ((0.7, 1.4), 1.5), ((0.63, 1.55), 1.7)
 """Smallest and largest stretch along any direction, and their ratio, which a shear raises as well: of a map between two
 patients, and of the maps that are searched, so that a search that leads beyond the plausible is noticed."""
@@ -215,8 +218,13 @@ def middle(weights: NDArray[np.float32], grid: Grid) -> NDArray[np.float64]:
     return grid.to_world([float(s @ np.arange(len(s))) / total for s in sums])
 
 
-def within(bounds: tuple[tuple[float, float], float], matrix: Matrix) -> bool:
+def within(bounds: Bounds, matrix: Matrix) -> bool:
+    return excess(bounds, matrix) < 1
+
+
+def excess(bounds: Bounds, matrix: Matrix) -> float:
+    """The stretches of a map relative to the bounds; above 1 one of them is exceeded."""
     (smallest, largest), ratio = bounds
     stretches = np.linalg.svd(matrix[:3, :3], compute_uv=False)
     least, most = float(stretches.min()), float(stretches.max())
-    return smallest < least and most < largest and most < ratio * least
+    return max(smallest / least, most / largest, most / (ratio * least)) if least > 0 else np.inf

@@ -197,5 +197,6 @@ def _affine(judged: Judged) -> dict[str, float]:
         "affine_stretch_max": float(stretches.max()),
         "affine_volume": float(np.linalg.det(linear)),
         "mutual_information": UNKNOWN if alignment is None else alignment.metric_after,
+        "affine_stretch_excess": UNKNOWN if alignment is None else alignment.stretch_excess,
         "affine_rotation_degrees": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
     }

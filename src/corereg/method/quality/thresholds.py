@@ -32,6 +32,7 @@ SHIPPED: Thresholds = {
     "displacement": Threshold(0.12, 0.2),
     "rotation": Threshold(30.0, 60.0),
     "coverage": Threshold(0.4, 0.8),
+    "stretch": Threshold(1.0, 1.5),
 }
 """Calibrated on right and wrong pairs of eleven cohorts: benchmarks/verdict.md."""
 

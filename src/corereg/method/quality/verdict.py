@@ -107,6 +107,13 @@ RULES = {
             f"{m['coverable']:.0%}"
         ),
     ),
+    "stretch": _Rule(
+        lambda m: m.get("affine_stretch_excess", math.nan),
+        reason=lambda m: (
+            "the affine map that agrees best stretches the moving image more than patients differ, and another has "
+            "been taken"
+        ),
+    ),
 }
 """What each of the `Thresholds` is compared with."""
 
