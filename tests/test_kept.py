@@ -10,7 +10,8 @@ import pytest
 
 from corereg import read_image, write_image
 from corereg.kept import keep_up_to, kept
-from corereg.workflows.register import read_scan, register_to_folder
+from corereg.workflows.inputs import read_scan
+from corereg.workflows.register import register_to_folder
 from helpers.pairs import pair
 
 

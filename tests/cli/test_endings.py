@@ -39,6 +39,26 @@ def test_help_begins_with_register(command: Command) -> None:
     assert positions[0] == commands.index("\u2502 ")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nosuch"], "no such command 'nosuch'; see corereg --help"),
+        (["--nosuch"], "no such option: --nosuch; see corereg --help"),
+        (["register", "fixed.nii.gz"], "missing argument 'moving'; see corereg register --help"),
+        (["info", "extra"], "got unexpected extra argument(s) (extra); see corereg info --help"),
+        (["batch", "pairs.csv", "-o", "out", "--jobs", "two"], "invalid value for '--jobs': "),
+    ],
+)
+def test_a_call_with_wrong_words_is_refused_in_one_line(command: Command, words: list[str], message: str) -> None:
+    assert one_line(command(*words)).startswith(f"corereg: {message}")
+
+
+def test_help_is_shown_without_a_word(command: Command) -> None:
+    done = command()
+    assert (done.status, done.err) == (2, "")
+    assert "Usage: " in done.out
+
+
 @pytest.mark.parametrize("place", ["before", "after", "variable"])
 def test_traceback_is_shown_on_request_only(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

@@ -181,4 +181,4 @@ class TestSubmission:
     def test_command_writes_and_says_so(self, cohort, fields, tmp_path):
         status, said = run(cohort.path, fields, "--submission", tmp_path / "out")
         assert status == 0
-        assert "3 files, read back and checked" in said
+        assert "6 files, read back and checked" in said

@@ -18,7 +18,7 @@ from corereg.workflows.outputs import DEFAULT_OUTPUTS
 @with_settings
 def batch(
     pairs: Annotated[
-        Path, typer.Argument(help="CSV or JSON lines with fixed and moving, a data set, or scans to pair.")
+        Path, typer.Argument(help="CSV, JSON or JSON lines with fixed and moving, a data set, or scans to pair.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Output folder; rerun to resume.", show_default=False)],
     all_to: AllTo = None,

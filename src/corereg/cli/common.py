@@ -12,11 +12,14 @@ import typer
 import typer.core
 
 from corereg.cli import messages
-from corereg.cli.endings import signals_raise, stopped_by
+from corereg.cli.endings import USER_MISTAKE, signals_raise, stopped_by
 
 __all__ = ["AllTo", "Command", "EveryPair", "Force", "Out", "Split", "Strict", "app", "command", "command_line"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+UsageError: Any = typer.BadParameter.__base__
+"""A call with unknown, missing or wrong words; typer does not export it."""
 
 RESUMABLE = ("train", "benchmark", "batch", "reproduce")
 """Commands that keep what they have done and continue from there."""
@@ -41,7 +44,17 @@ class Command(_Flags, typer.core.TyperCommand):
 
 
 class _Commands(_Flags, typer.core.TyperGroup):
-    """Commands in a fixed order, which end with one line if a signal stops them."""
+    """Commands in a fixed order, which end with one line if they are called wrongly or a signal stops them."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            sys.exit(super().main(*args, **options | {"standalone_mode": False}))
+        except UsageError as error:
+            message = error.format_message().rstrip(".")
+            if message:  # none after the help, for a call without a word
+                name = f"corereg {error.ctx.info_name}" if error.ctx and error.ctx.parent else "corereg"
+                messages.log(f"corereg: {message[:1].lower()}{message[1:]}; see {name} --help", always=True)
+            sys.exit(USER_MISTAKE)
 
     def list_commands(self, ctx: Any) -> list[str]:
         names = super().list_commands(ctx)

@@ -44,7 +44,7 @@ def evaluate(
     submission_form: Annotated[
         str, typer.Option(help="nifti, or npz (half size, for tasks of 2020 and 2021).")
     ] = "nifti",
-    submission_names: Annotated[str, typer.Option(help="long, short or both.")] = "long",
+    submission_names: Annotated[str, typer.Option(help="long, short or both.")] = "both",
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace existing results; submit fields that change too much at half the size."),

@@ -37,7 +37,7 @@ from corereg.method.quality.quality import UNJUDGED, Quality, with_folds
 from corereg.method.quality.thresholds import read_thresholds
 from corereg.method.quality.uncertainty import uncertainty_mm, with_uncertainty
 from corereg.method.quality.verdict import judge, warn_if_failed
-from corereg.method.refine.regularisation_search import TOLERANCE
+from corereg.method.refine.regularisation_search import reached
 from corereg.method.register_settings import RegisterSettings
 from corereg.method.result import RegistrationResult
 from corereg.method.stopwatch import Stopwatch
@@ -248,7 +248,7 @@ def _result(
         "inverse_error_max_mm": error.max,
     }
     target = config.stages.target_sdlogj
-    if target is not None and not abs(metrics["sdlogj"] - target) <= TOLERANCE:
+    if target is not None and not reached(metrics["sdlogj"], target):
         warnings.warn(
             f"the displacement has the SDlogJ {metrics['sdlogj']:.3g} instead of {target:g}: no R that is tried brings "
             "it nearer",

@@ -19,24 +19,21 @@ from corereg.errors import InputError
 from corereg.geometry.kernels.threads import limited_threads
 from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.images.companions import beside, laid_on
-from corereg.io.images.image import Image, as_image, read_labels, write_image
+from corereg.io.images.image import Image, read_labels, write_image
 from corereg.io.images.label_names import numbered_like
 from corereg.io.json_files import finite
 from corereg.io.places import refuse_to_replace
 from corereg.io.transforms.formats.npz import write_compact
-from corereg.kept import kept
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.quality.thresholds import read_thresholds
 from corereg.method.quality.verdict import with_overlap
 from corereg.method.register import RegistrationResult, register
 from corereg.method.register_settings import RegisterSettings
-from corereg.provenance import hash_files, recorded_warnings
+from corereg.provenance import recorded_warnings
+from corereg.workflows.inputs import identified, read_scan
 from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 
-__all__ = ["read_scan", "register_to_folder", "save_registration"]
-
-KEPT_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".npz")
-"""Endings of the files that hold a whole scan, which workers of a batch keep."""
+__all__ = ["register_to_folder", "save_registration"]
 
 TRUST_THE_IMAGE = "; or add --labels-use-image-grid, if the label map's header alone is wrong"
 
@@ -145,9 +142,24 @@ def register_to_folder(
             warnings=(*early, *result.warnings, *late),
         )
         progress("writing")
-        guides = {"initial": initial, "fixed_points": fixed_points, "moving_points": moving_points}
-        guides |= {"rigid_labels": rigid_labels}
-        hashes = {"fixed": _content_hash(fixed), "moving": _content_hash(moving)}
+        # Before anything is written: an output may replace an input.
+        inputs = identified(
+            {
+                "fixed": fixed,
+                "moving": moving,
+                "fixed_labels": fixed_labels,
+                "moving_labels": moving_labels,
+                "fixed_mask": fixed_mask,
+                "moving_mask": moving_mask,
+                "initial": initial,
+                "fixed_points": fixed_points,
+                "moving_points": moving_points,
+                "rigid_labels": rigid_labels,
+                **{f"fixed_channel_{n}": path for n, path in enumerate(fixed_channels, 1)},
+                **{f"moving_channel_{n}": path for n, path in enumerate(moving_channels, 1)},
+            },
+            images,
+        )
         metrics = save_registration(
             result,
             directory,
@@ -156,17 +168,7 @@ def register_to_folder(
             label_names=names,
             keep=keep,
             command=command,
-            extra={
-                "inputs": {
-                    name: {"path": str(p), "sha256": hashes[name], "series": images[name].series}
-                    for name, p in (("fixed", fixed), ("moving", moving))
-                }
-                | {
-                    name: {"path": str(path), "sha256": _content_hash(path)}
-                    for name, path in guides.items()
-                    if path is not None
-                }
-            },
+            extra={"inputs": inputs},
         )
     return replace(result, metrics=metrics, quality=with_overlap(result.quality, metrics))
 
@@ -279,20 +281,3 @@ def _warn_of_other_numbers(fixed: Image, moving: Image) -> None:
 def _named(labels: Image | None, names: Mapping[int, str] | None) -> Image | None:
     """The label map with these names of its structures before its own."""
     return replace(labels, label_names={**labels.label_names, **names}) if labels and names else labels
-
-
-def read_scan(path: Path, series: str | None = None) -> Image:
-    """Read a scan. A batch keeps those of single files for the next pair, until the file changes."""
-    if not (path.name.lower().endswith(KEPT_ENDINGS) and path.is_file()):
-        return as_image(path, series=series)
-    found = path.stat()
-    key = "scan", str(path.absolute()), str(path), found.st_mtime_ns, found.st_size, series
-    return kept(key, lambda: as_image(path, series=series))
-
-
-def _content_hash(path: Path) -> str:
-    """SHA-256 of a file, of all files of a folder in the order of their names, or of those with a prefix (ANTs)."""
-    if path.is_file():
-        return hash_files([path])
-    found = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
-    return hash_files(sorted(each for each in found if each.is_file()))

@@ -168,7 +168,7 @@ def test_reading_again_does_not_change_the_points_that_were_written(tmp_path: Pa
     [
         ("points.txt", "1,2,3", "expected a file of points (.csv, .fcsv, .mrk.json)"),
         ("points.csv", "1,2,3\n4,5,6", "put the line `# CoordinateSystem = RAS`"),
-        ("points.csv", "x,y,z\n4,5,6", "or name the columns x_ras,y_ras,z_ras (or x_lps,...), or say which"),
+        ("points.csv", "x,y,z\n4,5,6", "or name the columns x_ras,y_ras,z_ras (or x_lps,...)"),
         ("points.csv", "# CoordinateSystem = IJK\n4,5,6", "coordinate system 'IJK'"),
         ("points.csv", "# CoordinateSystem = RAS\nx_lps,y_lps,z_lps\n4,5,6", "both LPS and RAS are stated"),
         ("points.csv", "# CoordinateSystem = RAS\n# CoordinateSystem = LPS\nx,y,z\n4,5,6", "systems RAS and LPS"),

@@ -7,7 +7,7 @@ import pytest
 
 from corereg.data.phantom import write_cohort
 from corereg.errors import InputError
-from corereg.workflows.batch.pairs import Pair, pair_source
+from corereg.workflows.batch.pairs import Pair, known_label_names, pair_source
 from helpers.batches import as_csv, scans
 
 
@@ -35,6 +35,9 @@ def test_json_lines_give_the_same_pairs_as_a_csv(tmp_path: Path) -> None:
     ]
     lines.write_text("\n\n".join(map(json.dumps, rows)))
     assert list(pair_source(lines)()) == list(pair_source(table)())
+    (tmp_path / "pairs.json").write_text("\n" + json.dumps(rows, indent=1))
+    assert list(pair_source(tmp_path / "pairs.json")()) == list(pair_source(table)())
+    assert known_label_names(tmp_path / "pairs.json") == {}
 
 
 def test_a_pair_without_a_name_is_named_after_its_scans() -> None:
@@ -129,6 +132,13 @@ def test_a_line_that_is_no_object_is_refused_with_its_number(tmp_path: Path, lin
     path.write_text('{"fixed": "a", "moving": "b"}\n' + line)
     with pytest.raises(InputError, match="line 2"):
         list(pair_source(path)())
+
+
+@pytest.mark.parametrize(("text", "words"), [("[1]", "entry 1"), ("[{", "no JSON")])
+def test_a_list_of_other_things_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "pairs.json").write_text(text)
+    with pytest.raises(InputError, match=words):
+        list(pair_source(tmp_path / "pairs.json")())
 
 
 def bids(folder: Path, *, sessions: int) -> Path:

@@ -88,9 +88,7 @@ def parse_markups(text: str, name: str, given: str | None) -> PointMarkups:
             raise InputError(
                 f"got {name} with a {kind} in {unit}, expected {', '.join(POINT_MARKUPS)} in mm; save the points alone"
             )
-        cure = (
-            "add coordinateSystem to each of its markups, or say which with --coordinates (coordinates=... in Python)"
-        )
+        cure = "add coordinateSystem to each of its markups"
         stated = None if stated is None else coordinate_system(stated, name)
         system = agreed_system(stated, given, name, cure)
     markups = PointMarkups(document, system or "LPS")

@@ -61,7 +61,7 @@ def read_mesh(path: Path, *, coordinates: str | None = None) -> Mesh:
         raise InputError(f"got {path} without a surface in it, expected triangles or polygons; export it again")
     stated = STATED.search(_header(path, reader))
     given = coordinate_system(coordinates, "the argument coordinates") if coordinates else None
-    cure = "add --coordinates lps (or ras): 3D Slicer and ITK write LPS, FreeSurfer and nibabel RAS"
+    cure = "write SPACE=LPS (3D Slicer, ITK) or SPACE=RAS (FreeSurfer, nibabel) into its header"
     system = agreed_system(stated[1] if stated else None, given, str(path), cure)
     support = vtk_module("util.numpy_support")
     coords = support.vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64)

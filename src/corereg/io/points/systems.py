@@ -13,6 +13,8 @@ SIGNS: dict[str, NDArray[np.float64]] = {"RAS": np.array([1.0, 1.0, 1.0]), "LPS"
 SYSTEM_NAMES = {"RAS": "RAS", "0": "RAS", "LPS": "LPS", "1": "LPS"}
 """Slicer wrote numbers before it wrote names."""
 
+SAYING = "or say it with --coordinates"
+
 DIGITS = ".12g"
 """A nanometre at a metre: more would only show rounding errors."""
 
@@ -41,7 +43,9 @@ def agreed_system(stated: str | None, given: str | None, name: str, cure: str) -
         raise InputError(f"got {name}, for which both {stated} and {given} are stated, expected one; leave one out")
     system = stated or given
     if system is None:
-        raise InputError(f"got {name}, which does not say its coordinate system, expected RAS or LPS; {cure}")
+        raise InputError(
+            f"got {name}, which does not say its coordinate system, expected RAS or LPS; {cure}", options=SAYING
+        )
     return system
 
 

@@ -47,14 +47,10 @@ FCSV_STATE = ["0", "0", "0", "1", "1", "1", "0"]
 """No rotation (ow to oz), visible, selected, not locked."""
 
 CSV_CURE = (
-    "put the line `# CoordinateSystem = RAS` (or LPS) first, or name the columns x_ras,y_ras,z_ras (or x_lps,...), "
-    "or say which with --coordinates (coordinates=... in Python)"
+    "put the line `# CoordinateSystem = RAS` (or LPS) first, or name the columns x_ras,y_ras,z_ras (or x_lps,...)"
 )
 
-FCSV_CURE = (
-    "put the line `# CoordinateSystem = LPS` (or RAS) first, or say which with --coordinates (coordinates=... in "
-    "Python)"
-)
+FCSV_CURE = "put the line `# CoordinateSystem = LPS` (or RAS) first"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corereg.errors import InputError
 from corereg.geometry.inverse_error import share_of
@@ -22,6 +23,9 @@ from corereg.io.transforms.transform import Transform
 __all__ = ["ImageOptions", "apply_to_file", "load_chain", "write_jacobian"]
 
 DICOM_SUFFIX = ".dcm"
+
+FEW_VALUES, LABELS_RANGE = 32, 50_000
+"""Different values, and distance between the smallest and largest, up to which an image of integers may be labels."""
 
 EXTRAPOLATED = "lie beyond the grid of a displacement, whose edge value was used there"
 
@@ -142,6 +146,16 @@ def _write_segmentation(out: Path, warped: Image, like: Any, source: Path, optio
     write_segmentation(out, warped.array, warped.grid, files, source if is_segmentation(source) else None)
 
 
+def _like_labels(array: NDArray[Any]) -> bool:
+    """Whether an image holds so few different values, all of them whole numbers, that it may be a label map."""
+    if array.dtype.kind not in "biu":
+        return False
+    low, high = int(array.min()), int(array.max())
+    if low == high or high - low > LABELS_RANGE:
+        return False
+    return int(np.count_nonzero(np.bincount((array.astype(np.int64) - low).ravel()))) <= FEW_VALUES
+
+
 def _apply_to_image(transform: Transform, source: Path, out: Path, options: ImageOptions) -> list[str]:
     like = transform.fixed if options.reference is None else as_reference(options.reference)
     settings: dict[str, Any] = {
@@ -155,6 +169,10 @@ def _apply_to_image(transform: Transform, source: Path, out: Path, options: Imag
         grid = transform.moving_grid if options.labels and transform.moving is not None else None
         image = as_image(source, labels=options.labels, series=options.series, blank=True, like=grid)
         remarks += image.remarks
+        if not options.labels and options.interpolation != "nearest" and _like_labels(image.array):
+            remarks.append(
+                f"{source} holds few whole numbers, as a label map does, and is interpolated; --labels keeps them"
+            )
         warped = transform.resampled(image, like, **settings)
         if out.suffix.lower() == DICOM_SUFFIX:
             _write_segmentation(out, warped, like, source, options)

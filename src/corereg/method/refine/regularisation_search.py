@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["TOLERANCE", "search_regularisation"]
+__all__ = ["reached", "search_regularisation"]
 
-TOLERANCE = 0.005
-"""Distance to the target SDlogJ that ends the search."""
+TOLERANCE, TOLERATED_SHARE = 0.005, 0.1
+"""Distance to the target SDlogJ that ends the search, at most this share of it."""
 EVALUATIONS = 8
 REGULARISATION_RANGE = (0.005, 5000.0)
 """Outside this range one of the energy's two terms no longer matters."""
@@ -18,10 +18,15 @@ TYPICAL_SLOPE = 0.4
 Outcome = TypeVar("Outcome")
 
 
+def reached(sdlogj: float, target: float) -> bool:
+    """Whether an SDlogJ is near enough to a target."""
+    return abs(sdlogj - target) <= min(TOLERANCE, TOLERATED_SHARE * target)
+
+
 def search_regularisation(
     evaluate: Callable[[float], tuple[float, Outcome]], *, target: float, start: float
 ) -> tuple[float, Outcome]:
-    """Find R with |SDlogJ(R) - target| <= 0.005 in at most 8 evaluations; SDlogJ falls as R grows.
+    """Find R with which SDlogJ(R) is `reached` in at most 8 evaluations; SDlogJ falls as R grows.
 
     Args:
         evaluate: R -> (SDlogJ, any outcome to keep with it).
@@ -38,7 +43,7 @@ def search_regularisation(
         excess = math.log(max(sdlogj, 1e-9) / target)
         if best is None or abs(sdlogj - target) < best[0]:
             best = abs(sdlogj - target), math.exp(position), outcome
-        if abs(sdlogj - target) <= TOLERANCE:
+        if reached(sdlogj, target):
             break
         if excess > 0:
             rough = position, excess

@@ -27,6 +27,9 @@ FILES = (*SIDES, "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", *
 SPLIT = "split"
 """A column that data sets for training have; all their rows are registered."""
 
+BEGINNING = 4096
+"""Characters of a file in which its first one that is not blank is looked for."""
+
 LISTS, JSON_LINES = (".txt",), (".jsonl", ".ndjson")
 BOOLEANS = {"true": True, "false": False}
 KEY_BYTES = 8
@@ -85,9 +88,9 @@ def pair_source(
     """Find out how the pairs are given.
 
     Args:
-        given: a CSV (columns `FILES`, name, and settings by the names of their options), JSON lines of the same, a data
-            set (BIDS: sessions of the same subject), a list of `Pair`; or, to be paired, a folder, a text file with a
-            path per line, or a data set.
+        given: a CSV (columns `FILES`, name, and settings by the names of their options), JSON or JSON lines of the
+            same, a data set (BIDS: sessions of the same subject), a list of `Pair`; or, to be paired, a folder, a text
+            file with a path per line, or a data set.
         all_to: register every scan onto this one.
         every_pair: register every pair of scans, in one direction, since a result holds both.
         split: pairs of a data set, "training", "validation" or "test"; by default those of validation and test, or else
@@ -101,7 +104,7 @@ def pair_source(
         return lambda: iter(pairs)
     path = Path(given)
     if not path.exists():
-        raise InputError(f"got the pairs {path}, which do not exist, expected a CSV, JSON lines or a data set")
+        raise InputError(f"got the pairs {path}, which do not exist, expected a CSV, JSON, JSON lines or a data set")
     if all_to is not None and every_pair:
         raise InputError("got --all-to and --every-pair, expected one of them; choose one")
     if all_to is not None or every_pair:
@@ -111,6 +114,8 @@ def pair_source(
         return lambda: _from_rows(stream_table(path), path)
     if path.suffix.lower() in JSON_LINES:
         return lambda: _from_rows(_json_lines(path), path)
+    if _is_json_list(path):
+        return lambda: _from_rows(_json_list(path), path)
     dataset = None if path.suffix.lower() in LISTS else read_dataset(path)
     if dataset is None or dataset.layout == "folder" or (dataset.layout == "bids" and not dataset.intra_patient):
         raise InputError(f"got the scans {path}, expected to know how to pair them; add --all-to or --every-pair")
@@ -120,7 +125,7 @@ def pair_source(
 def known_label_names(given: object) -> dict[int, str]:
     """The names that a data set gives to its labels; none for other lists of pairs."""
     path = Path(given) if isinstance(given, str | os.PathLike) else None
-    if path is None or not (path.is_dir() or path.suffix.lower() == ".json"):
+    if path is None or not (path.is_dir() or path.suffix.lower() == ".json") or _is_json_list(path):
         return {}
     return dict(read_listing(path).label_names)
 
@@ -174,6 +179,25 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise InputError(f"got line {number} of {path}, expected a JSON object with `fixed` and `moving`")
             yield row
+
+
+def _is_json_list(path: Path) -> bool:
+    """Whether a .json holds a list, and not a data set."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.read(BEGINNING).lstrip()[:1] == "["
+
+
+def _json_list(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"got {path}, which is no JSON ({error}), expected a list of pairs; repair it") from None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"got entry {number} of {path}, expected a JSON object with `fixed` and `moving`")
+        yield row
 
 
 def _from_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> Iterator[Pair]:
