@@ -108,7 +108,8 @@ RULES = {
         ),
     ),
     "stretch": _Rule(
-        lambda m: m.get("affine_stretch_excess", math.nan),
+        # Below 1 it says nothing: right pairs have been stretched as much as wrong ones.
+        lambda m: value if (value := m.get("affine_stretch_excess", math.nan)) > 1 else math.nan,
         reason=lambda m: (
             "the affine map that agrees best stretches the moving image more than patients differ, and another has "
             "been taken"
