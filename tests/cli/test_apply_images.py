@@ -34,6 +34,43 @@ def series_file(path: Path, dtype: type, further: tuple[int, ...]) -> NDArray[An
     return values
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("apply", "{h5}", "{scan}", "-o", "{out}", "--jacobian", "{again}"),
+        ("apply", "{h5}", "{scan}", "-o", "{scan}", "--force"),
+        ("apply", "{h5}", "--jacobian", "{h5}", "--force"),
+        ("convert", "{h5}", "-o", "{h5}", "--force"),
+    ],
+)
+def test_no_output_takes_the_place_of_an_input_or_another(
+    tmp_path: Path, h5: Path, command: Command, words: tuple[str, ...]
+) -> None:
+    write_image(tmp_path / "scan.nii.gz", scan(MOVING).array, MOVING)
+    places = {"h5": h5, "scan": tmp_path / "scan.nii.gz", "out": tmp_path / "out.nii.gz"}
+    places |= {"again": tmp_path / ".." / tmp_path.name / "out.nii.gz"}
+    before = {path: path.read_bytes() for path in (h5, places["scan"])}
+    assert "of the same command" in one_line(command(*(word.format(**places) for word in words)))
+    assert {path: path.read_bytes() for path in before} == before
+    assert not places["out"].exists()
+
+
+def test_nothing_is_written_where_one_of_two_names_is_wrong(tmp_path: Path, h5: Path, command: Command) -> None:
+    write_image(tmp_path / "scan.nii.gz", scan(MOVING).array, MOVING)
+    out = tmp_path / "out.nii.gz"
+    done = command("apply", h5, tmp_path / "scan.nii.gz", "-o", out, "--jacobian", tmp_path / "det.txt")
+    assert "det.txt" in one_line(done)
+    assert not out.exists()
+
+
+def test_an_image_of_few_whole_numbers_is_said_to_be_interpolated(tmp_path: Path, h5: Path, command: Command) -> None:
+    write_image(tmp_path / "labels.nii.gz", label_map(MOVING, np.uint8), MOVING)
+    arguments = ("apply", h5, tmp_path / "labels.nii.gz", "--force", "-o", tmp_path / "out.nii.gz")
+    assert "--labels keeps them" in command(*arguments).err
+    assert "--labels keeps them" not in command(*arguments, "--labels").err
+    assert "--labels keeps them" not in command(*arguments, "--interpolation", "nearest").err
+
+
 @pytest.mark.parametrize("further", [(4,), (1, 3), (2, 2)])
 def test_series_is_warped_frame_by_frame(tmp_path: Path, h5: Path, further: tuple[int, ...], command: Command) -> None:
     values = series_file(tmp_path / "series.nii.gz", np.float32, further)

@@ -45,6 +45,7 @@ def test_help_begins_with_register(command: Command) -> None:
         (["nosuch"], "no such command 'nosuch'; see corereg --help"),
         (["--nosuch"], "no such option: --nosuch; see corereg --help"),
         (["register", "fixed.nii.gz"], "missing argument 'moving'; see corereg register --help"),
+        (["register", "a.nii", "b.nii", "-o", ""], "got an empty word after -o, expected a value"),
         (["info", "extra"], "got unexpected extra argument(s) (extra); see corereg info --help"),
         (["batch", "pairs.csv", "-o", "out", "--jobs", "two"], "invalid value for '--jobs': "),
     ],

@@ -1,5 +1,6 @@
 """What a command says, and where: --quiet, --verbose, --json, --log-file, --force, completion and help."""
 
+import gzip
 import io
 import json
 import os
@@ -78,6 +79,17 @@ def test_log_file_keeps_result_and_errors_of_several_commands(h5: Path, tmp_path
     assert f" {tmp_path / 'out.tfm'}\n" in text
     assert f" {refused}" in text
     assert "log file" in one_line(command("info", "--log-file", tmp_path / "no" / "log.txt"))
+
+
+@pytest.mark.parametrize("name", ["transform.h5", "scan.nii.gz", "points.csv"])
+def test_log_file_that_is_no_log_stays_as_it_is(h5: Path, tmp_path: Path, command: Command, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(
+        {"transform.h5": h5.read_bytes(), "scan.nii.gz": gzip.compress(bytes(9), mtime=0)}.get(name, b"x,y")
+    )
+    before = path.read_bytes()
+    assert "holds something else" in one_line(command("info", "--log-file", path))
+    assert path.read_bytes() == before
 
 
 def test_existing_result_is_replaced_only_with_force(words: list[object], tmp_path: Path, command: Command) -> None:

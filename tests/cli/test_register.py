@@ -71,6 +71,7 @@ def test_register_writes_its_files_and_one_line(scans: Path, tmp_path: Path) -> 
     measures = summary["quality"]["measures"]
     assert 0.1 < measures["uncertainty_mean_mm"] < measures["uncertainty_p95_mm"] < 20
     assert set(summary["versions"]) >= {"corereg", "torch", "numpy", "python"}
+    assert set(summary["inputs"]) == {"fixed", "moving", "fixed_labels", "moving_labels"}
     assert all(len(entry["sha256"]) == 64 for entry in summary["inputs"].values())
     assert "moving.nii.gz" in summary["command"]
     fixed = nibabel.load(scans / "fixed.nii.gz")

@@ -15,7 +15,7 @@ from corereg.evaluation import metrics
 from corereg.evaluation.cases import read_cases
 from corereg.evaluation.evaluate import evaluate
 from corereg.evaluation.field_files import read_field
-from corereg.io.images.image import read_labels, to_sitk
+from corereg.io.images.image import read_labels, to_sitk, write_image
 from corereg.io.transforms.convert import convert_transform
 from corereg.io.transforms.formats.itk_field import write_displacement_field
 from corereg.io.transforms.formats.learn2reg import write_disp_vox
@@ -310,3 +310,38 @@ def test_real_labels_against_simpleitk(data_dir, tmp_path):
     found = {label: score for label, score in row["dice_per_label"].items() if not math.isnan(score)}
     assert found == pytest.approx(expected)
     assert row["dice"] == pytest.approx(np.mean(list(expected.values())))
+
+
+def test_a_mask_of_the_fixed_scan_gives_the_regularity_inside_it_as_well(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path / "cohort", pairs=1)
+    fields = cohort.write_fields(tmp_path / "fields")
+    assert "sdlogj_masked" not in evaluate(cohort.path, fields).rows[0]
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:15, 5:22, 6:20] = 1
+    (name, disp_vox), fixed = next(iter(cohort.fields.items())), sorted((cohort.path.parent / "imagesTr").iterdir())
+    number = name.split("_")[1]
+    image = next(path for path in fixed if f"_{number}_" in path.name)
+    (cohort.path.parent / "masksTr").mkdir()
+    write_image(cohort.path.parent / "masksTr" / image.name, mask, cohort.grid)
+    row = evaluate(cohort.path, fields).rows[0]
+    assert row["sdlogj_masked"] == pytest.approx(metrics.sdlogj(disp_vox, mask), abs=1e-5)
+    assert row["sdlogj_masked"] != pytest.approx(row["sdlogj"], abs=1e-4)
+
+
+def test_label_maps_without_a_common_label_are_warned_of(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path / "cohort", pairs=1)
+    fields = cohort.write_fields(tmp_path / "fields")
+    path = sorted((cohort.path.parent / "labelsTr").iterdir())[0]
+    labels = read_labels(path)
+    write_image(path, labels.array + 10 * (labels.array > 0), labels)
+    with pytest.warns(UserWarning, match="share no label"):
+        assert math.isnan(evaluate(cohort.path, fields).rows[0]["dice"])
+
+
+def test_a_table_does_not_replace_a_field_that_is_scored(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path / "cohort", pairs=1)
+    fields = cohort.write_fields(tmp_path / "fields")
+    field = next(fields.iterdir())
+    status, said = run(cohort.path, fields, "--csv", field, "--force")
+    assert status == 2
+    assert "an input of the same command" in said

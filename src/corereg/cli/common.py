@@ -47,6 +47,15 @@ class _Commands(_Flags, typer.core.TyperGroup):
     """Commands in a fixed order, which end with one line if they are called wrongly or a signal stops them."""
 
     def main(self, *args: Any, **options: Any) -> Any:
+        words = options.get("args") or (args[0] if args else None) or sys.argv[1:]
+        if "" in words:
+            before = ["", *words][list(words).index("")]
+            messages.log(
+                f"corereg: got an empty word{f' after {before}' if before else ''}, expected a value; is a variable of "
+                "the shell not set?",
+                always=True,
+            )
+            sys.exit(USER_MISTAKE)
         try:
             sys.exit(super().main(*args, **options | {"standalone_mode": False}))
         except UsageError as error:

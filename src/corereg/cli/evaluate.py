@@ -53,12 +53,14 @@ def evaluate(
     """Score displacement FIELDS on the pairs of a data set by the formulas of the Learn2Reg challenge."""
     from corereg.evaluation.evaluate import evaluate as score
     from corereg.evaluation.submission import ARCHIVE, check_submission, write_submission
-    from corereg.io.places import check_output, refuse_to_replace
+    from corereg.io.places import check_distinct, check_output, refuse_to_replace
     from corereg.report.tables import evaluation_table, write_csv
 
     if json == STDOUT:
         choose(json=True)
         json = None
+    scored = [path for folder in (fields, against) if folder is not None for path in (folder, *folder.glob("*"))]
+    check_distinct([csv, json], [dataset, *scored])
     for path in (csv, json):
         if path is not None:
             check_output(path, force=force)

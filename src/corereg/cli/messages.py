@@ -16,6 +16,12 @@ __all__ = ["Manner", "begin", "choose", "elapsed", "log", "manner", "progress_ba
 
 BAR_WIDTH = 24
 
+BEGINNING = 4096
+"""Bytes of a file in which a 0 shows that it is no text."""
+
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".fcsv", ".tfm")
+"""Endings of texts that are no logs."""
+
 
 @dataclass(slots=True)
 class Manner:
@@ -53,12 +59,27 @@ def choose(**options: Any) -> None:
             setattr(manner, name, value)
     if options.get("log_file"):
         try:
+            _check_text(options["log_file"])
             _record("started")
         except OSError as error:
             manner.log_file = None
             raise InputError(
                 f"got the log file {options['log_file']}, which cannot be written ({error.strerror}); choose another"
             ) from None
+
+
+def _check_text(path: Path) -> None:
+    """Check that a file that is to be appended to is no image, transform or table.
+
+    Raises:
+        InputError: it is.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if b"\0" in file.read(BEGINNING) or path.suffix.lower() in TABLES:
+            manner.log_file = None
+            raise InputError(f"got the log file {path}, which holds something else, expected a text; choose another")
 
 
 def elapsed() -> float:

@@ -74,15 +74,18 @@ def apply(
     """Warp an image onto the transform's grid, or map points and meshes from the fixed to the moving image."""
     if (source is None) != (out is None) or (source is None and jacobian is None):
         raise InputError("expected INPUT together with -o, or --jacobian FILE, or all three; add what is missing")
-    from corereg.io.places import check_output
+    from corereg.io.images.image import check_image_name
+    from corereg.io.places import check_distinct, check_output
     from corereg.io.transforms.apply import ImageOptions, apply_to_file, load_chain, write_jacobian
 
+    chained = [transform, *(then or [])]
+    check_distinct([out, jacobian], [source, *chained, reference, fixed, moving])
+    if jacobian is not None:
+        check_image_name(jacobian)
     for path in (out, jacobian):
         if path is not None:
             check_output(path, force=force)
-    chain = load_chain(
-        [transform, *(then or [])], fixed=fixed, moving=moving, inverse=inverse, source_format=source_format
-    )
+    chain = load_chain(chained, fixed=fixed, moving=moving, inverse=inverse, source_format=source_format)
     remarks: Sequence[str] = ()
     if source is not None and out is not None:
         options = ImageOptions(
@@ -124,8 +127,10 @@ def convert(
     force: Force = False,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
+    from corereg.io.places import check_distinct
     from corereg.io.transforms.convert import check_converted, convert_transform, files_of
 
+    check_distinct([out], [transform, fixed, moving])
     check_converted(out, to, force=force)
     remarks: list[str] = []
 

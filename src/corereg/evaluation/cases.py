@@ -154,6 +154,12 @@ class LoadedCase:
         return None if fixed is None or moving is None else (fixed, moving)
 
     @cached_property
+    def fixed_mask(self) -> NDArray[np.bool_] | None:
+        """Where the fixed scan counts, along the axes of its image."""
+        mask = _map_of(self.case.fixed, self.case.fixed.mask, "mask")
+        return None if mask is None else mask.array > 0
+
+    @cached_property
     def images(self) -> tuple[Image, Image]:
         return read_image(self.case.fixed.image), read_image(self.case.moving.image)
 
@@ -164,13 +170,17 @@ class LoadedCase:
 
 
 def _labels_of(scan: Scan) -> Image | None:
-    """A scan's label map along the axes of its image, in whose voxels displacements are.
+    return _map_of(scan, scan.labels, "label map")
+
+
+def _map_of(scan: Scan, path: Path | None, what: str) -> Image | None:
+    """A scan's label map or mask along the axes of its image, in whose voxels displacements are.
 
     It is never resampled, because the challenge's measures count the voxels that were labelled.
     """
-    if scan.labels is None:
+    if path is None:
         return None
-    labels = read_labels(scan.labels)
+    labels = read_labels(path)
     if scan.map_only or not scan.image.exists():
         return labels
     like = as_reference(scan.image)
@@ -178,13 +188,13 @@ def _labels_of(scan: Scan) -> Image | None:
     labels = turned(labels, grid)
     if labels.grid.shape != grid.shape:
         warn(
-            f"the label map {labels.name} lies on a grid of its own, {labels.grid}, its image on {grid}; it is scored "
+            f"the {what} {labels.name} lies on a grid of its own, {labels.grid}, its image on {grid}; it is scored "
             "on its own, as nothing is resampled for these measures: give fields of that grid, or resample the labels",
             stacklevel=2,
         )
     elif not labels.grid.close_to(grid, HEADER_TOLERANCE_MM):
         warn(
-            f"the label map {labels.name} lies at {described(labels.grid)}, its image at {described(grid)}; its voxels "
+            f"the {what} {labels.name} lies at {described(labels.grid)}, its image at {described(grid)}; its voxels "
             "are scored as if they were the image's, as the challenge does: check its header",
             stacklevel=2,
         )

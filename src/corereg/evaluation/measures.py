@@ -57,6 +57,7 @@ MEASURES: dict[str, Measure] = {
         Measure("tre_mm", "TRE (mm)", 2, -1),
         Measure("tre_before_mm", "TRE unregistered (mm)", 2, 0),
         Measure("sdlogj", "SDlogJ", 3, -1),
+        Measure("sdlogj_masked", "SDlogJ in the mask", 3, -1),
         Measure("fold_percent", "folds (%)", 3, -1, most=100.0),
         Measure("ndv_percent", "NDV (%)", 3, -1),
         Measure("inverse_mm", "inverse error (mm)", 2, -1),

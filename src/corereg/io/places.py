@@ -8,7 +8,15 @@ from pathlib import Path
 
 from corereg.errors import InputError
 
-__all__ = ["STAGING", "check_output", "ensure_output_folder", "is_special", "refuse_to_replace", "temporary_folder_in"]
+__all__ = [
+    "STAGING",
+    "check_distinct",
+    "check_output",
+    "ensure_output_folder",
+    "is_special",
+    "refuse_to_replace",
+    "temporary_folder_in",
+]
 
 STAGING = ".corereg-writing-"
 
@@ -49,6 +57,25 @@ def _files_of(path: Path) -> list[str]:
     """The names of all files that an output may consist of."""
     second = SECOND_FILES.get(path.suffix.lower())
     return [path.name, *([path.stem + second] if second else [])]
+
+
+def check_distinct(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Check that no two outputs of a command are one file, and none is an input of it, even if it may be replaced.
+
+    Raises:
+        InputError: two are.
+    """
+    taken = {os.path.realpath(path): "an input" for path in inputs if path is not None}
+    for path in outputs:
+        if path is None or is_special(path):
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise InputError(
+                f"got the output {path}, which is {taken[place]} of the same command as well, expected a file of its "
+                "own; choose another name"
+            )
+        taken[place] = "an output"
 
 
 def refuse_to_replace(folder: Path, names: Iterable[str]) -> None:

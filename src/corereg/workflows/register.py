@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from typing_extensions import Unpack
 
 from corereg.data.label_names import read_label_names
@@ -20,9 +18,9 @@ from corereg.geometry.kernels.threads import limited_threads
 from corereg.io.atomic import atomic_folder, output_folder
 from corereg.io.images.companions import beside, laid_on
 from corereg.io.images.image import Image, read_labels, write_image
-from corereg.io.images.label_names import numbered_like
+from corereg.io.images.label_names import numbered_like, warn_of_other_numbers
 from corereg.io.json_files import finite
-from corereg.io.places import refuse_to_replace
+from corereg.io.places import check_distinct, refuse_to_replace
 from corereg.io.transforms.formats.npz import write_compact
 from corereg.method.config import RegisterConfig, with_register_options
 from corereg.method.quality.thresholds import read_thresholds
@@ -36,9 +34,6 @@ from corereg.workflows.outputs import DEFAULT_OUTPUTS, OUTPUTS, RESULT
 __all__ = ["register_to_folder", "save_registration"]
 
 TRUST_THE_IMAGE = "; or add --labels-use-image-grid, if the label map's header alone is wrong"
-
-SHOWN_LABELS = 5
-"""Labels that a message names."""
 
 
 def register_to_folder(
@@ -100,6 +95,21 @@ def register_to_folder(
         )
     read_thresholds(with_register_options(RegisterConfig(), settings).thresholds)  # refused before anything is read
     names = read_label_names(label_names) if isinstance(label_names, Path) else label_names
+    given = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_labels": fixed_labels,
+        "moving_labels": moving_labels,
+        "fixed_mask": fixed_mask,
+        "moving_mask": moving_mask,
+        "initial": initial,
+        "fixed_points": fixed_points,
+        "moving_points": moving_points,
+        "rigid_labels": rigid_labels,
+        **{f"fixed_channel_{n}": path for n, path in enumerate(fixed_channels, 1)},
+        **{f"moving_channel_{n}": path for n, path in enumerate(moving_channels, 1)},
+    }
+    check_distinct([directory / name for name in (*OUTPUTS.values(), RESULT)], given.values())
     if not force:
         refuse_to_replace(directory, (*OUTPUTS.values(), RESULT))
     progress = progress or (lambda stage: None)
@@ -135,31 +145,13 @@ def register_to_folder(
         # Not before: labels that are to guide are refused there.
         with recorded_warnings() as late:
             if labels["fixed"] is not None and labels["moving"] is not None:
-                _warn_of_other_numbers(labels["fixed"], labels["moving"])
+                warn_of_other_numbers(labels["fixed"], labels["moving"])
         result = replace(
             result,
             seconds={**result.seconds, "read": reading + result.seconds["read"]},
             warnings=(*early, *result.warnings, *late),
         )
         progress("writing")
-        # Before anything is written: an output may replace an input.
-        inputs = identified(
-            {
-                "fixed": fixed,
-                "moving": moving,
-                "fixed_labels": fixed_labels,
-                "moving_labels": moving_labels,
-                "fixed_mask": fixed_mask,
-                "moving_mask": moving_mask,
-                "initial": initial,
-                "fixed_points": fixed_points,
-                "moving_points": moving_points,
-                "rigid_labels": rigid_labels,
-                **{f"fixed_channel_{n}": path for n, path in enumerate(fixed_channels, 1)},
-                **{f"moving_channel_{n}": path for n, path in enumerate(moving_channels, 1)},
-            },
-            images,
-        )
         metrics = save_registration(
             result,
             directory,
@@ -168,7 +160,7 @@ def register_to_folder(
             label_names=names,
             keep=keep,
             command=command,
-            extra={"inputs": inputs},
+            extra={"inputs": identified(given, images)},
         )
     return replace(result, metrics=metrics, quality=with_overlap(result.quality, metrics))
 
@@ -265,17 +257,6 @@ def _labels_of(images: Mapping[str, Image], path: Path | None, name: str, *, tru
     place = laid_on if name == "fixed" else beside
     labels = read_labels(path, image.grid)
     return place(labels, image.grid, what=what, of=image.name, other=elsewhere, trusted=trusted, cure=TRUST_THE_IMAGE)
-
-
-def _warn_of_other_numbers(fixed: Image, moving: Image) -> None:
-    there, here = (np.setdiff1d(labels.array, 0) for labels in (fixed, moving))
-    if not np.isin(there, here).any():
-        shown = [", ".join(map(str, each[:SHOWN_LABELS])) for each in (there, here)]
-        warnings.warn(
-            f"the label maps share no label (fixed: {shown[0]}; moving: {shown[1]}), so they cannot be compared; give "
-            "the same structure the same number in both",
-            stacklevel=2,
-        )
 
 
 def _named(labels: Image | None, names: Mapping[int, str] | None) -> Image | None:

@@ -137,6 +137,18 @@ def test_qform_of_every_axis_order_is_where_itk_and_nibabel_see_it(tmp_path: Pat
     assert read_image(tmp_path / "both.nii").grid.close_to(grid, FLOAT32_MM)  # without a warning
 
 
+@pytest.mark.parametrize("sign", [-3.0, -0.5, 0.0, 2.0])
+def test_qform_is_mirrored_by_the_sign_of_its_first_spacing_as_in_itk(tmp_path: Path, sign: float) -> None:
+    image = nibabel.Nifti1Image(ramp(make_grid()), None)
+    image.set_qform(make_grid(orientation="oblique").affine, 1)
+    image.to_filename(tmp_path / "scan.nii")
+    data = bytearray((tmp_path / "scan.nii").read_bytes())
+    data[76:80] = np.float32(sign).tobytes()
+    (tmp_path / "scan.nii").write_bytes(data)
+    expected = from_sitk(SimpleITK.ReadImage(tmp_path / "scan.nii"))[1]
+    assert read_image(tmp_path / "scan.nii").grid.close_to(expected, 1e-3)
+
+
 @pytest.mark.parametrize("off_degrees", [0.0, 0.003, 0.02, 0.1, 1.0])
 def test_forms_apart_by_a_rounded_quaternion_alone_do_not_disagree(tmp_path: Path, off_degrees: float) -> None:
     turned = Rotation.from_euler("xyz", [off_degrees, 0.7 * off_degrees, -off_degrees], degrees=True).as_matrix()

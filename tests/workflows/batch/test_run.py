@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def test_pairs_whose_row_is_lost_run_again(tmp_path: Path) -> None:
     assert run(pairs, out).resumed == 1
     assert sorted(len(attempts(out, name)) for name in "ab") == [1, 2]
     assert set(rows_of(rows)) == {"a", "b"}
+
+
+def test_pairs_whose_result_was_removed_run_again(tmp_path: Path) -> None:
+    pairs, out = as_csv(tmp_path / "pairs.csv", ["a", "b", "c"]), tmp_path / "out"
+    run(pairs, out)
+    shutil.rmtree(out / "a")
+    (out / "b" / "result.json").unlink()
+    assert run(pairs, out).resumed == 1
+    assert all((out / name / "result.json").exists() for name in "abc")
+    assert set(rows_of(out / "rows.jsonl")) == {"a", "b", "c"}
 
 
 def test_a_pair_with_new_settings_runs_again_and_rows_of_other_lists_stay(tmp_path: Path) -> None:

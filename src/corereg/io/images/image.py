@@ -199,13 +199,21 @@ def write_image(path: PathLike, array: NDArray[Any], like: Image | Grid, *, keep
             f"got an array of shape {array.shape} for {path}, expected {grid.shape}; give it with its own grid"
         )
     array = _storable(array, keep_float64, str(path))
-    if is_nifti(path):
-        with atomic_path(path) as staged:
+    check_image_name(path)
+    with atomic_path(path) as staged:
+        if is_nifti(path):
             write_nifti(staged, array, grid, header)
-    elif path.suffix.lower() in ITK_SUFFIXES:
-        with atomic_path(path) as staged:
+        else:
             write_itk(staged, array, grid)
-    else:
+
+
+def check_image_name(path: Path) -> None:
+    """Check that an image can be written under a name.
+
+    Raises:
+        InputError: its ending is that of no format.
+    """
+    if not is_nifti(path) and path.suffix.lower() not in ITK_SUFFIXES:
         raise InputError(f"got the output {path}, expected a name ending in .nii.gz, .nii, .nrrd or .mha; rename it")
 
 

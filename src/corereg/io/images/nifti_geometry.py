@@ -191,7 +191,7 @@ def _qform(header: Any) -> Matrix | None:
     if int(header["qform_code"]) <= 0 or quaternion is None:
         return None
     spacing = np.array(header["pixdim"][1:4], dtype=np.float64)
-    spacing[2] *= -1 if header["pixdim"][0] == -1 else 1
+    spacing[2] *= -1 if header["pixdim"][0] < 0 else 1
     affine = np.eye(4)
     affine[:3, :3] = nibabel().quaternions.quat2mat(quaternion) * spacing
     affine[:3, 3] = [float(header[f"qoffset_{letter}"]) for letter in "xyz"]

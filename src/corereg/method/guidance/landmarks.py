@@ -6,6 +6,7 @@ Upstream: files of points. Downstream: point_guide, and the result. Legend: N pa
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ UNMATCHED = 4, 5000
 
 BESIDE_MM = 10.0
 """A landmark may lie this far beside its image, as markers on the skin do."""
+
+SAME_POINT_MM, ONE_PARTNER_MM = 0.1, 10.0
+"""Points so near each other are one, whose partners may lie this far apart, as those of two observers do."""
 
 
 class Landmarks(NamedTuple):
@@ -48,7 +52,7 @@ def read_landmarks(
 
     Raises:
         InputError: one is missing or cannot be used, they differ in number, some names stand on other rows, all points
-            of a side lie beside its image, or a pair outside both.
+            of a side lie beside its image, a pair outside both, or one point has two partners.
     """
     if fixed is None and moving is None:
         if unmatched:
@@ -78,7 +82,22 @@ def read_landmarks(
         )
     for points, image in zip(pairs[:2], images, strict=True):
         _check_some_lie_on(image, points, margin_mm=BESIDE_MM)
+    _check_partners(pairs)
     return pairs
+
+
+def _check_partners(pairs: Landmarks) -> None:
+    """Refuse one point with two partners far from each other, which no transform meets."""
+    for side, (points, partners) in {"fixed": pairs[:2], "moving": pairs[1::-1]}.items():
+        place = np.unique(np.round(points / SAME_POINT_MM), axis=0, return_inverse=True)[1].ravel()
+        order = np.argsort(place, kind="stable")
+        for first, second in pairwise(order):
+            apart = float(np.linalg.norm(partners[first] - partners[second]))
+            if place[first] == place[second] and apart > ONE_PARTNER_MM:
+                raise InputError(
+                    f"got the points {pairs.names[first]} and {pairs.names[second]} at one place of the {side} image, "
+                    f"their partners {apart:.1f} mm apart, expected one partner for a place; remove one of them"
+                )
 
 
 def _names_and_order(fixed: Points, moving: Points) -> tuple[list[str], NDArray[np.intp]]:

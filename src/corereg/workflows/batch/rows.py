@@ -17,6 +17,7 @@ from corereg.errors import InputError
 from corereg.io.atomic import atomic_path
 from corereg.io.json_files import finite
 from corereg.workflows.batch.plan import Contents, Shard
+from corereg.workflows.outputs import RESULT
 
 __all__ = ["OK", "Row", "RowFile", "locked", "read_rows", "resume", "write_parquet"]
 
@@ -53,7 +54,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def resume(directory: Path, shard: Shard, contents: Contents) -> set[int]:
-    """Find the pairs that are done, and keep their rows only: the others are run again.
+    """Find the pairs that are done and whose results are there, and keep their rows only: the others are run again.
 
     A run of all pairs takes the rows of shards over into its own file.
 
@@ -67,6 +68,8 @@ def resume(directory: Path, shard: Shard, contents: Contents) -> set[int]:
             for row, line in _intact_lines(path):
                 key = hash(row["key"])
                 if row["status"] != OK or key in done or contents.replaces(row):
+                    continue
+                if not (directory / row["name"] / RESULT).exists():  # removed, to have it made again
                     continue
                 done.add(key)
                 if path == own or shard.of == 1:
