@@ -64,7 +64,7 @@ def test_nothing_is_written_where_one_of_two_names_is_wrong(tmp_path: Path, h5: 
 
 
 def test_an_image_of_few_whole_numbers_is_said_to_be_interpolated(tmp_path: Path, h5: Path, command: Command) -> None:
-    write_image(tmp_path / "labels.nii.gz", label_map(MOVING, np.uint8), MOVING)
+    write_image(tmp_path / "labels.nii.gz", label_map(MOVING, np.uint8).array, MOVING)
     arguments = ("apply", h5, tmp_path / "labels.nii.gz", "--force", "-o", tmp_path / "out.nii.gz")
     assert "--labels keeps them" in command(*arguments).err
     assert "--labels keeps them" not in command(*arguments, "--labels").err
