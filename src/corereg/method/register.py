@@ -207,7 +207,7 @@ def register(
             bound_mm = uncertainty_mm(judged, fixed_image.grid)
             quality = with_uncertainty(quality, bound_mm, fixed_image.array)
     progress("inverting")
-    config = with_settings(config, {"stages.refine.similarity": found.similarity})
+    config = with_settings(config, {"device": device.type, "stages.refine.similarity": found.similarity})
     result = _result(found, watch, working, view, known, alignment, images, intensities, quality, choice, config)
     return replace(result, uncertainty=bound_mm)
 
