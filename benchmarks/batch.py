@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from corereg.workflows.batch.run import batch
+from corereg.workflows.outputs import RESULT
 
 
 def stub(pair: Any, folder: Path, **options: Any) -> dict[str, Any]:
-    """The measures of a registration that takes no time."""
+    """The measures of a registration that takes no time, and the file that shows that it is done."""
+    folder.mkdir()
+    (folder / RESULT).touch()
     return {"sdlogj": 0.05, "fold_percent": 0.0, "inverse_error_mean_mm": 0.03, "similarity_above_chance": 0.5}
 
 

@@ -1,6 +1,7 @@
 """The rows of a batch on disk: a JSON object per line, one for each pair, appended when its folder is complete.
 
-Upstream: outcomes of `workers`. Downstream: `page`, and a later run, which reads the rows once and no folder.
+Upstream: outcomes of `workers`. Downstream: `page`, and a later run, which reads the rows once and looks for one file
+of each pair.
 """
 
 import json
