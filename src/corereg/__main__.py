@@ -1,6 +1,6 @@
 """`python -m corereg`."""
 
-from corereg.cli import main
+from corereg.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

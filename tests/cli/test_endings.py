@@ -32,6 +32,22 @@ def test_module_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, f"corereg {corereg.__version__}\n")
 
 
+@pytest.mark.parametrize(("words", "status"), [(["info"], 0), (["nosuch"], 2), (["info", "--log-file", "/no/x"], 2)])
+def test_process_ends_as_the_function_does(command: Command, words: list[str], status: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "corereg", *words], capture_output=True, text=True)
+    expected = command(*words)
+    assert done.returncode == expected.status == status
+    assert done.stderr == expected.err
+    assert done.stdout.splitlines()[:3] == expected.out.splitlines()[:3]
+    assert len(done.stdout) >= len(expected.out) - 20  # free memory has fewer digits at times
+
+
+def test_the_process_ends_after_all_that_is_to_be_done_at_its_exit() -> None:
+    """What is registered before `run` would not be called."""
+    code = "import atexit, corereg.cli; print(atexit._ncallbacks())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "0\n"
+
+
 def test_help_begins_with_register(command: Command) -> None:
     commands = command("--help").out.split("Commands")[1]
     positions = [commands.index(f"\u2502 {name} ") for name in ("register", "apply", "convert", "train", "evaluate")]
