@@ -73,9 +73,10 @@ def _leave(ended: list[int]) -> None:
     """End the process if the command has ended in a known way and what it wrote is out."""
     if ended:
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except OSError:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # closed before the command began
+                    stream.flush()
+        except (OSError, ValueError):
             return  # Python reports it
         os._exit(ended[0])
 
