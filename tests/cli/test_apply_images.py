@@ -55,6 +55,18 @@ def test_no_output_takes_the_place_of_an_input_or_another(
     assert not places["out"].exists()
 
 
+def test_a_set_of_files_is_not_replaced_by_a_part_of_it(tmp_path: Path, h5: Path, command: Command) -> None:
+    assert command("convert", h5, "-o", tmp_path / "pair_", "--to", "ants").status == 0
+    warp = tmp_path / "pair_1Warp.nii.gz"
+    before = warp.read_bytes()
+    assert "of the same command" in one_line(
+        command("convert", tmp_path / "pair_", "-o", warp, "--to", "fsl", "--force")
+    )
+    done = command("convert", tmp_path / "pair_", "-o", tmp_path / "pair_", "--to", "ants", "--force")
+    assert "of the same command" in one_line(done)
+    assert warp.read_bytes() == before
+
+
 def test_nothing_is_written_where_one_of_two_names_is_wrong(tmp_path: Path, h5: Path, command: Command) -> None:
     write_image(tmp_path / "scan.nii.gz", scan(MOVING).array, MOVING)
     out = tmp_path / "out.nii.gz"

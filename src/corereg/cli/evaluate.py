@@ -59,7 +59,7 @@ def evaluate(
     if json == STDOUT:
         choose(json=True)
         json = None
-    scored = [path for folder in (fields, against) if folder is not None for path in (folder, *folder.glob("*"))]
+    scored = [path for folder in (fields, against) if folder is not None for path in (folder, *folder.glob("disp_*"))]
     check_distinct([csv, json], [dataset, *scored])
     for path in (csv, json):
         if path is not None:

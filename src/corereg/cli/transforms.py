@@ -127,11 +127,9 @@ def convert(
     force: Force = False,
 ) -> None:
     """Convert a transform to another format; reports what the format cannot hold before writing."""
-    from corereg.io.places import check_distinct
     from corereg.io.transforms.convert import check_converted, convert_transform, files_of
 
-    check_distinct([out], [transform, fixed, moving])
-    check_converted(out, to, force=force)
+    check_converted(out, to, inputs=[transform, fixed, moving], force=force)
     remarks: list[str] = []
 
     def remark(line: str) -> None:

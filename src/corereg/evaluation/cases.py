@@ -188,8 +188,8 @@ def _map_of(scan: Scan, path: Path | None, what: str) -> Image | None:
     labels = turned(labels, grid)
     if labels.grid.shape != grid.shape:
         warn(
-            f"the {what} {labels.name} lies on a grid of its own, {labels.grid}, its image on {grid}; it is scored "
-            "on its own, as nothing is resampled for these measures: give fields of that grid, or resample the labels",
+            f"the {what} {labels.name} lies on a grid of its own, {labels.grid}, its image on {grid}; nothing is "
+            f"resampled for these measures: give fields of that grid, or resample the {what}",
             stacklevel=2,
         )
     elif not labels.grid.close_to(grid, HEADER_TOLERANCE_MM):

@@ -3,6 +3,7 @@
 Upstream: `cases`, `field_files`. Downstream: `evaluate`, `benchmark.run`.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ def score_pair(loaded: LoadedCase, field: FieldFile) -> Row:
     row: Row = {"fixed": loaded.case.fixed.name, "moving": loaded.case.moving.name}
     if loaded.labels is not None:
         row |= _overlap(loaded.labels, field.disp_vox)
-        warn_of_other_numbers(*loaded.labels)
+        if math.isnan(row["dice"]):
+            warn_of_other_numbers(*loaded.labels)
     if loaded.case.landmarks is not None:
         fixed_points, moving_points = (read_voxel_table(path) for path in loaded.case.landmarks)
         for name, disp_vox in (("tre_mm", field.disp_vox), ("tre_before_mm", standing_still(*loaded.grids))):

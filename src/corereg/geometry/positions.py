@@ -47,9 +47,11 @@ def finite_points(points_mm: Points | Tensor) -> NDArray[np.float64]:
     try:
         given = np.asanyarray(points_mm.detach().cpu() if isinstance(points_mm, Tensor) else points_mm)
     except ValueError:  # rows of unequal lengths
-        given = np.array(None)
-    if given.dtype.kind not in "iuf":
-        raise InputError("got points that are no array of real numbers, expected (..., 3) in RAS+ millimetres")
+        given = None
+    if given is None or given.dtype.kind not in "iuf":
+        raise InputError(
+            "got points that are no array of real numbers, expected (..., 3) in RAS+ millimetres; convert them"
+        )
     points = np.ma.filled(given.astype(np.float64), np.nan)
     if points.shape[-1:] != (3,):
         raise InputError(f"got points of shape {points.shape}, expected (..., 3) in RAS+ millimetres; transpose them")

@@ -1,13 +1,13 @@
 """Convert transform files from one format to another, and say what a format cannot hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from corereg.errors import InputError
 from corereg.geometry.displacement import Displacement
-from corereg.io.places import check_output, refuse_to_replace
+from corereg.io.places import check_distinct, check_output, refuse_to_replace
 from corereg.io.transforms.formats.itk import H5_SUFFIXES
 from corereg.io.transforms.formats.ome_zarr import check_store
 from corereg.io.transforms.formats.registry import FORMATS, check_format, format_of_name
@@ -66,11 +66,12 @@ def convert_transform(
     return transform
 
 
-def check_converted(out: Path, to: str | None, *, force: bool = True) -> str:
+def check_converted(out: Path, to: str | None, *, inputs: Iterable[Path | None] = (), force: bool = True) -> str:
     """Check that an output can be written, before anything is read.
 
     Args:
-        force: whether existing files may be replaced.
+        inputs: files that it must not take the place of; each may be the prefix of several (ANTs).
+        force: whether other existing files may be replaced.
 
     Returns: the format.
 
@@ -79,6 +80,9 @@ def check_converted(out: Path, to: str | None, *, force: bool = True) -> str:
     """
     name = to or _format_of_name(out)
     form = check_format(name)
+    given = [path for path in inputs if path is not None]
+    parts = [path.parent / part for path in given for part in FORMATS["ants"].others(path.name)]
+    check_distinct([out, *(out.parent / part for part in form.others(out.name))], [*given, *parts])
     if form.folder:
         check_store(out, force=force)
     elif form.suffixes:
@@ -93,11 +97,11 @@ def check_converted(out: Path, to: str | None, *, force: bool = True) -> str:
 
 
 def files_of(out: Path, to: str | None) -> list[Path]:
-    """The files that a conversion to this output has written."""
+    """The files by which a conversion to this output is read again, once it is done."""
     form = FORMATS[to or _format_of_name(out)]
     if form.suffixes:
         return [out]
-    return [path for name in form.others(out.name) if (path := out.with_name(name)).exists()]
+    return [path for name in form.others(out.name) if (path := out.parent / name).exists()]
 
 
 def shortcomings(transform: Transform, to: str, name: str) -> list[str]:

@@ -4,6 +4,7 @@ Upstream: files of points. Downstream: point_guide, and the result. Legend: N pa
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -52,7 +53,7 @@ def read_landmarks(
 
     Raises:
         InputError: one is missing or cannot be used, they differ in number, some names stand on other rows, all points
-            of a side lie beside its image, a pair outside both, or one point has two partners.
+            of a side lie beside its image, or a pair outside both.
     """
     if fixed is None and moving is None:
         if unmatched:
@@ -87,17 +88,19 @@ def read_landmarks(
 
 
 def _check_partners(pairs: Landmarks) -> None:
-    """Refuse one point with two partners far from each other, which no transform meets."""
+    """Warn of one point with two partners far from each other, which no transform meets."""
     for side, (points, partners) in {"fixed": pairs[:2], "moving": pairs[1::-1]}.items():
         place = np.unique(np.round(points / SAME_POINT_MM), axis=0, return_inverse=True)[1].ravel()
         order = np.argsort(place, kind="stable")
         for first, second in pairwise(order):
             apart = float(np.linalg.norm(partners[first] - partners[second]))
             if place[first] == place[second] and apart > ONE_PARTNER_MM:
-                raise InputError(
-                    f"got the points {pairs.names[first]} and {pairs.names[second]} at one place of the {side} image, "
-                    f"their partners {apart:.1f} mm apart, expected one partner for a place; remove one of them"
+                warnings.warn(
+                    f"the points {pairs.names[first]} and {pairs.names[second]} lie at one place of the {side} image, "
+                    f"their partners {apart:.1f} mm apart, of which a transform meets one at most; remove the other",
+                    stacklevel=3,
                 )
+                return
 
 
 def _names_and_order(fixed: Points, moving: Points) -> tuple[list[str], NDArray[np.intp]]:
